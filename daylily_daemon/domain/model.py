@@ -1,0 +1,359 @@
+"""Worksets and the values around them.
+
+Everything here is a frozen value. A workset is what one DynamoDB item says; ``version`` and ``fence``
+travel with it, so that a write can prove what it was decided on. Attribute names that readers of the
+old system know (``docs/operations.md``) are given by the codec in the store, not here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final, NewType
+
+WorksetId = NewType("WorksetId", str)
+Fence = NewType("Fence", int)
+"""Claim number of a workset; grows with every claim and is never reset."""
+JobName = NewType("JobName", str)
+"""``<workset id>.<attempt>.<step>``: one name per attempt and step, for ever."""
+
+WORKSET_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
+"""The one pattern of ids: safe in a path, an argv element, a job, tmux or queue group name."""
+
+INBOX_LIMIT: Final = 20
+HISTORY_LIMIT: Final = 20
+SEEN_LIMIT: Final = 20
+
+
+class State(StrEnum):
+    """Stored states. ``locked`` is shown for a claimed ready workset and never stored."""
+
+    READY = "ready"
+    IN_PROGRESS = "in_progress"
+    COMPLETE = "complete"
+    ERROR = "error"
+    IGNORED = "ignored"
+    RETRYING = "retrying"
+    FAILED = "failed"
+    CANCELED = "canceled"
+    ARCHIVED = "archived"
+    DELETED = "deleted"
+
+
+class Priority(StrEnum):
+    URGENT = "urgent"
+    NORMAL = "normal"
+    LOW = "low"
+
+    @property
+    def rank(self) -> int:
+        """0 for urgent, 1 for normal, 2 for low: sorts as the index does."""
+        return _RANKS[self]
+
+
+_RANKS: Final = {Priority.URGENT: 0, Priority.NORMAL: 1, Priority.LOW: 2}
+
+
+class Step(StrEnum):
+    """The steps of a run, in their order."""
+
+    STAGE = "stage"
+    RUN = "run"
+    EXPORT = "export"
+    METRICS = "metrics"
+    CLEANUP = "cleanup"
+
+
+class Category(StrEnum):
+    """Why something failed, as far as it decides what to do next."""
+
+    TRANSIENT = "transient"
+    RESOURCE = "resource"
+    CONFIGURATION = "configuration"
+    DATA = "data"
+    PERMANENT = "permanent"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong with what a lab sent, in words for the person who can mend it."""
+
+    file: str
+    where: str
+    """Line, key or column: ``line 3``, ``key dy-r``, ``line 7, column R1_FQ``; may be empty."""
+    what: str
+    """What was found and what was expected."""
+    todo: str
+    """What to do now, as a sentence."""
+    category: Category = Category.DATA
+
+    def __str__(self) -> str:
+        place = f"{self.file}, {self.where}" if self.where else self.file
+        return f"{place}: {self.what} {self.todo}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is going to be run: the checked recipe, frozen into the workset's item."""
+
+    pipeline: str
+    steps: tuple[Step, ...]
+    run_args: tuple[str, ...] = ()
+    """Argument list after ``dy-r``, split once by POSIX shell rules; never joined into a shell string."""
+    clone_args: tuple[str, ...] = ()
+    workdir_name: str = ""
+    export_uri: str = ""
+    """``s3://bucket/prefix/`` with a closing slash."""
+    cluster_name: str = ""
+    reference_genome: str = ""
+    samples: int = 0
+    """Rows of the sample sheet."""
+    input_bytes: int = 0
+    """Size of all input files whose size is known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submit:
+    """Run what lies under ``s3://bucket/prefix``."""
+
+    bucket: str
+    prefix: str
+    """Ends with a slash."""
+    customer_id: str = ""
+    priority: Priority | None = None
+    """None leaves the priority of a known workset alone; a new one becomes normal."""
+    problem: Problem | None = None
+    """Set where the drop itself is unusable (a folder name that is no id): park it, visibly."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cancel:
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    from_start: bool = False
+    """Run every step again instead of resuming at the one that failed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ignore:
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetPriority:
+    priority: Priority
+
+
+Ask = Submit | Cancel | Retry | Ignore | SetPriority
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """What somebody wants of one workset; applying the same ``id`` twice changes nothing."""
+
+    id: str
+    workset_id: WorksetId
+    by: str
+    """Who asked, for the audit trail: ``s3``, ``sweep``, ``cli:<user>@<host>``."""
+    ask: Ask
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transition:
+    """One line of the item's bounded ``state_history``."""
+
+    state: State
+    at: datetime
+    reason: str = ""
+
+
+class RecordType(StrEnum):
+    """Event types of the audit trail; the first four are those notifications know."""
+
+    STATE_CHANGE = "state_change"
+    ERROR = "error"
+    COMPLETION = "completion"
+    LOCK_TIMEOUT = "lock_timeout"
+    STEP = "step"
+    COMMAND = "command"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One audit event. Never rewritten; only ``owed`` shrinks as channels deliver."""
+
+    workset_id: WorksetId
+    seq: int
+    """1, 2, 3 … per workset; written under this number at most once."""
+    at: datetime
+    type: RecordType
+    state: State
+    previous: State | None = None
+    message: str = ""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    priority: Priority = Priority.NORMAL
+    customer_id: str = ""
+    cluster_name: str = ""
+    bucket: str = ""
+    prefix: str = ""
+    error_details: str = ""
+    by: str = ""
+    notify: bool = False
+    """Whether channels may be told; which of them is the routing's decision."""
+    owed: frozenset[str] = frozenset()
+    """Channels that still have to be told."""
+
+    @property
+    def id(self) -> str:
+        """Fixed for ever, so that receivers can drop a repeat: ``<workset id>/<seq>``."""
+        return f"{self.workset_id}/{self.seq}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workset:
+    id: WorksetId
+    bucket: str
+    prefix: str
+    created_at: datetime
+    updated_at: datetime
+    customer_id: str = ""
+    workset_type: str = "ruo"
+    priority: Priority = Priority.NORMAL
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    state: State = State.READY
+    submitted_at: datetime | None = None
+    """When it last became ready by a submission; input files are awaited from here on."""
+    plan: Plan | None = None
+    """None until the input was checked; admission looks only at worksets that have one."""
+
+    lock_owner: str | None = None
+    lock_acquired_at: datetime | None = None
+    lock_expires_at: datetime | None = None
+    fence: Fence = Fence(0)
+    beat: int = 0
+    """Grows with every write of an owner; a contender watches it stand still for a whole TTL."""
+    version: int = 0
+
+    attempt: int = 0
+    """Grows with every start of a step sequence and is never reset: it makes job names unique."""
+    run_id: str = ""
+    step: Step | None = None
+    step_started_at: datetime | None = None
+    run_started_at: datetime | None = None
+    runner: str = ""
+    runner_scope: str = ""
+    """Who can see the jobs: the host for processes and tmux, the cluster for Slurm."""
+    run_dir: str = ""
+    cluster_name: str = ""
+    stopping: str = ""
+    """Why the job is being stopped; not empty from an accepted cancel to its end."""
+
+    progress_step: str = ""
+    progress_message: str = ""
+    progress_fraction: float | None = None
+
+    inbox: tuple[Command, ...] = ()
+    seen_commands: tuple[str, ...] = ()
+
+    retry_count: int = 0
+    max_retries: int | None = None
+    """From the recipe; None takes the configured limit."""
+    retry_after: datetime | None = None
+    error_details: str = ""
+    error_category: Category | None = None
+    error_code: str = ""
+    failed_step: Step | None = None
+
+    history: tuple[Transition, ...] = ()
+    last_seq: int = 0
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    results_s3_uri: str = ""
+
+    @property
+    def job(self) -> JobName | None:
+        """The job that is to run now, or None between runs."""
+        return JobName(f"{self.id}.{self.attempt}.{self.step}") if self.step else None
+
+    @property
+    def priority_key(self) -> str:
+        """Range key of the index: urgent first, then first in, first out."""
+        return f"{self.priority.rank}#{self.created_at.isoformat()}#{self.id}"
+
+    @property
+    def shown_state(self) -> str:
+        return "locked" if self.state is State.READY and self.lock_owner else str(self.state)
+
+
+class Ended(StrEnum):
+    """How a job ended."""
+
+    EXITED = "exited"
+    SIGNALLED = "signalled"
+    TIMED_OUT = "timed_out"
+    STOPPED = "stopped"
+    OUT_OF_MEMORY = "out_of_memory"
+    LOST = "lost"
+    """Its shim died without leaving a record, and nothing of it runs."""
+    HOST_LOST = "host_lost"
+    """The machine restarted under it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What is known for certain about a job that ended."""
+
+    ended: Ended
+    code: int | None = None
+    """Exit code, or the number of the signal for ``SIGNALLED``."""
+    success_file_found: bool | None = None
+    """None where the step names no success file."""
+    tail: str = ""
+    """The last lines of the log, bounded."""
+    report: Mapping[str, Any] = field(default_factory=dict)
+    """The step's JSON report file, where it names one; bounded."""
+    duration_s: float = 0.0
+
+    @property
+    def succeeded(self) -> bool:
+        return (
+            self.ended is Ended.EXITED and self.code == 0 and self.success_file_found is not False
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    fraction: float | None
+    """0.0 to 1.0."""
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """Everything a runner needs to start one step, rendered."""
+
+    name: JobName
+    directory: str
+    """Absolute; holds token, log and exit record of this job alone."""
+    step: Step
+    argv: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Added to the filtered environment of the daemon; no secrets (it is written to disk)."""
+    cwd: str = ""
+    """Created if missing; the job directory if empty."""
+    timeout_s: float = 86_400.0
+    grace_s: float = 30.0
+    """Between the polite signal and the hard one."""
+    success_file: str = ""
+    """Relative to ``cwd``; must exist for the job to count as a success."""
+    report_file: str = ""
+    """Relative to ``cwd``; a small JSON object the job leaves for the workset's metrics."""
+    progress_pattern: str = ""
+    """Regular expression with a group ``percent``, or ``done`` and ``total``; last match counts."""
+    log_limit_bytes: int = 64 * 1024 * 1024

@@ -1,0 +1,121 @@
+"""Pipelines: ordered step templates, and how one becomes a job.
+
+A template is an argument list; a placeholder is ``{name}``. A value that is a list (``run_args``)
+stands alone in its element and becomes as many elements as it has. Values are inserted once and
+never looked at again, so nothing a lab writes can turn into a placeholder, an option or shell text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from daylily_daemon.domain.errors import Permanent
+from daylily_daemon.domain.model import Job, JobName, Step
+
+Value = str | tuple[str, ...]
+
+_PLACEHOLDER: Final = re.compile(r"\{([a-z_]+)\}")
+
+PLACEHOLDERS: Final = frozenset(
+    {
+        "daylily",  # list: the argument list that runs this program
+        "python",  # the interpreter this program runs on
+        "workset",
+        "customer",
+        "bucket",
+        "prefix",
+        "input_uri",  # s3://bucket/prefix/
+        "export_uri",  # s3://bucket/prefix/ ending in a slash
+        "stage_dir",
+        "work_dir",
+        "results_dir",
+        "jobs_dir",  # holds one folder a job, named <attempt>-<step>, with its log
+        "run_args",  # list
+        "clone_args",  # list
+        "workdir_name",
+        "cluster_name",
+        "reference_genome",
+        "region",
+        "run_id",
+        "attempt",
+    }
+)
+"""Every placeholder a template may use."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepTemplate:
+    step: Step
+    argv: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    cwd: str = "{work_dir}"
+    timeout_s: float = 86_400.0
+    grace_s: float = 30.0
+    fatal: bool = True
+    """False: a failure is recorded, and the run goes on."""
+    success_file: str = ""
+    report_file: str = ""
+    progress_pattern: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pipeline:
+    name: str
+    description: str = ""
+    steps: tuple[StepTemplate, ...]
+
+    def template(self, step: Step) -> StepTemplate | None:
+        return next((t for t in self.steps if t.step is step), None)
+
+
+def unknown_placeholders(text: str) -> list[str]:
+    """Return the placeholders of ``text`` that no template may use."""
+    return [name for name in _PLACEHOLDER.findall(text) if name not in PLACEHOLDERS]
+
+
+def fill(text: str, values: Mapping[str, Value]) -> str:
+    """Insert single values. Raises Permanent for a missing one, or a list where one text is wanted."""
+
+    def one(match: re.Match[str]) -> str:
+        value = values.get(match[1])
+        if isinstance(value, str):
+            return value
+        kind = "has no value here" if value is None else "is a list and must stand alone"
+        raise Permanent(f"The placeholder {match[0]} in {text!r} {kind}; mend the pipeline file.")
+
+    return _PLACEHOLDER.sub(one, text)
+
+
+def fill_argv(argv: tuple[str, ...], values: Mapping[str, Value]) -> tuple[str, ...]:
+    """Insert values into an argument list; a list value that stands alone is spread."""
+    filled: list[str] = []
+    for element in argv:
+        whole = _PLACEHOLDER.fullmatch(element)
+        value = values.get(whole[1]) if whole else None
+        if isinstance(value, tuple):
+            filled.extend(value)
+        else:
+            filled.append(fill(element, values))
+    return tuple(filled)
+
+
+def render(
+    template: StepTemplate, values: Mapping[str, Value], name: JobName, directory: str
+) -> Job:
+    """Return the job of one step. Raises Permanent for a template that cannot be filled."""
+    return Job(
+        name=name,
+        directory=directory,
+        step=template.step,
+        argv=fill_argv(template.argv, values),
+        environment={key: fill(text, values) for key, text in template.environment.items()},
+        cwd=fill(template.cwd, values),
+        timeout_s=template.timeout_s,
+        grace_s=template.grace_s,
+        success_file=fill(template.success_file, values),
+        report_file=fill(template.report_file, values),
+        progress_pattern=template.progress_pattern,
+    )

@@ -1,0 +1,202 @@
+"""What the engine needs from the outside world, as roles.
+
+Every method may raise ``Transient``: the outcome is unknown, and the same call may be made again. What
+else is raised is said where it is. No method leaves a foreign exception through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from daylily_daemon.domain.errors import DaemonError
+from daylily_daemon.domain.model import (
+    Command,
+    Job,
+    Outcome,
+    Plan,
+    Problem,
+    Progress,
+    Record,
+    State,
+    Workset,
+    WorksetId,
+)
+
+
+class Conflict(DaemonError):
+    """The item is not what the change was decided on; ``current`` is what it is now."""
+
+    def __init__(self, current: Workset | None) -> None:
+        super().__init__("the workset was changed by somebody else meanwhile")
+        self.current = current
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One write: the item from ``before`` to ``after`` and its records, all or nothing.
+
+    ``nonce`` is fresh per change and kept over repeats of it: finding it in the item after a refused
+    write means that the first try was applied and only its answer got lost.
+    """
+
+    before: Workset | None
+    after: Workset
+    nonce: str
+    records: tuple[Record, ...] = ()
+    once: str | None = None
+    """Id of a submission that must never be applied again, however late it is repeated."""
+
+
+class Worksets(Protocol):
+    async def load(self, id: WorksetId) -> Workset | None:
+        """Return the item by a strongly consistent read, None if there is none."""
+        ...
+
+    async def commit(self, change: Change) -> Workset:
+        """Write ``after`` with ``version`` grown by one, if version and fence are still ``before``'s.
+
+        Returns the stored workset. Raises Conflict, AlreadyDone (``once`` was used up) or Transient.
+        Repeating a change whose answer was lost returns as if it had just been applied.
+        """
+        ...
+
+    async def in_state(self, state: State, *, limit: int = 1000) -> Sequence[Workset]:
+        """Return worksets by the index: urgent first, first in first out. May be stale."""
+        ...
+
+    async def known(self, ids: Sequence[WorksetId]) -> frozenset[WorksetId]:
+        """Return which of ``ids`` have an item."""
+        ...
+
+
+class Trail(Protocol):
+    """The audit trail, which is also the outbox."""
+
+    async def read(self, id: WorksetId, *, after: int = 0, limit: int = 1000) -> Sequence[Record]:
+        """Return records with ``seq > after``, oldest first."""
+        ...
+
+    async def owed(self, *, limit: int = 100) -> Sequence[Record]:
+        """Return records with notices owed, by a sparse index, oldest first. May be stale."""
+        ...
+
+    async def settle(self, record: Record, channels: frozenset[str]) -> Record:
+        """Strike ``channels`` off what ``record`` owes; return the record as it is now."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A message that can never be understood, and why."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    content: tuple[Command, ...] | Unreadable
+    """What the message asks for; empty where it asks for nothing (a test event)."""
+    receipt: str
+    tries: int = 1
+
+
+class Mailbox(Protocol):
+    """A queue of commands: the intake queue of S3 events, or the FIFO queue behind it."""
+
+    async def receive(self) -> Sequence[Delivery]:
+        """Wait a bounded time for messages; what is not settled comes again. May return none."""
+        ...
+
+    async def settle(self, deliveries: Sequence[Delivery]) -> None:
+        """Delete these messages. Not proof that they will not come again."""
+        ...
+
+    async def park(self, delivery: Delivery, reason: str) -> None:
+        """Move the message to the dead-letter queue with the reason, then delete it here."""
+        ...
+
+    async def send(self, commands: Sequence[Command]) -> None:
+        """Put commands into the queue, grouped by workset, deduplicated by command id."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    plan: Plan
+    max_retries: int | None = None
+    priority: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """Files that are not there yet; they may still be on their way."""
+
+    problems: tuple[Problem, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    problems: tuple[Problem, ...]
+
+
+Inspection = Accepted | Missing | Refused
+
+
+class Inputs(Protocol):
+    async def inspect(self, workset: Workset) -> Inspection:
+        """Read and check recipe, sheet and the existence of every input file. Changes nothing."""
+        ...
+
+
+class Drops(Protocol):
+    """A slow look at S3 for triggers whose event never came."""
+
+    async def unannounced(self) -> Sequence[Command]:
+        """Return a submit for each ready sentinel under the control prefix; ids as an event's."""
+        ...
+
+
+class Runner(Protocol):
+    """Starts, watches and stops jobs that outlive the daemon."""
+
+    @property
+    def scope(self) -> str:
+        """Who can see these jobs: equal scopes can adopt each other's jobs."""
+        ...
+
+    async def ensure(self, job: Job) -> None:
+        """Start ``job`` unless it was ever started or revoked. Raises Permanent if it never can be."""
+        ...
+
+    async def wait(self, job: Job) -> Outcome:
+        """Wait until ``job`` has ended for certain. Never guesses; Transient if it cannot see."""
+        ...
+
+    async def progress(self, job: Job) -> Progress | None:
+        """Return the latest progress found in the log, None if there is none yet."""
+        ...
+
+    async def stop(self, job: Job) -> None:
+        """Return once nothing of ``job`` runs and it can never start."""
+        ...
+
+
+class Notifier(Protocol):
+    async def deliver(self, record: Record) -> None:
+        """Tell this channel. ``record.id`` is the delivery id. Raises Transient or Permanent."""
+        ...
+
+
+class Clock(Protocol):
+    def now(self) -> datetime:
+        """Aware wall-clock time, for people and for delays of minutes; never for a lease."""
+        ...
+
+
+class Ids(Protocol):
+    def fresh(self) -> str:
+        """Return a short id that was never returned before, by any daemon."""
+        ...
