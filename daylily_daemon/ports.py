@@ -14,10 +14,9 @@ from typing import Protocol
 from daylily_daemon.domain.errors import DaemonError
 from daylily_daemon.domain.model import (
     Command,
+    Inspection,
     Job,
     Outcome,
-    Plan,
-    Problem,
     Progress,
     Record,
     State,
@@ -83,8 +82,14 @@ class Trail(Protocol):
         """Return records with notices owed, by a sparse index, oldest first. May be stale."""
         ...
 
-    async def settle(self, record: Record, channels: frozenset[str]) -> Record:
-        """Strike ``channels`` off what ``record`` owes; return the record as it is now."""
+    async def settle(
+        self, record: Record, told: frozenset[str], given_up: frozenset[str] = frozenset()
+    ) -> Record:
+        """Strike channels off what ``record`` owes; return the record as it is now."""
+        ...
+
+    async def take_over(self, record: Record, teller: str) -> Record | None:
+        """Become the teller of ``record`` if it is still as seen; None if somebody was faster."""
         ...
 
 
@@ -121,28 +126,6 @@ class Mailbox(Protocol):
     async def send(self, commands: Sequence[Command]) -> None:
         """Put commands into the queue, grouped by workset, deduplicated by command id."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    plan: Plan
-    max_retries: int | None = None
-    priority: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Missing:
-    """Files that are not there yet; they may still be on their way."""
-
-    problems: tuple[Problem, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    problems: tuple[Problem, ...]
-
-
-Inspection = Accepted | Missing | Refused
 
 
 class Inputs(Protocol):

@@ -115,6 +115,32 @@ class Plan:
     """Size of all input files whose size is known."""
 
 
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The input is good: run it by this plan."""
+
+    plan: Plan
+    max_retries: int | None = None
+    priority: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """Files that are not there yet; they may still be on their way."""
+
+    problems: tuple[Problem, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Running this would fail later, for reasons the lab can mend."""
+
+    problems: tuple[Problem, ...]
+
+
+Inspection = Accepted | Missing | Refused
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submit:
     """Run what lies under ``s3://bucket/prefix``."""
@@ -208,6 +234,10 @@ class Record:
     """Whether channels may be told; which of them is the routing's decision."""
     owed: frozenset[str] = frozenset()
     """Channels that still have to be told."""
+    given_up: frozenset[str] = frozenset()
+    """Channels that refused for good, or did not answer for the stated age."""
+    teller: str = ""
+    """The daemon that delivers what is owed; another takes over only what stands still."""
 
     @property
     def id(self) -> str:
@@ -251,6 +281,9 @@ class Workset:
     runner_scope: str = ""
     """Who can see the jobs: the host for processes and tmux, the cluster for Slurm."""
     run_dir: str = ""
+    """Holds the data of the run: stage, work and results folders."""
+    jobs_dir: str = ""
+    """Holds one folder a job, named ``<attempt>-<step>``: token, log, exit record."""
     cluster_name: str = ""
     stopping: str = ""
     """Why the job is being stopped; not empty from an accepted cancel to its end."""
@@ -280,6 +313,10 @@ class Workset:
     def job(self) -> JobName | None:
         """The job that is to run now, or None between runs."""
         return JobName(f"{self.id}.{self.attempt}.{self.step}") if self.step else None
+
+    @property
+    def job_dir(self) -> str:
+        return f"{self.jobs_dir}/{self.attempt}-{self.step}"
 
     @property
     def priority_key(self) -> str:

@@ -1,0 +1,196 @@
+"""One POST of JSON, and what every answer or failure of it means: the table all HTTP channels share.
+
+The status decides, not the body: a receiver that answered 2xx has the notice even if the rest of its
+answer is lost, and asking again would only tell people twice. No answer at all is an unknown outcome.
+
+Addresses and headers may be secrets (a Slack webhook is nothing but its address). So no text here
+names more than the host, and foreign exceptions, which quote addresses, are dropped, not chained.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from ipaddress import ip_address
+from typing import Final
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from daylily_daemon.domain.errors import DaemonError, Permanent, Transient
+
+BODY_LIMIT_BYTES: Final = 64 * 1024
+RETRY_AFTER_LIMIT_S: Final = 3600.0
+"""However long a receiver asks us to wait, look again after an hour."""
+
+_SECONDS: Final = re.compile(r"[0-9]{1,12}")
+_HEADERS: Final = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+
+_FAILURES: Final[tuple[tuple[type[Exception], type[Permanent] | type[Transient], str], ...]] = (
+    (
+        aiohttp.InvalidURL,
+        Permanent,
+        "has an address nothing can be sent to; mend it in the settings",
+    ),
+    (TimeoutError, Transient, "did not answer in time"),
+    (aiohttp.ClientSSLError, Transient, "could not prove who it is; check its certificate"),
+    (aiohttp.ClientConnectorError, Transient, "cannot be reached"),
+    (aiohttp.ClientResponseError, Transient, "answered with something that is not HTTP"),
+    (aiohttp.ClientError, Transient, "broke the connection off before it had answered"),
+    (OSError, Transient, "broke the connection off before it had answered"),
+)
+"""The first row that fits counts. Whatever may mend itself without us is unknown, not refused."""
+
+_ADVICE: Final = {
+    401: "Check the secret of this channel in the settings.",
+    403: "Check the secret of this channel, and what it may do there.",
+    404: "Check the address of this channel in the settings.",
+    410: "The receiver is gone for good: give the channel a new address, or remove it.",
+    413: "The receiver takes only smaller notices; raise its limit.",
+}
+_OTHER_ADVICE: Final = "Check what the receiver at this address accepts."
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    status: int
+    headers: Mapping[str, str]
+    """Case does not matter in a look-up."""
+    body: bytes = field(default=b"", repr=False)
+    """The beginning, at most 64 KiB; shorter where the rest was lost."""
+
+    @property
+    def retry_after_s(self) -> float | None:
+        """What ``Retry-After`` asks for, given in seconds or as a date; None if it says nothing."""
+        asked = self.headers.get("Retry-After", "").strip()
+        if _SECONDS.fullmatch(asked):
+            return min(float(asked), RETRY_AFTER_LIMIT_S)
+        at = _date(asked)
+        return self.seconds_until(at) if at else None
+
+    def seconds_until(self, at: datetime) -> float | None:
+        """Return how long it is until ``at`` by the receiver's own clock, 0 if past.
+
+        None where its answer has no ``Date``: our clock and its clock need not agree.
+        """
+        now = _date(self.headers.get("Date", ""))
+        if now is None:
+            return None
+        return min(max((at - now).total_seconds(), 0.0), RETRY_AFTER_LIMIT_S)
+
+
+async def post_json(
+    session: aiohttp.ClientSession,
+    url: str,
+    body: bytes,
+    headers: Mapping[str, str],
+    timeout_s: float,
+) -> Reply:
+    """Send ``body`` once and return the answer, whatever its status; redirects are not followed.
+
+    Raises Transient where no answer came (the notice may have arrived all the same), and Permanent
+    where ``url`` is no address at all.
+    """
+    try:
+        async with session.post(
+            url,
+            data=body,
+            headers={**_HEADERS, **headers},
+            timeout=aiohttp.ClientTimeout(total=timeout_s),
+            allow_redirects=False,
+            auto_decompress=False,
+        ) as response:
+            return Reply(response.status, response.headers, await _beginning(response))
+    except (aiohttp.ClientError, OSError) as error:
+        raise _translated(error, url) from None
+
+
+def accept(reply: Reply, who: str, reason: str = "") -> None:
+    """Return if ``reply`` says that the notice arrived (2xx).
+
+    Raises Transient with what ``Retry-After`` asks for (408, 425, 429, 5xx) or Permanent (all else).
+    ``who`` begins the sentence; ``reason`` is a word of the receiver that is safe to show.
+    """
+    if 200 <= reply.status < 300:
+        return
+    said = f"{who} answered with HTTP {reply.status}" + (f" ({reason})" if reason else "")
+    if reply.status in {408, 425, 429} or reply.status >= 500:
+        raise Transient(
+            f"{said}; the notice will be sent again.", retry_after_s=reply.retry_after_s
+        )
+    if reply.status < 400:
+        raise Permanent(f"{said}, a redirect; put the final address into the settings.")
+    raise Permanent(f"{said}. {_ADVICE.get(reply.status, _OTHER_ADVICE)}")
+
+
+def check_address(url: str, what: str) -> None:
+    """Raises Permanent unless ``url`` is https, or http to this machine itself."""
+    parts = _split(url)
+    if parts is None or not parts[1]:
+        raise Permanent(f"The address of {what} is no URL; write it as https://host/path.")
+    scheme, host = parts
+    if scheme != "https" and not (scheme == "http" and _is_loopback(host)):
+        raise Permanent(
+            f"The address of {what} begins with {scheme}://; it must be https://, because what is "
+            "sent there must not be read or changed on its way."
+        )
+
+
+def check_secret(secret: str, what: str) -> None:
+    """Raises Permanent unless ``secret`` is one word of printable ASCII, which any header can carry."""
+    if not re.fullmatch(r"[\x21-\x7e]+", secret):
+        raise Permanent(
+            f"{what} is empty or holds a space, a line break or a special character; "
+            "copy it again without what surrounds it."
+        )
+
+
+def host_of(url: str) -> str:
+    """Return the one part of an address that may be shown."""
+    parts = _split(url)
+    return parts[1] if parts and parts[1] else "an unreadable address"
+
+
+async def _beginning(response: aiohttp.ClientResponse) -> bytes:
+    """Return what can be had of the body; a loss is no error, the status has come already."""
+    body = bytearray()
+    with contextlib.suppress(aiohttp.ClientError, OSError):
+        async for chunk in response.content.iter_chunked(BODY_LIMIT_BYTES):
+            body += chunk
+            if len(body) >= BODY_LIMIT_BYTES:
+                break
+    return bytes(body[:BODY_LIMIT_BYTES])
+
+
+def _translated(error: Exception, url: str) -> DaemonError:
+    kind, words = next(
+        (kind, words) for type_, kind, words in _FAILURES if isinstance(error, type_)
+    )
+    return kind(f"The receiver at {host_of(url)} {words}.")
+
+
+def _split(url: str) -> tuple[str, str] | None:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return None
+    return parts.scheme, parts.hostname or ""
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _date(words: str) -> datetime | None:
+    try:
+        at = parsedate_to_datetime(words)
+    except ValueError:
+        return None
+    return at if at.tzinfo else at.replace(tzinfo=UTC)

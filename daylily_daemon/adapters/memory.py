@@ -1,0 +1,200 @@
+"""Working in-memory store and queue. They pass the contract tests of the real ones.
+
+The simulated world of tests/sim is made of these, with faults put in front.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from itertools import count
+
+from anyio import Event, current_time, move_on_after
+
+from daylily_daemon.domain.errors import AlreadyDone
+from daylily_daemon.domain.model import Command, Record, State, Workset, WorksetId
+from daylily_daemon.ports import Change, Conflict, Delivery, Unreadable
+
+
+@dataclass(slots=True)
+class Table:
+    """What DynamoDB holds; outlives every daemon."""
+
+    worksets: dict[WorksetId, Workset] = field(default_factory=dict)
+    nonces: dict[WorksetId, str] = field(default_factory=dict)
+    records: dict[WorksetId, list[Record]] = field(default_factory=dict)
+    submissions: set[tuple[WorksetId, str]] = field(default_factory=set)
+
+
+class MemoryWorksets:
+    def __init__(self, table: Table) -> None:
+        self._table = table
+
+    async def load(self, id: WorksetId) -> Workset | None:
+        return self._table.worksets.get(id)
+
+    async def commit(self, change: Change) -> Workset:
+        table, after = self._table, change.after
+        current = table.worksets.get(after.id)
+        if current is not None and table.nonces[after.id] == change.nonce:
+            return current
+        if _mark(current) != _mark(change.before):
+            raise Conflict(current)
+        once = (after.id, change.once) if change.once else None
+        if once in table.submissions:
+            raise AlreadyDone(f"{change.once} was applied before")
+        if once:
+            table.submissions.add(once)
+        stored = replace(after, version=(current.version if current else 0) + 1)
+        table.worksets[after.id] = stored
+        table.nonces[after.id] = change.nonce
+        table.records.setdefault(after.id, []).extend(change.records)
+        return stored
+
+    async def in_state(self, state: State, *, limit: int = 1000) -> Sequence[Workset]:
+        found = [ws for ws in self._table.worksets.values() if ws.state is state]
+        return sorted(found, key=lambda ws: ws.priority_key)[:limit]
+
+    async def known(self, ids: Sequence[WorksetId]) -> frozenset[WorksetId]:
+        return frozenset(id for id in ids if id in self._table.worksets)
+
+
+def _mark(ws: Workset | None) -> tuple[int, int] | None:
+    return (ws.version, ws.fence) if ws else None
+
+
+class MemoryTrail:
+    def __init__(self, table: Table) -> None:
+        self._table = table
+
+    async def read(self, id: WorksetId, *, after: int = 0, limit: int = 1000) -> Sequence[Record]:
+        return [r for r in self._table.records.get(id, []) if r.seq > after][:limit]
+
+    async def owed(self, *, limit: int = 100) -> Sequence[Record]:
+        records = (r for rows in self._table.records.values() for r in rows if r.owed)
+        return sorted(records, key=lambda r: (r.at, r.workset_id, r.seq))[:limit]
+
+    async def settle(
+        self, record: Record, told: frozenset[str], given_up: frozenset[str] = frozenset()
+    ) -> Record:
+        now = self._now(record)
+        left = now.owed - told - given_up
+        return self._put(replace(now, owed=left, given_up=now.given_up | given_up))
+
+    async def take_over(self, record: Record, teller: str) -> Record | None:
+        now = self._now(record)
+        if not now.owed or now.teller != record.teller:
+            return None
+        return self._put(replace(now, teller=teller))
+
+    def _now(self, record: Record) -> Record:
+        return next(r for r in self._table.records[record.workset_id] if r.seq == record.seq)
+
+    def _put(self, record: Record) -> Record:
+        rows = self._table.records[record.workset_id]
+        rows[[r.seq for r in rows].index(record.seq)] = record
+        return record
+
+
+@dataclass(slots=True)
+class _Message:
+    content: tuple[Command, ...] | Unreadable
+    group: str
+    visible_at: float = 0.0
+    tries: int = 0
+    receipt: str = ""
+
+
+@dataclass(slots=True)
+class Queue:
+    """A FIFO queue with groups, visibility and deduplication, as SQS has them."""
+
+    visibility_s: float = 30.0
+    messages: deque[_Message] = field(default_factory=deque)
+    seen: dict[str, float] = field(default_factory=dict)
+    parked: list[tuple[tuple[Command, ...] | Unreadable, str]] = field(default_factory=list)
+    receipts: count[int] = field(default_factory=lambda: count(1))
+    arrived: Event = field(default_factory=Event)
+
+    def put(self, content: tuple[Command, ...] | Unreadable, group: str) -> None:
+        self.messages.append(_Message(content, group))
+        self.arrived.set()
+
+
+class MemoryMailbox:
+    """Groups are blocked while one of their messages is in flight; ``wait_s`` bounds a receive."""
+
+    def __init__(self, queue: Queue, *, wait_s: float = 20.0, most: int = 10) -> None:
+        self._queue = queue
+        self._wait_s = wait_s
+        self._most = most
+
+    async def receive(self) -> Sequence[Delivery]:
+        until = current_time() + self._wait_s
+        while not (taken := self._take()) and current_time() < until:
+            next_visible = min((m.visible_at for m in self._queue.messages), default=until)
+            self._queue.arrived = Event()
+            with move_on_after(max(0.0, min(until, next_visible) - current_time())):
+                await self._queue.arrived.wait()
+        return taken
+
+    def _take(self) -> list[Delivery]:
+        now, taken, blocked = current_time(), [], set[str]()
+        for message in self._queue.messages:
+            if message.visible_at > now:
+                blocked.add(message.group)
+            elif message.group not in blocked and len(taken) < self._most:
+                message.visible_at = now + self._queue.visibility_s
+                message.tries += 1
+                message.receipt = f"r{next(self._queue.receipts)}"
+                taken.append(
+                    Delivery(content=message.content, receipt=message.receipt, tries=message.tries)
+                )
+        return taken
+
+    async def settle(self, deliveries: Sequence[Delivery]) -> None:
+        gone = {d.receipt for d in deliveries}
+        for message in [m for m in self._queue.messages if m.receipt in gone]:
+            self._queue.messages.remove(message)
+        self._queue.arrived.set()
+
+    async def park(self, delivery: Delivery, reason: str) -> None:
+        self._queue.parked.append((delivery.content, reason))
+        await self.settle([delivery])
+
+    async def send(self, commands: Sequence[Command]) -> None:
+        now = current_time()
+        for command in commands:
+            if now - self._queue.seen.get(command.id, -1e9) >= 300:
+                self._queue.seen[command.id] = now
+                self._queue.put((command,), command.workset_id)
+
+
+class NoDrops:
+    """A bucket in which no event was ever missed."""
+
+    async def unannounced(self) -> Sequence[Command]:
+        return ()
+
+
+class LoopClock:
+    """Wall clock that follows the loop's clock: virtual where the loop is."""
+
+    def __init__(self, start: datetime | None = None) -> None:
+        self._start = start or datetime(2026, 1, 1, tzinfo=UTC)
+
+    def now(self) -> datetime:
+        return datetime.fromtimestamp(self._start.timestamp() + current_time(), UTC)
+
+
+class Counter:
+    """Ids that count up: unique within one world, and the same in every replay."""
+
+    def __init__(self, prefix: str = "", numbers: Callable[[], int] | None = None) -> None:
+        self._prefix = prefix
+        self._numbers = numbers or count(1).__next__
+
+    def fresh(self) -> str:
+        return f"{self._prefix}{self._numbers()}"

@@ -1,0 +1,486 @@
+"""The process between the daemon and a job: ``python -IS shim.py [--foreground] JOBDIR``.
+
+It runs one command and is the only witness of how that ended, so it outlives the daemon and imports
+nothing but the standard library: an upgrade of the package cannot pull the ground from under it.
+
+**The token decides.** ``JOBDIR/token`` is made by ``link()`` of a complete file, so exactly one party
+creates it and nobody ever reads half of it. The shim creates it as ``started`` before it runs
+anything, or ends with 75 having done nothing. Who gives up an attempt creates it as ``revoked``.
+
+**The record is never lost.** ``exit.json`` appears by rename after fsync, once nothing of the job runs
+any more; where the disk is full the shim goes on trying. A log that cannot be written costs log
+lines, counted in the record, never the job.
+
+**The whole tree is the job.** The shim is the reaper of every descendant, also of those that left
+session and process group. When the command has ended, what it left behind is ended too.
+
+Without ``--foreground`` the shim detaches: the caller gets 0 once the token was won and the command
+runs (or could not be run, and that is on record), 75 when the token was lost. With it the shim stays
+the process that was started, as systemd wants its main process, and says ``READY=1`` instead.
+
+Files: ``spec.json`` is read; ``token``, ``running.json``, ``log``, ``log.1`` and ``exit.json`` are written.
+"""
+
+import ctypes
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, Final, NoReturn
+
+TOKEN_LOST: Final = 75
+"""EX_TEMPFAIL; the command was not run and never will be by this shim."""
+IO_ERROR: Final = 74
+SOFTWARE_ERROR: Final = 70
+NOT_FOUND: Final = 127
+NOT_EXECUTABLE: Final = 126
+COOKIE: Final = "DAYLILY_JOB_DIRECTORY"
+"""Set for the command and so for all its descendants: tells whose they are when the shim is gone."""
+LINGER_S: Final = 0.5
+"""What the command left behind may end by itself for so long: a ``tee`` that still flushes."""
+KILL_AGAIN_S: Final = 0.05
+RETRY_RECORD_S: Final = 1.0
+PR_SET_CHILD_SUBREAPER: Final = 36
+
+Record = dict[str, Any]
+Announce = Callable[[int], None]
+
+
+def boot_id() -> str:
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        return file.read().strip()
+
+
+def stat_fields(pid: int) -> list[str]:
+    """Return ``/proc/PID/stat`` from the state on; the name before it may hold any character."""
+    with open(f"/proc/{pid}/stat", errors="replace") as file:
+        return file.read().rpartition(")")[2].split()
+
+
+def identity(pid: int) -> Record:
+    return {"boot_id": boot_id(), "pid": pid, "start_time": int(stat_fields(pid)[19])}
+
+
+def wall_time() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def write_whole(path: str, record: Record) -> None:
+    """Write and fsync a new private file."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "w") as file:
+        json.dump(record, file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def fsync_directory(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def put(directory: str, name: str, record: Record) -> None:
+    path = os.path.join(directory, name)
+    write_whole(f"{path}.tmp", record)
+    os.replace(f"{path}.tmp", path)
+    fsync_directory(directory)
+
+
+def win_token(directory: str) -> bool:
+    """Return whether this shim is the one that may run the command. Durable before it returns."""
+    draft = os.path.join(directory, f"token.{os.getpid()}.tmp")
+    write_whole(draft, {"state": "started", **identity(os.getpid()), "at": wall_time()})
+    try:
+        os.link(draft, os.path.join(directory, "token"))
+    except FileExistsError:
+        return False
+    finally:
+        os.unlink(draft)
+    fsync_directory(directory)
+    return True
+
+
+def oom_kills(cgroup_file: str = "/proc/self/cgroup", root: str = "/sys/fs/cgroup") -> int | None:
+    """Return how many processes of this cgroup the kernel killed for memory, None if unknown."""
+    try:
+        with open(cgroup_file) as file:
+            path = next((line[3:].strip() for line in file if line.startswith("0::")), None)
+        if path is None:
+            return None
+        with open(f"{root}{path}/memory.events") as file:
+            counts = dict(line.split() for line in file)
+        return int(counts["oom_kill"])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def verdict(status: int, stopped_as: str | None, out_of_memory: bool) -> tuple[str, int | None]:
+    """Return ``ended`` (a value of ``domain.model.Ended``) and ``code`` for a wait status.
+
+    A shell whose child was killed says 128 + 9, which counts like the kill itself.
+    """
+    code = os.waitstatus_to_exitcode(status)
+    if stopped_as is not None:
+        return stopped_as, code if code >= 0 else None
+    if out_of_memory and code in (-signal.SIGKILL, 128 + signal.SIGKILL):
+        return "out_of_memory", None
+    return ("signalled", -code) if code < 0 else ("exited", code)
+
+
+def descendants() -> list[int]:
+    """Return every living process below this one, parents first."""
+    children: dict[int, list[int]] = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                fields = stat_fields(int(name))
+            except OSError:
+                continue
+            if fields[0] not in "ZX":
+                children.setdefault(int(fields[1]), []).append(int(name))
+    found = list(children.get(os.getpid(), ()))
+    for pid in found:
+        found.extend(children.get(pid, ()))
+    return found
+
+
+def signal_tree(*signals: int) -> None:
+    for pid in descendants():
+        for signum in signals:
+            try:
+                os.kill(pid, signum)
+            except OSError:
+                break
+
+
+class Log:
+    """A log of at most ``limit_bytes`` in two files. Never raises: what cannot be written is counted."""
+
+    def __init__(self, directory: str, limit_bytes: int) -> None:
+        self.path = os.path.join(directory, "log")
+        self.half_bytes = max(limit_bytes // 2, 1)
+        self.dropped_bytes = 0
+        self.fd: int | None = None
+        self.size_bytes = 0
+
+    def write(self, data: bytes) -> None:
+        while data:
+            try:
+                written = self._write_some(data)
+            except OSError:
+                self.dropped_bytes += len(data)
+                return
+            data = data[written:]
+
+    def _write_some(self, data: bytes) -> int:
+        if self.fd is not None and self.size_bytes >= self.half_bytes:
+            self._rotate(self.fd)
+        if self.fd is None:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+            self.fd = os.open(self.path, flags, 0o600)
+        written = os.write(self.fd, data[: self.half_bytes - self.size_bytes])
+        self.size_bytes += written
+        return written
+
+    def _rotate(self, fd: int) -> None:
+        os.replace(self.path, f"{self.path}.1")
+        os.close(fd)
+        self.fd = None
+        self.size_bytes = 0
+
+
+class Signals:
+    """SIGTERM as a flag and SIGCHLD as a wake-up, both readable from ``fd``."""
+
+    def __init__(self) -> None:
+        self.stop_requested = False
+        self.fd, wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+        for signum in (signal.SIGHUP, signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(signum, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, self._request_stop)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+
+    def _request_stop(self, *_: object) -> None:
+        self.stop_requested = True
+
+
+def become_command(spec: Record, gate: int, output: int, failure: int) -> NoReturn:
+    """Turn this forked child into the command, or write to ``failure`` why that cannot be.
+
+    It waits at ``gate`` until ``running.json`` is there: a shim that dies before leaves no command.
+    """
+    code = NOT_EXECUTABLE
+    what = ""
+    try:
+        if not os.read(gate, 1):
+            os._exit(code)
+        detach_from_shim(output)
+        what = f"cannot enter the directory {spec['cwd']}"
+        os.makedirs(spec["cwd"], exist_ok=True)
+        os.chdir(spec["cwd"])
+        what = f"cannot run {spec['argv'][0]}"
+        os.execvpe(spec["argv"][0], spec["argv"], command_environment(spec))
+    except (OSError, ValueError) as exc:
+        if isinstance(exc, FileNotFoundError | NotADirectoryError) and what.startswith("cannot run"):
+            code = NOT_FOUND
+        reason = exc.strerror if isinstance(exc, OSError) else str(exc)
+        os.write(failure, f"daylily: {what}: {reason}\n".encode(errors="replace"))
+    finally:
+        os._exit(code)
+
+
+def detach_from_shim(output: int) -> None:
+    """Leave the shim's session, streams and signal dispositions."""
+    os.setsid()
+    for signum in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
+        signal.signal(signum, signal.SIG_DFL)
+    for signum in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(signum, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+
+
+def command_environment(spec: Record) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name != "NOTIFY_SOCKET"}
+    return {**kept, **spec["environment"], COOKIE: spec["directory"]}
+
+
+class Run:
+    """One command and everything below it, from the fork to the last descendant."""
+
+    def __init__(self, spec: Record, signals: Signals) -> None:
+        self.spec = spec
+        self.signals = signals
+        self.log = Log(spec["directory"], spec["log_limit_bytes"])
+        self.output: int | None = None
+        self.pid = 0
+        self.status: int | None = None
+        self.childless = False
+        self.stopped_as: str | None = None
+        self.kill_at: float | None = None
+        self.linger_until = 0.0
+        self.oom_kills_before = oom_kills()
+        self.out_of_memory = False
+        self.started_at = self.ended_at = wall_time()
+        self.started = self.ended = time.monotonic()  # noqa: TID251  no event loop here
+
+    def start(self) -> None:
+        """Fork the command; return once it was executed, or its failure is in the log."""
+        gate, open_gate = os.pipe2(os.O_CLOEXEC)
+        self.output, output = os.pipe2(os.O_CLOEXEC)
+        failure, report_failure = os.pipe2(os.O_CLOEXEC)
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.close(open_gate)
+            become_command(self.spec, gate, output, report_failure)
+        for fd in (gate, output, report_failure):
+            os.close(fd)
+        self._note_running()
+        os.write(open_gate, b"!")
+        os.close(open_gate)
+        self.log.write(os.read(failure, 4096))
+        os.close(failure)
+
+    def _note_running(self) -> None:
+        path = os.path.join(self.spec["directory"], "running.json")
+        try:  # not durable: it is about this boot only; and COOKIE says the same where it is missing
+            with open(f"{path}.tmp", "w") as file:
+                json.dump(identity(self.pid), file)
+            os.replace(f"{path}.tmp", path)
+        except OSError as exc:
+            self.log.write(f"daylily: cannot write {path}: {exc.strerror}\n".encode())
+
+    def supervise(self) -> None:
+        """Return once nothing of the job runs any more."""
+        while not self.childless:
+            self._wait_for_something()
+            self._reap()
+            self._advance(time.monotonic())  # noqa: TID251
+        while self._drain():
+            pass
+
+    def _wait_for_something(self) -> None:
+        poll = select.poll()
+        poll.register(self.signals.fd, select.POLLIN)
+        if self.output is not None:
+            poll.register(self.output, select.POLLIN)
+        wait_s = self._deadline() - time.monotonic()  # noqa: TID251
+        for fd, _ in poll.poll(min(max(wait_s, 0.0), 3600.0) * 1000 + 1):
+            if fd == self.signals.fd:
+                os.read(self.signals.fd, 4096)
+            else:
+                self._drain()
+
+    def _deadline(self) -> float:
+        if self.kill_at is not None:
+            return self.kill_at
+        if self.status is not None:
+            return self.linger_until
+        return self.started + float(self.spec["timeout_s"])
+
+    def _drain(self) -> bool:
+        """Move one piece of output into the log; return whether there may be more right now."""
+        if self.output is None or not select.select([self.output], [], [], 0)[0]:
+            return False
+        data = os.read(self.output, 65536)
+        if not data:
+            os.close(self.output)
+            self.output = None
+        self.log.write(data)
+        return bool(data)
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                self.childless = True
+                return
+            if pid == 0:
+                return
+            if pid == self.pid:
+                self._note_end(status)
+
+    def _note_end(self, status: int) -> None:
+        self.status = status
+        self.ended_at, self.ended = wall_time(), time.monotonic()  # noqa: TID251
+        self.linger_until = self.ended + LINGER_S
+        before, now = self.oom_kills_before, oom_kills()
+        self.out_of_memory = before is not None and now is not None and now > before
+
+    def _advance(self, now: float) -> None:
+        if self.childless:
+            return
+        if self.kill_at is not None:
+            if now >= self.kill_at:
+                signal_tree(signal.SIGKILL)
+                self.kill_at = now + KILL_AGAIN_S
+        elif self.signals.stop_requested:
+            self._ask_to_end("stopped", now)
+        elif now >= self._deadline():
+            self._ask_to_end("timed_out", now)
+
+    def _ask_to_end(self, reason: str, now: float) -> None:
+        """TERM now and KILL after the grace period; ``reason`` counts only while the command runs."""
+        if self.status is None:
+            self.stopped_as = reason
+        self.kill_at = now + float(self.spec["grace_s"])
+        signal_tree(signal.SIGTERM, signal.SIGCONT)
+
+    def record(self) -> Record:
+        spec = self.spec
+        success_file = spec["success_file"]
+        found = os.path.exists(os.path.join(spec["cwd"], success_file)) if success_file else None
+        ended, code = verdict(self.status or 0, self.stopped_as, self.out_of_memory)
+        return {
+            "name": spec["name"],
+            "ended": ended,
+            "code": code,
+            "success_file_found": found,
+            "started_at": self.started_at,
+            "ended_at": self.ended_at,
+            "duration_s": round(self.ended - self.started, 3),
+            "dropped_log_bytes": self.log.dropped_bytes,
+            "command_pid": self.pid,
+            "shim": identity(os.getpid()),
+        }
+
+
+def put_record(directory: str, record: Record) -> None:
+    """Write ``exit.json``, however long it takes; give up only where the directory was removed."""
+    while os.path.isdir(directory):
+        try:
+            return put(directory, "exit.json", record)
+        except OSError:
+            time.sleep(RETRY_RECORD_S)
+
+
+def serve(spec: Record, announce: Announce) -> int:
+    """Be the shim of one job; the return value is the exit code of this process."""
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    signals = Signals()
+    if not win_token(spec["directory"]):
+        announce(TOKEN_LOST)
+        return TOKEN_LOST
+    run = Run(spec, signals)
+    run.start()
+    announce(0)
+    run.supervise()
+    put_record(spec["directory"], run.record())
+    return 0
+
+
+def notify_systemd(code: int) -> None:
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if code or not address:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        notify.sendto(b"READY=1", "\0" + address[1:] if address[0] == "@" else address)
+
+
+def keep_only(*kept: int) -> None:
+    """Close every inherited descriptor but these, and read from /dev/null."""
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) not in kept:
+            try:
+                os.close(int(name))
+            except OSError:
+                continue  # the descriptor of the listing itself
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in {0, 1, 2} - set(kept) - {null}:
+        os.dup2(null, fd)
+    if null > 2:
+        os.close(null)
+
+
+def detach(spec: Record) -> int:
+    """Serve in a child that is a session of its own; return what that child announces."""
+    answer, tell = os.pipe2(os.O_CLOEXEC)
+    if os.fork():
+        os.close(tell)
+        told = os.read(answer, 1)
+        return told[0] if told else SOFTWARE_ERROR
+    os.setsid()
+    keep_only(2, tell)
+
+    def announce(code: int) -> None:
+        os.write(tell, bytes([code]))
+        os.close(tell)
+        keep_only_null_stderr()
+
+    return serve(spec, announce)
+
+
+def keep_only_null_stderr() -> None:
+    """Let go of the caller's stderr: it waits for the end of it."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    os.close(null)
+
+
+def main(arguments: list[str]) -> int:
+    directory = os.path.abspath(arguments[-1])
+    try:
+        with open(os.path.join(directory, "spec.json")) as file:
+            spec: Record = {**json.load(file), "directory": directory}
+        os.chdir("/")
+        if arguments[0] != "--foreground":
+            return detach(spec)
+        keep_only(1, 2)
+        return serve(spec, notify_systemd)
+    except OSError as exc:
+        sys.stderr.write(f"The shim of {directory} cannot go on: {exc}\n")
+        return IO_ERROR
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,315 @@
+"""The life of a workset: ``decide(workset, event, policy, now) -> Decision``.
+
+Three laws hold here. What a crash left undone follows from the saved workset alone: ``resume`` derives
+it. Every effect ends in an event. An event that speaks of another job than the current one is old news
+and changes nothing.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, Final, assert_never
+
+from daylily_daemon.domain import commands
+from daylily_daemon.domain.decision import DETAILS_LIMIT, Decision, Effect, RunJob, StopJob, refuse
+from daylily_daemon.domain.failures import Failure, FailurePattern, classify
+from daylily_daemon.domain.model import (
+    Accepted,
+    Category,
+    Command,
+    Fence,
+    Inspection,
+    JobName,
+    Missing,
+    Outcome,
+    Priority,
+    Problem,
+    RecordType,
+    Refused,
+    State,
+    Step,
+    Workset,
+)
+
+STEP_NAMES: Final[Mapping[Step, tuple[str, str]]] = {
+    Step.STAGE: ("staging", "staging_failed"),
+    Step.RUN: ("pipeline_running", "pipeline_failed"),
+    Step.EXPORT: ("exporting", "export_failed"),
+    Step.METRICS: ("collecting_metrics", "metrics_failed"),
+    Step.CLEANUP: ("cleanup_headnode", "cleanup_failed"),
+}
+"""``progress_step`` while a step runs and after it failed, as readers of the old system know them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    max_retries: int = 2
+    base_s: float = 60.0
+    cap_s: float = 3600.0
+    input_wait_s: float = 120.0
+    """How long after a submission its files may still arrive."""
+    patterns: tuple[FailurePattern, ...] = ()
+
+    def delay_s(self, ws: Workset) -> float:
+        """Return the pause before the next try: doubling, capped, spread by up to a quarter.
+
+        The spread follows from the workset's name and attempt, so the decision stays a pure function
+        while a thousand worksets that failed together do not come back together.
+        """
+        spread = zlib.crc32(f"{ws.id}.{ws.attempt}".encode()) / 2**32
+        return float(min(self.cap_s, self.base_s * 2**ws.retry_count)) * (1 + spread / 4)
+
+
+@dataclass(frozen=True, slots=True)
+class Commanded:
+    command: Command
+
+
+@dataclass(frozen=True, slots=True)
+class Inspected:
+    inspection: Inspection
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claimed:
+    """A daemon takes the workset: a ready one to start it, one in progress to adopt its job."""
+
+    owner: str
+    runner: str
+    scope: str
+    data_dir: str
+    """Under it lies one folder a workset, and in that one a run's data."""
+    jobs_dir: str
+    """The same for tokens, logs and exit records; a local disk."""
+    ttl_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class JobExited:
+    job: JobName
+    outcome: Outcome
+    fatal: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class JobRefused:
+    """The job can never be started; it did not run."""
+
+    job: JobName
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobStopped:
+    job: JobName
+
+
+Event = Commanded | Inspected | Claimed | JobExited | JobRefused | JobStopped
+
+
+def decide(ws: Workset, event: Event, policy: Policy, now: datetime) -> Decision:
+    """Return what ``event`` makes of ``ws``. Total: an event that does not fit changes nothing."""
+    match event:
+        case Commanded(command=command):
+            return commands.apply(ws, command, now)
+        case Inspected(inspection=inspection):
+            return _inspected(ws, inspection, policy, now)
+        case Claimed():
+            return _claimed(ws, event, now)
+        case JobExited() | JobRefused() | JobStopped():
+            current = ws.state is State.IN_PROGRESS and event.job == ws.job
+            return _job_ended(ws, event, policy, now) if current else Decision(ws)
+        case _:
+            assert_never(event)
+
+
+def resume(ws: Workset) -> tuple[Effect, ...]:
+    """Return what has to be done for a claimed workset, from what is saved alone."""
+    if ws.state is not State.IN_PROGRESS or ws.job is None:
+        return ()
+    return (StopJob(ws.job),) if ws.stopping else (RunJob(ws.job),)
+
+
+def _inspected(ws: Workset, inspection: Inspection, policy: Policy, now: datetime) -> Decision:
+    if ws.state is not State.READY:
+        return Decision(ws)
+    match inspection:
+        case Accepted(plan=plan, max_retries=max_retries, priority=priority):
+            asked = Priority(priority) if priority else ws.priority
+            return Decision(ws).set(
+                plan=plan,
+                max_retries=max_retries,
+                priority=asked if ws.priority is Priority.NORMAL else ws.priority,
+                cluster_name=plan.cluster_name,
+                results_s3_uri=plan.export_uri,
+                progress_message="",
+                updated_at=now,
+            )
+        case Missing(problems=problems):
+            since = ws.submitted_at or ws.created_at
+            if now - since >= timedelta(seconds=policy.input_wait_s):
+                return refuse(Decision(ws), problems, now)
+            return Decision(ws).set(progress_message=_waiting(problems))
+        case Refused(problems=problems):
+            return refuse(Decision(ws), problems, now)
+        case _:
+            assert_never(inspection)
+
+
+def _waiting(problems: tuple[Problem, ...]) -> str:
+    more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
+    return f"waiting for input: {problems[0].file} {problems[0].what}{more}"[:300]
+
+
+def due(ws: Workset, now: datetime) -> bool:
+    """Return whether ``ws`` waits for nothing but a slot."""
+    if ws.state is State.READY:
+        return ws.plan is not None
+    return ws.state is State.RETRYING and (ws.retry_after is None or ws.retry_after <= now)
+
+
+def _claimed(ws: Workset, claim: Claimed, now: datetime) -> Decision:
+    locked = replace(
+        ws,
+        lock_owner=claim.owner,
+        lock_acquired_at=now,
+        lock_expires_at=now + timedelta(seconds=claim.ttl_s),
+        fence=Fence(ws.fence + 1),
+        beat=ws.beat + 1,
+    )
+    if ws.state is State.IN_PROGRESS:
+        return _adopt(ws, Decision(locked), claim, now)
+    if not due(ws, now):
+        return Decision(ws)
+    ready = Decision(locked)
+    if ws.state is State.RETRYING:
+        ready = ready.turn(State.READY, now, "the pause before the next try is over", notify=False)
+        ready = ready.set(
+            lock_owner=claim.owner,
+            lock_acquired_at=now,
+            lock_expires_at=locked.lock_expires_at,
+        )
+    return _begin(ready, claim, now)
+
+
+def _begin(decision: Decision, claim: Claimed, now: datetime) -> Decision:
+    ws = decision.workset
+    steps = ws.plan.steps if ws.plan else ()
+    resumes = bool(ws.run_id) and ws.failed_step in steps
+    step = ws.failed_step if resumes and ws.failed_step else steps[0]
+    attempt = ws.attempt + 1
+    run_id = ws.run_id if resumes else f"r{attempt}"
+    started = decision.set(
+        attempt=attempt,
+        run_id=run_id,
+        run_started_at=now,
+        run_dir=f"{claim.data_dir}/{ws.id}/{run_id}",
+        jobs_dir=f"{claim.jobs_dir}/{ws.id}/{run_id}",
+        runner=claim.runner,
+        runner_scope=claim.scope,
+        retry_after=None,
+        failed_step=None,
+    )
+    text = f"attempt {attempt} {'resumes' if resumes else 'starts'} with step {step}"
+    return _enter(started.turn(State.IN_PROGRESS, now, text), step, now)
+
+
+def _enter(decision: Decision, step: Step, now: datetime) -> Decision:
+    entered = decision.set(
+        step=step,
+        step_started_at=now,
+        progress_step=STEP_NAMES[step][0],
+        progress_message="",
+        progress_fraction=None,
+    )
+    return replace(entered, effects=resume(entered.workset))
+
+
+def _adopt(ws: Workset, locked: Decision, claim: Claimed, now: datetime) -> Decision:
+    """Take over a workset in progress: whatever runs, runs on."""
+    told: dict[str, Any] = {"type": RecordType.STEP}
+    if ws.lock_owner is None:
+        text = f"{claim.owner} goes on with it"
+    elif ws.lock_owner == claim.owner:
+        text = f"{claim.owner} is back and goes on with it"
+    else:
+        text = f"{claim.owner} takes over; {ws.lock_owner} stopped answering"
+        told = {"type": RecordType.LOCK_TIMEOUT, "notify": True}
+    adopted = locked.note(now, text, **told)
+    return replace(adopted, effects=resume(adopted.workset))
+
+
+def _job_ended(
+    ws: Workset, event: JobExited | JobRefused | JobStopped, policy: Policy, now: datetime
+) -> Decision:
+    decision = Decision(ws)
+    if ws.stopping:
+        return _end(decision.turn(State.CANCELED, now, ws.stopping))
+    match event:
+        case JobExited(outcome=outcome) if outcome.succeeded:
+            return _step_done(decision, outcome, now)
+        case JobExited(outcome=outcome, fatal=False):
+            failure = classify(outcome, policy.patterns)
+            text = f"step {ws.step} failed and the run goes on. {failure.message}"
+            return _step_done(decision.note(now, text, type=RecordType.STEP), outcome, now)
+        case JobExited(outcome=outcome):
+            return _failed(decision, classify(outcome, policy.patterns), policy, now)
+        case JobRefused(reason=reason):
+            failure = Failure("WS-CFG-002", Category.CONFIGURATION, False, reason)
+            return _failed(decision, failure, policy, now)
+        case JobStopped():
+            failure = Failure("WS-JOB-003", Category.PERMANENT, False, "It was stopped.")
+            return _failed(decision, failure, policy, now)
+        case _:
+            assert_never(event)
+
+
+def _step_done(decision: Decision, outcome: Outcome, now: datetime) -> Decision:
+    ws = decision.workset
+    steps = ws.plan.steps if ws.plan else ()
+    timing = {f"{ws.step}_s": round(outcome.duration_s, 3)}
+    decision = decision.set(metrics={**ws.metrics, **outcome.report, **timing})
+    later = steps[steps.index(ws.step) + 1 :] if ws.step in steps else ()
+    if later:
+        text = f"step {ws.step} done after {outcome.duration_s:.1f} s; step {later[0]} starts"
+        return _enter(decision.note(now, text, type=RecordType.STEP), later[0], now)
+    done = decision.turn(
+        State.COMPLETE,
+        now,
+        f"complete; results are in {ws.results_s3_uri}",
+        type=RecordType.COMPLETION,
+        details={"results": ws.results_s3_uri, "attempt": ws.attempt},
+    )
+    return _end(done).set(progress_step="finalizing", progress_fraction=1.0)
+
+
+def _failed(decision: Decision, failure: Failure, policy: Policy, now: datetime) -> Decision:
+    ws = decision.workset
+    limit = policy.max_retries if ws.max_retries is None else ws.max_retries
+    known = decision.set(
+        error_details=f"step {ws.step}: {failure.message}"[:DETAILS_LIMIT],
+        error_category=failure.category,
+        error_code=failure.code,
+        failed_step=ws.step,
+        progress_step=STEP_NAMES[ws.step][1] if ws.step else "",
+    )
+    text = f"step {ws.step} of attempt {ws.attempt} failed ({failure.code}). {failure.message}"
+    wrong = known.turn(State.ERROR, now, text[:500], type=RecordType.ERROR, notify=False)
+    told: dict[str, Any] = {"type": RecordType.ERROR, "error_details": failure.message[:2000]}
+    told["details"] = {"code": failure.code, "category": str(failure.category), "step": ws.step}
+    if failure.retry and ws.retry_count < limit:
+        pause_s = policy.delay_s(ws)
+        again = f"{text[:500]} Try {ws.retry_count + 1} of {limit} follows in {pause_s:.0f} s."
+        waiting = wrong.turn(State.RETRYING, now, again, **told)
+        after = now + timedelta(seconds=pause_s)
+        return _end(waiting).set(retry_count=ws.retry_count + 1, retry_after=after)
+    why = f"all {limit} tries are used up" if failure.retry else "trying again would not help"
+    advice = "Mend the cause, then retry it or drop it again."
+    return _end(wrong.turn(State.FAILED, now, f"{text[:500]} {why.capitalize()}. {advice}", **told))
+
+
+def _end(decision: Decision) -> Decision:
+    return decision.set(step=None, step_started_at=None, stopping="", progress_message="")

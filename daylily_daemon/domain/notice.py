@@ -1,0 +1,152 @@
+"""What a notice says: subject, text for people, and a JSON body for programs.
+
+Messages, error details and details may come from a lab's files or a job's log. They are made harmless
+here, once for all channels: no control characters, no half characters, nothing JSON cannot say, and in
+the text a bounded length. What a channel's own format treats specially is that channel's business.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from math import isfinite
+from typing import Any, Final
+
+from daylily_daemon.domain.model import Record, RecordType, State
+
+SUBJECT_LIMIT: Final = 100
+"""Characters SNS takes in a subject."""
+MESSAGE_LIMIT: Final = 2000
+EXCERPT_LIMIT: Final = 4000
+DEPTH_LIMIT: Final = 16
+
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+"""Everything but tab and newline; half of a surrogate pair cannot be encoded at all."""
+_NOT_IN_SUBJECT: Final = re.compile(r"[^\x20-\x7e]")
+
+_NEXT: Final[Mapping[State, str]] = {
+    State.READY: "Nothing. It starts as soon as there is room; "
+    "`daylily-daemon explain {id}` says what it waits for.",
+    State.IN_PROGRESS: "Nothing. Watch it with `daylily-daemon logs -f {id}`.",
+    State.COMPLETE: "Fetch the results; `daylily-daemon show {id}` says where they are.",
+    State.ERROR: "Nothing yet. It is tried again if the cause allows it, and marked failed if not; "
+    "`daylily-daemon show {id}` says which.",
+    State.RETRYING: "Nothing. It starts again by itself; `daylily-daemon show {id}` says when.",
+    State.FAILED: "Read `daylily-daemon logs {id}`, mend the cause, "
+    "then run `daylily-daemon retry {id}`.",
+    State.CANCELED: "Nothing, if this was meant. `daylily-daemon events {id}` says who asked for it.",
+    State.IGNORED: "Nothing, if this was meant. `daylily-daemon events {id}` says who asked for it.",
+    State.ARCHIVED: "Nothing. Its record is kept.",
+    State.DELETED: "Nothing. Its audit trail is kept: `daylily-daemon events {id}`.",
+}
+_NEXT_LOCK_TIMEOUT: Final = (
+    "Look at the daemon that held it. Another daemon takes over where it can see the job; "
+    "`daylily-daemon explain {id}` says what is going on."
+)
+
+
+def subject(record: Record) -> str:
+    """Return one line of at most 100 printable ASCII characters, as SNS demands of a subject."""
+    kind = record.type.replace("_", " ").title()
+    return _NOT_IN_SUBJECT.sub("?", f"Daylily Workset {kind}: {record.workset_id}")[:SUBJECT_LIMIT]
+
+
+def next_step(record: Record) -> str:
+    """Return what the reader should do now."""
+    timeout = record.type is RecordType.LOCK_TIMEOUT
+    return (_NEXT_LOCK_TIMEOUT if timeout else _NEXT[record.state]).format(id=record.workset_id)
+
+
+def text(record: Record) -> str:
+    """Return the notice for people: what happened, what to do next, then the evidence.
+
+    At most about 12,000 characters; of long error details the end is kept, where a log says why.
+    """
+    parts = [
+        "\n".join(f"{name}: {value}" for name, value in _facts(record)),
+        _head(clean(record.message), MESSAGE_LIMIT),
+        f"What to do next: {next_step(record)}",
+    ]
+    if record.error_details:
+        parts.append(f"Error details:\n{_tail(clean(record.error_details), EXCERPT_LIMIT)}")
+    if record.details:
+        listing = json.dumps(plain(record.details), indent=2, ensure_ascii=False)
+        parts.append(f"Details:\n{_head(listing, EXCERPT_LIMIT)}")
+    return "\n\n".join(part for part in parts if part)
+
+
+def body(record: Record) -> dict[str, Any]:
+    """Return the notice for programs; ``json.dumps`` takes it as it is."""
+    return {
+        "workset_id": str(record.workset_id),
+        "event_type": str(record.type),
+        "state": str(record.state),
+        "message": clean(record.message),
+        "details": plain(record.details),
+        "priority": str(record.priority),
+        "cluster_name": clean(record.cluster_name),
+        "error_details": clean(record.error_details),
+        "at": _stamp(record.at),
+        "seq": record.seq,
+        "delivery_id": record.id,
+    }
+
+
+def clean(words: str) -> str:
+    """Return ``words`` without control characters and half characters; newlines and tabs stay."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", words.replace("\r\n", "\n"))
+
+
+def one_line(words: str, limit: int) -> str:
+    """Return ``words`` as one line of at most ``limit`` characters."""
+    return _head(" ".join(clean(words).split()), limit)
+
+
+def plain(value: Any, depth: int = 0) -> Any:
+    """Return ``value`` in terms JSON has; what it has no word for becomes text."""
+    match value:
+        case None | bool() | int():
+            return value
+        case float() | Decimal() if isfinite(value):
+            return (
+                int(value) if value == int(value) and isinstance(value, Decimal) else float(value)
+            )
+        case datetime():
+            return _stamp(value)
+        case Mapping() if depth < DEPTH_LIMIT:
+            return {clean(str(key)): plain(inner, depth + 1) for key, inner in value.items()}
+        case list() | tuple() | set() | frozenset() if depth < DEPTH_LIMIT:
+            return [plain(inner, depth + 1) for inner in value]
+        case Mapping() | list() | tuple() | set() | frozenset():
+            return "(nested too deeply to be shown)"
+        case _:
+            return clean(str(value))
+
+
+def _facts(record: Record) -> list[tuple[str, str]]:
+    before = f" (before: {record.previous})" if record.previous else ""
+    facts = [
+        ("Workset", str(record.workset_id)),
+        ("Event", str(record.type)),
+        ("State", f"{record.state}{before}"),
+        ("Priority", str(record.priority)),
+        ("Customer", record.customer_id),
+        ("Cluster", record.cluster_name),
+        ("At", _stamp(record.at)),
+    ]
+    return [(name, one_line(value, EXCERPT_LIMIT)) for name, value in facts if value]
+
+
+def _stamp(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _head(words: str, limit: int) -> str:
+    return words if len(words) <= limit else words[: limit - 1] + "…"
+
+
+def _tail(words: str, limit: int) -> str:
+    return words if len(words) <= limit else "…" + words[1 - limit :]

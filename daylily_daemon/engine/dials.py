@@ -1,0 +1,37 @@
+"""What operators may change while the daemon runs: one frozen value, swapped whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from daylily_daemon.domain.lifecycle import Policy
+from daylily_daemon.domain.pipeline import Pipeline, Value
+from daylily_daemon.domain.routing import Routing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dials:
+    max_worksets: int = 8
+    max_per_customer: int = 0
+    sweep_s: float = 15.0
+    reconcile_s: float = 600.0
+    input_poll_s: float = 5.0
+    policy: Policy = field(default_factory=Policy)
+    pipelines: Mapping[str, Pipeline] = field(default_factory=dict)
+    values: Mapping[str, Value] = field(default_factory=dict)
+    """Placeholder values that do not depend on the workset: ``daylily``, ``python``, ``region``."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Given to every job."""
+    grace_s: float | None = None
+    """Overrides the grace period of the pipelines when set."""
+    routing: Routing = field(default_factory=Routing)
+    give_up_s: float = 86_400.0
+    """Age at which a notice that no one takes is given up."""
+
+
+class Live:
+    """Holds the dials in force. Readers take ``now`` once per decision."""
+
+    def __init__(self, dials: Dials) -> None:
+        self.now = dials

@@ -1,0 +1,249 @@
+"""The lease of a workset: one claim is a *term*, named by its fence.
+
+Every write goes through the version of the item it was decided on, so a write of an old owner is refused
+by the store however late it arrives. What the lease adds is that two daemons do not *work* on one workset
+at the same time:
+
+- The holder trusts its term until (time before the request that was last confirmed) + TTL - margin, on
+  its own monotonic clock. When that runs out, everything under the term is cancelled; jobs run on.
+- Every write of the owner counts as a beat. When nothing is written for ``beat_s``, ``keep`` writes one.
+- A contender may claim only after it has seen the same beat for a whole TTL on *its* monotonic clock
+  (``Watch``), and on condition that the item is still exactly what it watched.
+
+Stored wall-clock times are for people. The start of a job is not protected by any of this but by its start
+token: see the runners.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from anyio import CancelScope, Event, Lock, current_time, move_on_after, sleep
+
+from daylily_daemon.domain.errors import Fenced, Transient
+from daylily_daemon.domain.lifecycle import Effect, Policy, decide, released, resume
+from daylily_daemon.domain.lifecycle import Event as LifeEvent
+from daylily_daemon.domain.model import Command, Fence, Progress, Record, State, Workset, WorksetId
+from daylily_daemon.domain.routing import Routing
+from daylily_daemon.ports import Change, Clock, Conflict, Ids, Worksets
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseConfig:
+    ttl_s: float = 60.0
+    margin_s: float = 10.0
+    beat_s: float = 15.0
+    progress_s: float = 5.0
+    """Least time between two writes that carry nothing but progress."""
+    repeat_s: float = 1.0
+    """Pause before a write without an answer is repeated."""
+
+    @property
+    def trust_s(self) -> float:
+        return self.ttl_s - self.margin_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desk:
+    """What it takes to write a decision down."""
+
+    worksets: Worksets
+    clock: Clock
+    ids: Ids
+    owner: str
+    on_records: Callable[[tuple[Record, ...]], None]
+    """Called with the records of each write once it is stored: the outbox."""
+
+    def change(
+        self, before: Workset | None, after: Workset, records: tuple[Record, ...], routing: Routing
+    ) -> Change:
+        addressed = tuple(
+            replace(record, owed=routing.owed(record), teller=self.owner) for record in records
+        )
+        return Change(before=before, after=after, nonce=self.ids.fresh(), records=addressed)
+
+    async def write(self, change: Change) -> Workset:
+        """Commit once. Raises what ``Worksets.commit`` raises."""
+        stored = await self.worksets.commit(change)
+        self.on_records(change.records)
+        return stored
+
+
+class Term:
+    """One claim of one workset, from claim to release.
+
+    ``trusted`` is the cancel scope everything under the term runs in; its deadline is the trust window.
+    """
+
+    def __init__(self, desk: Desk, config: LeaseConfig, workset: Workset, asked: float) -> None:
+        self.workset = workset
+        self.trusted = CancelScope(deadline=asked + config.trust_s)
+        self.on_command: Callable[[Command], None] = _drop
+        self._desk = desk
+        self._config = config
+        self._fence: Fence = workset.fence
+        self._turn = Lock()
+        self._written = asked
+        self._poke = Event()
+        self._hurry = False
+        self._progress: Progress | None = None
+
+    async def apply(self, event: LifeEvent, policy: Policy, routing: Routing) -> list[Effect]:
+        """Decide, save, and return what to do. Raises Fenced.
+
+        When the item moved on under our own fence (a command was put into the inbox, or an answer
+        got lost), the decision is made again on what is there, and the effects that follow from
+        it are returned too: an effect that already runs is not run twice by the shepherd.
+        """
+        effects: list[Effect] = []
+        async with self._turn:
+            while True:
+                decision = decide(self.workset, event, policy, self._desk.clock.now())
+                effects.extend(decision.effects)
+                if decision.workset == self.workset:
+                    return effects
+                change = self._change(decision.workset, decision.records, routing)
+                if await self._commit(change):
+                    return effects
+                effects = list(resume(self.workset))
+
+    async def keep(self) -> None:
+        """Beat for ever. Raises Fenced; a beat without an answer is simply due again."""
+        while True:
+            await self._until_due()
+            with move_on_after(self._config.beat_s):
+                async with self._turn:
+                    await self._beat()
+
+    def note(self, progress: Progress) -> None:
+        """Let the next beat carry ``progress``; beats come sooner, but never faster than allowed."""
+        self._progress = progress
+        self._poke.set()
+
+    def poke(self) -> None:
+        """Look at the item now: somebody put a command into its inbox."""
+        self._hurry = True
+        self._poke.set()
+
+    async def release(self) -> None:
+        """Give the lock back, once; what gets no answer ends by itself. Raises Fenced, Transient."""
+        async with self._turn:
+            ws = self.workset
+            if ws.lock_owner is None:
+                return
+            change = self._change(released(ws), (), Routing())
+            try:
+                self.workset = await self._desk.write(change)
+            except Conflict as conflict:
+                self._accept(conflict.current)
+                change = self._change(released(self.workset), (), Routing())
+                self.workset = await self._desk.write(change)
+
+    def _change(self, after: Workset, records: tuple[Record, ...], routing: Routing) -> Change:
+        expires = self._desk.clock.now() + timedelta(seconds=self._config.ttl_s)
+        held = after.lock_owner is not None
+        beaten = replace(
+            after, beat=self.workset.beat + 1, lock_expires_at=expires if held else None
+        )
+        return self._desk.change(self.workset, beaten, records, routing)
+
+    async def _commit(self, change: Change) -> bool:
+        """Write until answered; False if the item was not what ``change`` was decided on."""
+        asked = current_time()
+        while True:
+            try:
+                self.workset = await self._desk.write(change)
+            except Conflict as conflict:
+                self._accept(conflict.current)
+                return False
+            except Transient:
+                await sleep(self._config.repeat_s)
+            else:
+                self._written = asked
+                self.trusted.deadline = asked + self._config.trust_s
+                return True
+
+    async def _beat(self) -> None:
+        self._hurry = False
+        progress, self._progress = self._progress, None
+        after = self.workset
+        if progress is not None:
+            after = replace(
+                after, progress_fraction=progress.fraction, progress_message=progress.message
+            )
+        if not await self._commit(self._change(after, (), Routing())) and progress is not None:
+            self.note(progress)
+
+    def _accept(self, current: Workset | None) -> None:
+        if current is None or current.fence != self._fence:
+            raise Fenced("the workset was claimed by another daemon, or its item was removed")
+        if current.lock_owner != self._desk.owner or current.state is not State.IN_PROGRESS:
+            raise Fenced("the workset's item was changed by hand")
+        self.workset = current
+        self._hurry = True
+        self._poke.set()
+        for command in current.inbox:
+            self.on_command(command)
+
+    async def _until_due(self) -> None:
+        while (left_s := self._due() - current_time()) > 0:
+            with move_on_after(left_s):
+                await self._poke.wait()
+            self._poke = Event()
+
+    def _due(self) -> float:
+        if self._hurry:
+            return self._written
+        pause_s = self._config.progress_s if self._progress else self._config.beat_s
+        return self._written + min(pause_s, self._config.beat_s)
+
+
+def _drop(command: Command) -> None:
+    """Before a shepherd listens there is nobody to hand a command to; it stays in the inbox."""
+
+
+class Watch:
+    """How long the beats of other owners have stood still, on this host's monotonic clock."""
+
+    def __init__(self, ttl_s: float) -> None:
+        self._ttl_s = ttl_s
+        self._seen: dict[WorksetId, tuple[tuple[Fence, int], float]] = {}
+
+    def look(self, ws: Workset) -> None:
+        """Note the beat of a workset that was just read."""
+        mark = (ws.fence, ws.beat)
+        known = self._seen.get(ws.id)
+        if known is None or known[0] != mark:
+            self._seen[ws.id] = (mark, current_time())
+
+    def dead(self, ws: Workset) -> bool:
+        """Return whether exactly this beat has been standing still for a whole TTL."""
+        known = self._seen.get(ws.id)
+        mark = (ws.fence, ws.beat)
+        return bool(known and known[0] == mark and current_time() - known[1] >= self._ttl_s)
+
+    def keep_only(self, ids: set[WorksetId]) -> None:
+        """Forget the worksets that are no longer of interest."""
+        self._seen = {id: seen for id, seen in self._seen.items() if id in ids}
+
+
+async def claim(
+    desk: Desk, config: LeaseConfig, ws: Workset, event: LifeEvent, dials: tuple[Policy, Routing]
+) -> tuple[Term, tuple[Effect, ...]] | None:
+    """Take ``ws`` if it is still what we saw; None if not. Raises Transient: perhaps taken.
+
+    A claim whose answer never came is found again by the next sweep: the item then names us.
+    """
+    asked = current_time()
+    policy, routing = dials
+    decision = decide(ws, event, policy, desk.clock.now())
+    if decision.workset == ws:
+        return None
+    change = desk.change(ws, decision.workset, decision.records, routing)
+    try:
+        stored = await desk.write(change)
+    except Conflict:
+        return None
+    return Term(desk, config, stored, asked), decision.effects

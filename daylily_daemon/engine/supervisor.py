@@ -1,0 +1,370 @@
+"""The supervision tree, and the order in which it dies.
+
+    intake (relay, doorbells, reconcile)   first: nothing new comes in
+    sweep (inspection, admission, claims)
+    shepherds, one a workset, each in its term   let go of their leases; jobs run on
+    outbox                                  last: pays what the others still owed
+
+The *board* is what this daemon knows of ready worksets: filled by the index every ``sweep_s``, and at once by
+what its own doorbell stored. It only suggests: the conditional write of a claim decides.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import structlog
+from anyio import (
+    CancelScope,
+    Event,
+    create_task_group,
+    current_time,
+    move_on_after,
+    sleep,
+)
+from anyio.abc import TaskGroup
+
+from daylily_daemon.domain.admission import Capacity, admit
+from daylily_daemon.domain.errors import DaemonError, Fenced, LeaseLost, Permanent, Transient
+from daylily_daemon.domain.lifecycle import Claimed, Inspected, decide, due
+from daylily_daemon.domain.model import State, Workset, WorksetId
+from daylily_daemon.engine.dials import Live
+from daylily_daemon.engine.doorbell import Doorbell, Relay
+from daylily_daemon.engine.lease import Desk, LeaseConfig, Term, Watch, claim
+from daylily_daemon.engine.outbox import Outbox
+from daylily_daemon.engine.shepherd import Shepherd
+from daylily_daemon.ports import Conflict, Drops, Inputs, Mailbox
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where this daemon runs jobs."""
+
+    runner: str
+    scope: str
+    data_dir: str
+    jobs_dir: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """What ``status`` shows of a running daemon."""
+
+    active: dict[str, str]
+    """Progress by workset id."""
+    waiting: int
+    owed: int
+    passes: int
+
+
+@dataclass(slots=True, kw_only=True)
+class Supervisor:
+    desk: Desk
+    live: Live
+    lease: LeaseConfig
+    place: Place
+    shepherd: Shepherd
+    inputs: Inputs
+    drops: Drops
+    intake: Mailbox
+    commands: Mailbox
+    outbox: Outbox
+    on_pass: Callable[[Snapshot], None] = lambda _: None
+    """Called after each finished sweep: feeds the watchdog and the status file."""
+    doorbells: int = 2
+    index_lag_s: float = 30.0
+    """How long what we stored ourselves counts more than an index that does not show it yet."""
+    rest_s: float = 30.0
+    """How long a workset whose shepherd broke is left alone."""
+    release_s: float = 8.0
+    """How long giving back a lease may take; one not given back is taken back at the next start."""
+    drain_s: float = 4.0
+
+    _board: dict[WorksetId, Workset] = field(default_factory=dict)
+    _pinned: dict[WorksetId, float] = field(default_factory=dict)
+    _active: dict[WorksetId, Term | None] = field(default_factory=dict)
+    _inspecting: set[WorksetId] = field(default_factory=set)
+    _not_before: dict[WorksetId, float] = field(default_factory=dict)
+    _in_progress: tuple[Workset, ...] = ()
+    _nudge: Event = field(default_factory=Event)
+    _next_look: float = 0.0
+    _passes: int = 0
+    _watch: Watch = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._watch = Watch(self.lease.ttl_s)
+
+    async def run(self, stop: Event) -> None:
+        """Run until ``stop`` is set, then let go of everything, jobs running on.
+
+        Ends within ``release_s`` plus ``drain_s`` after that.
+        """
+        async with create_task_group() as paying:
+            paying.start_soon(self.outbox.run)
+            async with create_task_group() as tending:
+                async with create_task_group() as taking:
+                    self._start_intake(taking)
+                    taking.start_soon(self._sweep_for_ever, tending)
+                    await stop.wait()
+                    taking.cancel_scope.cancel()
+                log.info("letting_go", worksets=len(self._active))
+                tending.cancel_scope.cancel()
+            with move_on_after(self.drain_s):
+                await self.outbox.drained()
+            paying.cancel_scope.cancel()
+
+    def nudge(self) -> None:
+        """Sweep now."""
+        self._nudge.set()
+
+    def _start_intake(self, tg: TaskGroup) -> None:
+        doorbell = Doorbell(
+            mailbox=self.commands, desk=self.desk, live=self.live, on_workset=self._stored
+        )
+        tg.start_soon(Relay(intake=self.intake, commands=self.commands).listen)
+        for _ in range(self.doorbells):
+            tg.start_soon(doorbell.listen)
+        tg.start_soon(self._reconcile)
+
+    def _stored(self, ws: Workset) -> None:
+        """A doorbell committed this: put it on the board, or wake the shepherd that holds it."""
+        term = self._active.get(ws.id)
+        if term is not None:
+            term.poke()
+            return
+        self._pin(ws)
+        self.nudge()
+
+    def _pin(self, ws: Workset) -> None:
+        """Put onto the board what was just read or written under a condition."""
+        known = self._board.get(ws.id)
+        if known is not None and known.version > ws.version:
+            return
+        self._board.pop(ws.id, None)
+        if ws.state in (State.READY, State.RETRYING, State.IN_PROGRESS):
+            self._board[ws.id] = ws
+            self._pinned[ws.id] = current_time()
+
+    async def _reconcile(self) -> None:
+        while True:
+            try:
+                missed = await self.drops.unannounced()
+                if missed:
+                    log.warning("events_missed", worksets=[c.workset_id for c in missed])
+                    await self.commands.send(missed)
+            except (Transient, Permanent) as exc:
+                log.warning("reconcile_failed", error=str(exc))
+            await sleep(self.live.now.reconcile_s)
+
+    # --- sweep --------------------------------------------------------------------------------
+
+    async def _sweep_for_ever(self, tending: TaskGroup) -> None:
+        async with create_task_group() as tg:
+            while True:
+                try:
+                    if current_time() >= self._next_look:
+                        await self._look()
+                        self._next_look = current_time() + self.live.now.sweep_s
+                    self._adopt(tending)
+                    self._inspect(tg)
+                    self._admit(tending)
+                except Transient as exc:
+                    log.warning("store_unreachable", error=str(exc))
+                    self._next_look = current_time() + 1.0
+                self._passes += 1
+                self.on_pass(self.snapshot())
+                await self._rest()
+
+    async def _rest(self) -> None:
+        due_at = min([self._next_look, self._next_due(), *self._not_before.values()])
+        with move_on_after(max(0.0, due_at - current_time())):
+            await self._nudge.wait()
+        self._nudge = Event()
+        now = current_time()
+        self._not_before = {id: at for id, at in self._not_before.items() if at > now}
+
+    def _next_due(self) -> float:
+        """When the next pause before a retry ends, on the loop's clock."""
+        now = self.desk.clock.now()
+        waits = [
+            (ws.retry_after - now).total_seconds()
+            for ws in self._board.values()
+            if ws.state is State.RETRYING and ws.retry_after and ws.retry_after > now
+        ]
+        return current_time() + min(waits, default=self.live.now.sweep_s)
+
+    async def _look(self) -> None:
+        """Read the index: what is ready, what waits for a retry, what is in progress."""
+        store = self.desk.worksets
+        fresh: dict[WorksetId, Workset] = {}
+        for state in (State.READY, State.RETRYING):
+            fresh.update({ws.id: ws for ws in await store.in_state(state)})
+        self._board = {**fresh, **self._newer(fresh)}
+        self._in_progress = tuple(await store.in_state(State.IN_PROGRESS))
+        self._watch.keep_only({ws.id for ws in (*self._in_progress, *fresh.values())})
+        for ws in (*self._in_progress, *fresh.values()):
+            if ws.lock_owner not in (None, self.desk.owner):
+                self._watch.look(ws)
+
+    def _newer(self, fresh: dict[WorksetId, Workset]) -> dict[WorksetId, Workset]:
+        """Return what the board knows better than an index that lags behind."""
+        now = current_time()
+        self._pinned = {id: at for id, at in self._pinned.items() if now - at < self.index_lag_s}
+        return {
+            id: ws
+            for id, ws in self._board.items()
+            if (ws.version > fresh[id].version if id in fresh else id in self._pinned)
+        }
+
+    def _free(self, ws: Workset) -> bool:
+        """Return whether nobody works on it: a claim of it may succeed."""
+        if ws.id in self._active or self._not_before.get(ws.id, 0.0) > current_time():
+            return False
+        return ws.lock_owner in (None, self.desk.owner) or self._watch.dead(ws)
+
+    def _adopt(self, tending: TaskGroup) -> None:
+        for ws in (*self._in_progress, *self._board.values()):
+            if ws.state is not State.IN_PROGRESS or ws.runner_scope != self.place.scope:
+                continue
+            if self._free(ws):
+                self._take(ws, tending)
+        self._in_progress = tuple(ws for ws in self._in_progress if ws.id not in self._active)
+
+    def _inspect(self, tg: TaskGroup) -> None:
+        """Check the input of worksets that have no plan yet, each when it is due."""
+        for ws in list(self._board.values()):
+            wanted = ws.state is State.READY and ws.plan is None and ws.id not in self._inspecting
+            if wanted and self._free(ws):
+                self._inspecting.add(ws.id)
+                tg.start_soon(self._inspect_one, ws)
+
+    async def _inspect_one(self, ws: Workset) -> None:
+        bound = log.bind(workset=ws.id)
+        try:
+            inspection = await self.inputs.inspect(ws)
+            dials = self.live.now
+            event = Inspected(inspection)
+            decision = decide(ws, event, dials.policy, self.desk.clock.now())
+            stored = ws
+            if decision.workset != ws:
+                change = self.desk.change(ws, decision.workset, decision.records, dials.routing)
+                stored = await self.desk.write(change)
+            bound.info("input_checked", result=type(inspection).__name__.lower())
+            self._pin(stored)
+            if stored.state is State.READY and stored.plan is None:
+                self._not_before[ws.id] = current_time() + dials.input_poll_s
+        except Conflict as conflict:
+            self._seen(ws, conflict.current)
+        except DaemonError as exc:
+            bound.warning("input_check_comes_again", error=str(exc))
+            self._not_before[ws.id] = current_time() + self.live.now.input_poll_s
+        finally:
+            self._inspecting.discard(ws.id)
+            self.nudge()
+
+    def _seen(self, ws: Workset, current: Workset | None) -> None:
+        self._board.pop(ws.id, None)
+        if current is not None:
+            self._pin(current)
+
+    def _admit(self, tending: TaskGroup) -> None:
+        now, dials = self.desk.clock.now(), self.live.now
+        free = [ws for ws in self._board.values() if due(ws, now) and self._free(ws)]
+        if not free:
+            return
+        customers = Counter(
+            ws.customer_id for ws in self._in_progress if ws.id not in self._active
+        ) + Counter(t.workset.customer_id for t in self._active.values() if t)
+        capacity = Capacity(
+            slots=dials.max_worksets,
+            running=len(self._active),
+            per_customer=dials.max_per_customer,
+            customers=customers,
+        )
+        for verdict in admit(free, capacity, now):
+            if verdict.admitted:
+                self._take(self._board[verdict.workset_id], tending)
+
+    # --- tending ------------------------------------------------------------------------------
+
+    def _take(self, ws: Workset, tending: TaskGroup) -> None:
+        self._active[ws.id] = None
+        self._board.pop(ws.id, None)
+        tending.start_soon(self._tend, ws)
+
+    async def _tend(self, ws: Workset) -> None:
+        """Hold one workset. What it raises never stops another: the one blanket is here."""
+        bound = log.bind(workset=ws.id)
+        try:
+            await self._claim_and_drive(ws)
+        except* (Fenced, LeaseLost) as group:
+            bound.warning("lease_lost", error=_first(group))
+            self._look_again(ws, self.lease.repeat_s)
+        except* Transient as group:
+            bound.warning("claim_unanswered", error=_first(group))
+            self._look_again(ws, self.lease.repeat_s)
+        except* Exception:  # noqa: BLE001 - the one blanket: a workset breaks alone
+            bound.exception("shepherd_broke", rest_s=self.rest_s)
+            self._look_again(ws, self.rest_s)
+        finally:
+            self._active.pop(ws.id, None)
+            self.nudge()
+
+    async def _claim_and_drive(self, ws: Workset) -> None:
+        dials = self.live.now
+        event = Claimed(
+            owner=self.desk.owner,
+            runner=self.place.runner,
+            scope=self.place.scope,
+            data_dir=self.place.data_dir,
+            jobs_dir=self.place.jobs_dir,
+            ttl_s=self.lease.ttl_s,
+        )
+        taken = await claim(self.desk, self.lease, ws, event, (dials.policy, dials.routing))
+        if taken is None:
+            self._look_again(ws, self.lease.repeat_s)
+            return
+        term, effects = taken
+        self._active[ws.id] = term
+        bound = log.bind(workset=ws.id, fence=term.workset.fence, attempt=term.workset.attempt)
+        bound.info("claimed", run=term.workset.run_id, step=term.workset.step)
+        try:
+            await self.shepherd.drive(term, effects)
+            bound.info("left", state=term.workset.state)
+        finally:
+            with CancelScope(shield=True, deadline=current_time() + self.release_s):
+                await self._release(term)
+            if term.workset.state is State.RETRYING:
+                self._pin(term.workset)
+
+    def _look_again(self, ws: Workset, pause_s: float) -> None:
+        """What we knew of ``ws`` was not so: leave it alone for a moment, and read the index anew."""
+        self._not_before[ws.id] = self._next_look = current_time() + pause_s
+
+    async def _release(self, term: Term) -> None:
+        try:
+            await term.release()
+        except DaemonError as exc:
+            log.info("not_released", workset=term.workset.id, error=str(exc))
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot(
+            active={
+                id: (f"{t.workset.progress_step} {t.workset.progress_message}".strip() if t else "")
+                for id, t in self._active.items()
+            },
+            waiting=len(self._board),
+            owed=self.outbox.waiting,
+            passes=self._passes,
+        )
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> str:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return str(error)

@@ -1,0 +1,408 @@
+"""What can be set: every setting with its default, its limits, its meaning and its unit.
+
+A field is ``live`` (a reload changes it) or ``fixed`` (it keeps its value until the daemon starts again).
+The README's table and the checks of ``config/default.yaml`` are made from what stands here.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from daylily_daemon.domain.model import Category, Priority, State
+
+_THIS_MACHINE: Final = {"127.0.0.1", "::1", "localhost"}
+
+
+def live(default: Any, meaning: str, **limits: Any) -> Any:
+    """Declare a setting that a reload may change."""
+    return Field(default, description=meaning, **limits)
+
+
+def fixed(default: Any, meaning: str, **limits: Any) -> Any:
+    """Declare a setting that keeps its value until the daemon starts again."""
+    return Field(default, description=meaning, json_schema_extra={"restart": True}, **limits)
+
+
+def _clash(message: str, *keys: str) -> PydanticCustomError:
+    """Return the error of fields that do not go together; its place is that of the first one set."""
+    return PydanticCustomError("clash", "{message}", {"message": message, "keys": keys})
+
+
+def _text(pattern: str, expected: str) -> AfterValidator:
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text, re.ASCII):
+            raise ValueError(expected)
+        return text
+
+    return AfterValidator(check)
+
+
+def _absolute(path: Path) -> Path:
+    if not path.is_absolute():
+        raise ValueError("an absolute path")
+    return path
+
+
+def _host_and_scheme(url: str) -> tuple[str, str]:
+    try:
+        parts = urlsplit(url)
+        usable = parts.port != 0 and not re.search(r"\s", url)
+    except ValueError:
+        usable = False
+    return (parts.hostname or "", parts.scheme) if usable else ("", "")
+
+
+def _endpoint(url: str) -> str:
+    host, scheme = _host_and_scheme(url)
+    if url and (not host or scheme not in {"http", "https"} or "@" in url):
+        raise ValueError("a URL that begins with http:// or https://, without user and password")
+    return url
+
+
+def _secret_url(secret: SecretStr) -> SecretStr:
+    host, scheme = _host_and_scheme(secret.get_secret_value())
+    secure = scheme == "https" or (scheme == "http" and host in _THIS_MACHINE)
+    if secret.get_secret_value() and not (host and secure):
+        raise ValueError("a URL that begins with https:// (http:// only on this machine)")
+    return secret
+
+
+def _compiles(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as problem:
+        raise ValueError(f"a regular expression; this one fails: {problem}") from None
+    return pattern
+
+
+def _account(value: object) -> object:
+    return str(value) if isinstance(value, int) else value
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+Bucket = Annotated[
+    str,
+    _text(
+        r"|[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]",
+        "a bucket name: 3 to 63 lower-case letters, digits, dots and hyphens, without s3://",
+    ),
+]
+Prefix = Annotated[str, _text(r"[^/].*/", "a prefix that ends with a slash and begins without")]
+Region = Annotated[str, _text(r"[a-z]{2,}(-[a-z]+)+-\d+", "an AWS region such as us-west-2")]
+Account = Annotated[
+    str,
+    BeforeValidator(_account),
+    _text(r"|\d{12}", "12 digits, in quotes because of leading zeros"),
+]
+Table = Annotated[str, _text(r"[\w.-]{3,255}", "3 to 255 letters, digits and the signs _ . -")]
+Queue = Annotated[str, _text(r"[\w-]{1,80}", "1 to 80 letters, digits and the signs _ -")]
+FifoQueue = Annotated[str, _text(r"[\w-]{1,75}\.fifo", "a queue name that ends with .fifo")]
+TopicName = Annotated[str, _text(r"[\w-]{1,256}", "1 to 256 letters, digits and the signs _ -")]
+TopicArn = Annotated[
+    str, _text(r"|arn:aws[\w-]*:sns:[\w-]+:\d{12}:[\w-]+", "arn:aws:sns:<region>:<account>:<name>")
+]
+Host = Annotated[str, _text(r"|\w[\w.-]{0,63}", "letters, digits and the signs _ . -")]
+Variable = Annotated[str, _text(r"\w+\*?", "names of variables; one that ends with * is a prefix")]
+Absolute = Annotated[Path, AfterValidator(_absolute)]
+Endpoint = Annotated[str, AfterValidator(_endpoint)]
+SecretUrl = Annotated[SecretStr, AfterValidator(_secret_url)]
+Regex = Annotated[str, AfterValidator(_compiles)]
+EventType = Literal["state_change", "error", "completion", "lock_timeout"]
+Level = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True
+    )
+
+
+class Aws(Section):
+    region: Region = fixed("us-west-2", "AWS region of tables, queues, topic and buckets.")
+    profile: str = fixed("", "Profile of the AWS configuration files; empty takes the usual chain.")
+    endpoint_url: Endpoint = fixed(
+        "", "Where AWS answers instead of its own addresses (emulators)."
+    )
+
+
+class Control(Section):
+    bucket: Bucket = fixed("", "Bucket that worksets are dropped into; `run` needs it.")
+    prefix: Prefix = fixed(
+        "daylily_monitoring/active_worksets/", "Prefix of the drops; ends with a slash."
+    )
+    account_id: Account = fixed(
+        "", "AWS account (12 digits) that events must come from; empty does not check."
+    )
+
+
+class Tables(Section):
+    worksets: Table = fixed("daylily-worksets", "DynamoDB table of the worksets.")
+    events: Table = fixed("daylily-workset-events", "DynamoDB table of audit events and outbox.")
+
+
+class Queues(Section):
+    intake: Queue = fixed("daylily-intake", "Standard queue that receives the S3 events.")
+    commands: FifoQueue = fixed("daylily-commands.fifo", "FIFO queue of commands.")
+    wait_s: int = fixed(20, "Longest wait of one receive, in seconds (0 to 20).", ge=0, le=20)
+    visibility_s: int = fixed(
+        60,
+        "Time until an unsettled message comes again, in seconds (10 to 43200).",
+        ge=10,
+        le=43200,
+    )
+    max_receive: int = fixed(
+        5, "Tries before a message moves to its dead-letter queue (1 to 1000).", ge=1, le=1000
+    )
+
+
+class Topic(Section):
+    sns_topic_arn: TopicArn = fixed("", "ARN of the topic; empty finds it by its name.")
+    sns_topic_name: TopicName = fixed(
+        "daylily-notifications", "Name of the topic that `init` makes."
+    )
+
+
+class Daemon(Section):
+    name: Host = fixed("", "Name of this daemon for people; empty takes the host name.")
+    state_dir: Absolute = fixed(
+        Path("/var/lib/daylily-daemon"),
+        "Local folder of lock, sockets and ids; systemd's STATE_DIRECTORY replaces this default.",
+    )
+    data_dir: Absolute = fixed(
+        Path("/fsx/data/worksets"), "Folder of staged inputs, work and results, one a workset."
+    )
+    max_worksets: int = live(
+        8, "Worksets that run at once (0 to 1000; 0 starts none).", ge=0, le=1000
+    )
+    max_per_customer: int = live(
+        0, "Worksets of one customer that run at once; 0 for no limit.", ge=0
+    )
+    age_s: float = live(
+        21600, "Waiting time after which a workset counts one priority higher, in seconds.", gt=0
+    )
+    sweep_s: float = live(15, "Time between two looks at the tables, in seconds.", gt=0, le=3600)
+    reconcile_s: float = live(
+        600, "Time between two listings of the prefix for missed events, in seconds.", gt=0
+    )
+    stop_deadline_s: float = live(
+        20, "Longest time from SIGTERM to the end of the daemon, in seconds (1 to 40).", ge=1, le=40
+    )
+
+
+class Lease(Section):
+    ttl_s: float = fixed(60, "Life of a claim without a heartbeat, in seconds.", gt=0, le=3600)
+    margin_s: float = fixed(
+        10, "Time before its end at which a claim is given up, in seconds.", gt=0
+    )
+    beat_s: float = fixed(
+        15, "Time between two heartbeats, in seconds; below ttl_s - margin_s.", gt=0
+    )
+
+    @model_validator(mode="after")
+    def _beats_in_time(self) -> Self:
+        if self.beat_s >= self.ttl_s - self.margin_s:
+            room = f"{self.ttl_s:g} s - {self.margin_s:g} s"
+            problem = f"beat_s is {self.beat_s:g} s, but must be below ttl_s - margin_s = {room}"
+            raise _clash(problem, "beat_s", "ttl_s", "margin_s")
+        return self
+
+
+class Inputs(Section):
+    wait_s: float = live(120, "Time that the files of a drop may still take, in seconds.", ge=0)
+    poll_s: float = live(5, "Time between two looks for missing files, in seconds.", gt=0)
+
+
+class Runner(Section):
+    kind: Literal["auto", "tmux", "process"] = fixed(
+        "auto", "What runs the jobs: auto (tmux if installed), tmux or process."
+    )
+    isolation: Literal["auto", "session", "systemd"] = fixed(
+        "auto",
+        "What a job lives in: auto (systemd if it can), session, or systemd (a unit of its own).",
+    )
+    grace_s: float = live(
+        30,
+        "Time between the polite and the hard end of a job, in seconds (0 to 3600).",
+        ge=0,
+        le=3600,
+    )
+    pass_environment: tuple[Variable, ...] = fixed(
+        (
+            *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_*", "TZ", "TMPDIR", "AWS_*"),
+            *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE"),
+        ),
+        "Variables of the daemon that jobs see; a name that ends with * is a prefix.",
+    )
+
+
+class Pipelines(Section):
+    dir: str = live("", "Folder of the pipeline files; empty takes the shipped ones.")
+    default: str = live("daylily-omics", "Pipeline of a recipe that names none.")
+
+
+class RetryPattern(Section):
+    pattern: Regex
+    code: Annotated[str, _text(r"[\w-]{1,40}", "a short code such as LAB-NET-001")]
+    category: Category
+    retry: bool
+    meaning: str = ""
+
+
+class Retry(Section):
+    max_retries: int = live(
+        2, "Further tries after a failure that may pass (0 to 100).", ge=0, le=100
+    )
+    base_s: float = live(60, "Pause before the first further try, in seconds; doubles.", gt=0)
+    cap_s: float = live(3600, "Longest pause between two tries, in seconds.", gt=0)
+    patterns: tuple[RetryPattern, ...] = live(
+        (),
+        "Patterns over the log tail, before the built-in ones: "
+        "a list of pattern, code, category, retry, meaning.",
+    )
+
+    @model_validator(mode="after")
+    def _grows(self) -> Self:
+        if self.base_s > self.cap_s:
+            problem = f"base_s is {self.base_s:g} s, but must not be above cap_s = {self.cap_s:g} s"
+            raise _clash(problem, "base_s", "cap_s")
+        return self
+
+
+class Progress(Section):
+    interval_s: float = live(
+        5, "Time between two looks into a job's log, in seconds.", gt=0, le=3600
+    )
+
+
+class Channel(Section):
+    needs: ClassVar[tuple[str, ...]] = ()
+
+    enabled: bool = live(False, "Whether this channel is told.")
+    event_types: tuple[EventType, ...] = live(
+        (), "Told of these only: state_change, error, completion, lock_timeout; empty for all."
+    )
+    states: tuple[State, ...] = live((), "Told of worksets in these states only; empty for all.")
+    priorities: tuple[Priority, ...] = live(
+        (), "Told of these priorities only: urgent, normal, low; empty for all."
+    )
+    customers: tuple[str, ...] = live((), "Told of these customers only; empty for all.")
+
+    @model_validator(mode="after")
+    def _has_what_it_needs(self) -> Self:
+        missing = [name for name in self.needs if not getattr(self, name).get_secret_value()]
+        if self.enabled and missing:
+            names = " and ".join(f"{name} (or {name}_file)" for name in missing)
+            raise _clash(f"the channel is enabled, but {names} has no value", "enabled")
+        return self
+
+
+class Sns(Channel):
+    enabled: bool = live(True, "Whether this channel is told.")
+
+
+class Sentinels(Channel):
+    enabled: bool = live(True, "Whether sentinel files are written for readers of the old system.")
+
+
+class Slack(Channel):
+    needs: ClassVar[tuple[str, ...]] = ("webhook_url",)
+
+    webhook_url: SecretUrl = live(SecretStr(""), "Address of the incoming webhook (secret).")
+    webhook_url_file: str = live("", "File that holds webhook_url.")
+
+
+class Linear(Channel):
+    needs: ClassVar[tuple[str, ...]] = ("api_key", "team_id")
+
+    event_types: tuple[EventType, ...] = live(
+        ("error", "completion"),
+        "Told of these only: state_change, error, completion, lock_timeout; empty for all.",
+    )
+    api_key: SecretStr = live(SecretStr(""), "Key of the Linear API (secret).")
+    api_key_file: str = live("", "File that holds api_key.")
+    team_id: SecretStr = live(SecretStr(""), "Team whose board gets the issues (kept secret).")
+    team_id_file: str = live("", "File that holds team_id.")
+
+
+class Webhook(Channel):
+    needs: ClassVar[tuple[str, ...]] = ("url",)
+
+    url: SecretUrl = live(SecretStr(""), "Address that is posted to (secret).")
+    url_file: str = live("", "File that holds url.")
+    secret: SecretStr = live(
+        SecretStr(""), "Key that signs each delivery (secret); empty signs none."
+    )
+    secret_file: str = live("", "File that holds secret.")
+
+
+class Notifications(Section):
+    sns: Sns = Sns()
+    s3_sentinels: Sentinels = Sentinels()
+    slack: Slack = Slack()
+    linear: Linear = Linear()
+    webhook: Webhook = Webhook()
+
+
+class Log(Section):
+    level: Level = live("info", "Least level that is written: debug, info, warning or error.")
+    format: Literal["auto", "json", "console"] = fixed(
+        "auto", "auto (console on a terminal, else json), json or console."
+    )
+
+
+class Metrics(Section):
+    port: int = fixed(
+        0, "Port for Prometheus on 127.0.0.1 (0 to 65535; 0 for none).", ge=0, le=65535
+    )
+
+
+class Settings(BaseSettings):
+    """Everything that can be set; built by ``settings.load`` alone."""
+
+    model_config = SettingsConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    aws: Aws = Aws()
+    control: Control = Control()
+    tables: Tables = Tables()
+    queues: Queues = Queues()
+    topic: Topic = Topic()
+    daemon: Daemon = Daemon()
+    lease: Lease = Lease()
+    inputs: Inputs = Inputs()
+    runner: Runner = Runner()
+    pipelines: Pipelines = Pipelines()
+    retry: Retry = Retry()
+    progress: Progress = Progress()
+    notifications: Notifications = Notifications()
+    log: Log = Log()
+    metrics: Metrics = Metrics()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take what ``settings.load`` hands in; nothing is read from the process behind its back."""
+        return (init_settings,)
