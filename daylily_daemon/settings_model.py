@@ -23,8 +23,9 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from daylily_daemon.domain.model import Category, Priority, State
+from daylily_daemon.domain.model import Category, Priority, RecordType, State
 
+_NOTIFIED: Final = tuple(RecordType)[:4]
 _THIS_MACHINE: Final = {"127.0.0.1", "::1", "localhost"}
 
 
@@ -98,6 +99,12 @@ def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
 
+def _notified(value: object) -> object:
+    if value not in _NOTIFIED:
+        raise ValueError(" or ".join(_NOTIFIED))
+    return value
+
+
 Bucket = Annotated[
     str,
     _text(
@@ -125,7 +132,7 @@ Absolute = Annotated[Path, AfterValidator(_absolute)]
 Endpoint = Annotated[str, AfterValidator(_endpoint)]
 SecretUrl = Annotated[SecretStr, AfterValidator(_secret_url)]
 Regex = Annotated[str, AfterValidator(_compiles)]
-EventType = Literal["state_change", "error", "completion", "lock_timeout"]
+EventType = Annotated[RecordType, BeforeValidator(_notified)]
 Level = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)]
 
 
@@ -238,9 +245,10 @@ class Runner(Section):
         "auto",
         "What a job lives in: auto (systemd if it can), session, or systemd (a unit of its own).",
     )
-    grace_s: float = live(
-        30,
-        "Time between the polite and the hard end of a job, in seconds (0 to 3600).",
+    grace_s: float | None = live(
+        None,
+        "Time between the polite and the hard end of a job, in seconds (0 to 3600), "
+        "instead of what its pipeline says.",
         ge=0,
         le=3600,
     )
@@ -297,20 +305,20 @@ class Channel(Section):
 
     enabled: bool = live(False, "Whether this channel is told.")
     event_types: tuple[EventType, ...] = live(
-        (), "Told of these only: state_change, error, completion, lock_timeout; empty for all."
+        (), "Only these event types: state_change, error, completion, lock_timeout; empty for all."
     )
-    states: tuple[State, ...] = live((), "Told of worksets in these states only; empty for all.")
+    states: tuple[State, ...] = live((), "Only worksets in these states; empty for all.")
     priorities: tuple[Priority, ...] = live(
-        (), "Told of these priorities only: urgent, normal, low; empty for all."
+        (), "Only these priorities: urgent, normal, low; empty for all."
     )
-    customers: tuple[str, ...] = live((), "Told of these customers only; empty for all.")
+    customers: tuple[str, ...] = live((), "Only worksets of these customers; empty for all.")
 
     @model_validator(mode="after")
     def _has_what_it_needs(self) -> Self:
         missing = [name for name in self.needs if not getattr(self, name).get_secret_value()]
         if self.enabled and missing:
             names = " and ".join(f"{name} (or {name}_file)" for name in missing)
-            raise _clash(f"the channel is enabled, but {names} has no value", "enabled")
+            raise _clash(f"the channel is enabled, but {names} has no value", "enabled", *missing)
         return self
 
 
@@ -333,8 +341,8 @@ class Linear(Channel):
     needs: ClassVar[tuple[str, ...]] = ("api_key", "team_id")
 
     event_types: tuple[EventType, ...] = live(
-        ("error", "completion"),
-        "Told of these only: state_change, error, completion, lock_timeout; empty for all.",
+        (RecordType.ERROR, RecordType.COMPLETION),
+        "Only these event types: state_change, error, completion, lock_timeout; empty for all.",
     )
     api_key: SecretStr = live(SecretStr(""), "Key of the Linear API (secret).")
     api_key_file: str = live("", "File that holds api_key.")
@@ -359,6 +367,9 @@ class Notifications(Section):
     slack: Slack = Slack()
     linear: Linear = Linear()
     webhook: Webhook = Webhook()
+    give_up_s: float = live(
+        86400, "Age at which a notice that its channel never took is given up, in seconds.", gt=0
+    )
 
 
 class Log(Section):

@@ -34,5 +34,5 @@ PY
 lock dev pyproject.toml --extra demo --extra dev
 lock demo pyproject.toml --extra demo --constraints requirements/dev.txt
 lock runtime pyproject.toml --constraints requirements/dev.txt
-build_requirements | lock build - 
+build_requirements | lock build -
 lock ministack requirements/ministack.in

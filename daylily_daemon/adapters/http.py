@@ -28,14 +28,12 @@ RETRY_AFTER_LIMIT_S: Final = 3600.0
 """However long a receiver asks us to wait, look again after an hour."""
 
 _SECONDS: Final = re.compile(r"[0-9]{1,12}")
+_PRINTABLE: Final = re.compile(r"[\x21-\x7e]+")
 _HEADERS: Final = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
 
 _FAILURES: Final[tuple[tuple[type[Exception], type[Permanent] | type[Transient], str], ...]] = (
-    (
-        aiohttp.InvalidURL,
-        Permanent,
-        "has an address nothing can be sent to; mend it in the settings",
-    ),
+    (aiohttp.InvalidURL, Permanent, "has an impossible address; mend it in the settings"),
+    (UnicodeError, Permanent, "has an impossible name; mend it in the settings"),
     (TimeoutError, Transient, "did not answer in time"),
     (aiohttp.ClientSSLError, Transient, "could not prove who it is; check its certificate"),
     (aiohttp.ClientConnectorError, Transient, "cannot be reached"),
@@ -105,7 +103,7 @@ async def post_json(
             auto_decompress=False,
         ) as response:
             return Reply(response.status, response.headers, await _beginning(response))
-    except (aiohttp.ClientError, OSError) as error:
+    except (aiohttp.ClientError, OSError, UnicodeError) as error:
         raise _translated(error, url) from None
 
 
@@ -130,7 +128,7 @@ def accept(reply: Reply, who: str, reason: str = "") -> None:
 def check_address(url: str, what: str) -> None:
     """Raises Permanent unless ``url`` is https, or http to this machine itself."""
     parts = _split(url)
-    if parts is None or not parts[1]:
+    if parts is None or not parts[1] or not _PRINTABLE.fullmatch(url):
         raise Permanent(f"The address of {what} is no URL; write it as https://host/path.")
     scheme, host = parts
     if scheme != "https" and not (scheme == "http" and _is_loopback(host)):
@@ -142,7 +140,7 @@ def check_address(url: str, what: str) -> None:
 
 def check_secret(secret: str, what: str) -> None:
     """Raises Permanent unless ``secret`` is one word of printable ASCII, which any header can carry."""
-    if not re.fullmatch(r"[\x21-\x7e]+", secret):
+    if not _PRINTABLE.fullmatch(secret):
         raise Permanent(
             f"{what} is empty or holds a space, a line break or a special character; "
             "copy it again without what surrounds it."
@@ -174,8 +172,10 @@ def _translated(error: Exception, url: str) -> DaemonError:
 
 
 def _split(url: str) -> tuple[str, str] | None:
+    """Return scheme and host, None where one cannot tell."""
     try:
         parts = urlsplit(url)
+        _ = parts.port  # raises where it is no number a port can have
     except ValueError:
         return None
     return parts.scheme, parts.hostname or ""

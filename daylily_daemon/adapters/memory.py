@@ -141,7 +141,8 @@ class MemoryMailbox:
         return taken
 
     def _take(self) -> list[Delivery]:
-        now, taken, blocked = current_time(), [], set[str]()
+        now, blocked = current_time(), set[str]()
+        taken: list[Delivery] = []
         for message in self._queue.messages:
             if message.visible_at > now:
                 blocked.add(message.group)

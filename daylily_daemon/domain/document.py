@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import codecs
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -35,6 +36,8 @@ _PLAIN: Final = {
 
 _LINE_END: Final = re.compile(rb"\r\n|\r|\n")
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
+_UNSEEN: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp", "Zs"})
+"""General categories of Unicode: control, format, surrogate, line, paragraph and space."""
 
 
 class BadDocument(DaemonError):
@@ -98,19 +101,7 @@ def parse(data: bytes, file: str, *, max_bytes: int = MAX_BYTES) -> Document:
         what = f"The file has {len(data):,} bytes; at most {max_bytes:,} are allowed."
         raise _bad(file, None, what, "Shorten it; data belongs into files of its own.")
     text = decode_text(data, file, category=Category.CONFIGURATION)
-    try:
-        root = _Nodes(text, file).get_single_node()
-    except yaml.MarkedYAMLError as exc:
-        raise _bad_syntax(file, exc) from None
-    except yaml.reader.ReaderError as exc:
-        line = text.count("\n", 0, exc.position) + 1
-        what = f"The character U+{exc.character:04X} is not allowed in YAML."
-        raise _bad(file, line, what, "Remove it.") from None
-    except (ValueError, OverflowError):
-        what = "It is not valid YAML: a number in an escape or a directive is out of range."
-        raise _bad(
-            file, None, what, "Correct it; mostly a backslash within double quotes."
-        ) from None
+    root = _composed(text, file)
     return Document(file, None if root is None else _Building(file).value(root), root)
 
 
@@ -137,6 +128,33 @@ def decode_text(data: bytes, file: str, *, category: Category = Category.DATA) -
 def shown(text: str, limit: int = 80) -> str:
     """Return foreign text for a message: in quotes, on one line, cut at ``limit`` characters."""
     return repr(text if len(text) <= limit else text[: limit - 1] + "…")
+
+
+def unseen(text: str) -> str:
+    """Return the first character of ``text`` that nobody can see, as ``U+00A0``; empty if none.
+
+    These are control and format characters and every space but the plain one: what comes along
+    when text is copied from a web page or a word processor.
+    """
+    odd = (char for char in text if char != " " and unicodedata.category(char) in _UNSEEN)
+    return next((f"U+{ord(char):04X}" for char in odd), "")
+
+
+def _composed(text: str, file: str) -> yaml.Node | None:
+    nodes = None
+    try:
+        nodes = _Nodes(text, file)
+        return nodes.get_single_node()
+    except yaml.MarkedYAMLError as exc:
+        raise _bad_syntax(file, exc) from None
+    except yaml.reader.ReaderError as exc:
+        line = text.count("\n", 0, exc.position) + 1
+        what = f"The character U+{exc.character:04X} is not allowed in YAML."
+        raise _bad(file, line, what, "Remove it.") from None
+    except (ValueError, OverflowError):
+        what = "It is not valid YAML: a number in an escape or a directive is out of range."
+        todo = "Correct it; mostly a backslash within double quotes."
+        raise _bad(file, nodes.line + 1 if nodes else 1, what, todo) from None
 
 
 def _looks_like_utf16(data: bytes) -> bool:
@@ -180,7 +198,7 @@ class _Nodes(yaml.SafeLoader):
         self._depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        event = self.peek_event()
+        event = self.peek_event()  # type: ignore[no-untyped-call]  # the stubs leave it out
         line = event.start_mark.line + 1
         self._aliases += isinstance(event, yaml.AliasEvent)
         self._depth += 1

@@ -32,8 +32,7 @@ _NEXT: Final[Mapping[State, str]] = {
     "`daylily-daemon explain {id}` says what it waits for.",
     State.IN_PROGRESS: "Nothing. Watch it with `daylily-daemon logs -f {id}`.",
     State.COMPLETE: "Fetch the results; `daylily-daemon show {id}` says where they are.",
-    State.ERROR: "Nothing yet. It is tried again if the cause allows it, and marked failed if not; "
-    "`daylily-daemon show {id}` says which.",
+    State.ERROR: "Mend what the message names, then drop it again or run `daylily-daemon retry {id}`.",
     State.RETRYING: "Nothing. It starts again by itself; `daylily-daemon show {id}` says when.",
     State.FAILED: "Read `daylily-daemon logs {id}`, mend the cause, "
     "then run `daylily-daemon retry {id}`.",
@@ -110,10 +109,10 @@ def plain(value: Any, depth: int = 0) -> Any:
     match value:
         case None | bool() | int():
             return value
-        case float() | Decimal() if isfinite(value):
-            return (
-                int(value) if value == int(value) and isinstance(value, Decimal) else float(value)
-            )
+        case float() if isfinite(value):
+            return value
+        case Decimal() if value.is_finite():
+            return _number(value)
         case datetime():
             return _stamp(value)
         case Mapping() if depth < DEPTH_LIMIT:
@@ -126,6 +125,13 @@ def plain(value: Any, depth: int = 0) -> Any:
             return clean(str(value))
 
 
+def _number(value: Decimal) -> int | float | str:
+    if abs(value) < 2**63 and value == int(value):
+        return int(value)
+    nearest = float(value)
+    return nearest if isfinite(nearest) else str(value)
+
+
 def _facts(record: Record) -> list[tuple[str, str]]:
     before = f" (before: {record.previous})" if record.previous else ""
     facts = [
@@ -136,6 +142,7 @@ def _facts(record: Record) -> list[tuple[str, str]]:
         ("Customer", record.customer_id),
         ("Cluster", record.cluster_name),
         ("At", _stamp(record.at)),
+        ("Delivery", record.id),
     ]
     return [(name, one_line(value, EXCERPT_LIMIT)) for name, value in facts if value]
 

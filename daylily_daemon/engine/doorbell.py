@@ -37,7 +37,7 @@ class Doorbell:
         while True:
             try:
                 await self._answer(await self.mailbox.receive())
-            except Transient as exc:
+            except (Transient, Permanent) as exc:
                 log.warning("commands_unreachable", error=str(exc))
                 await sleep(self.pause_s)
 
@@ -103,7 +103,7 @@ class Doorbell:
             decision = register(command, command.ask, now)
         elif current.lock_owner is not None:
             waiting = enqueue(current, command)
-            return waiting and self.desk.change(current, waiting, (), routing)
+            return self.desk.change(current, waiting, (), routing) if waiting else None
         else:
             decision = apply(current, command, now)
             if decision.workset == current:
@@ -135,7 +135,7 @@ class Relay:
         while True:
             try:
                 await self._pass_on(await self.intake.receive())
-            except Transient as exc:
+            except (Transient, Permanent) as exc:
                 log.warning("intake_unreachable", error=str(exc))
                 await sleep(self.pause_s)
 

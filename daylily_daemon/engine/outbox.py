@@ -155,7 +155,7 @@ class Outbox:
         told, given_up = frozenset(debt.told), frozenset(debt.given_up)
         try:
             debt.record = await self._trail.settle(debt.record, told, given_up)
-        except Transient as exc:
+        except (Transient, Permanent) as exc:
             log.warning("settle_unanswered", delivery=debt.record.id, error=str(exc))
             return
         debt.told -= told
@@ -176,7 +176,7 @@ class Outbox:
         while True:
             try:
                 await self._find_leftovers()
-            except Transient as exc:
+            except (Transient, Permanent) as exc:
                 log.warning("outbox_unreachable", error=str(exc))
             await sleep(self._config.sweep_s)
 

@@ -17,17 +17,9 @@ from anyio import create_memory_object_stream, create_task_group, sleep
 from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
+from daylily_daemon.domain.decision import Effect, RunJob, StopJob
 from daylily_daemon.domain.errors import LeaseLost, Permanent, Transient
-from daylily_daemon.domain.lifecycle import (
-    Commanded,
-    Effect,
-    Event,
-    JobExited,
-    JobRefused,
-    JobStopped,
-    RunJob,
-    StopJob,
-)
+from daylily_daemon.domain.lifecycle import Commanded, Event, JobExited, JobRefused, JobStopped
 from daylily_daemon.domain.model import Command, Job, JobName, State, Workset
 from daylily_daemon.domain.pipeline import Value, render
 from daylily_daemon.engine.dials import Live

@@ -172,7 +172,7 @@ class Supervisor:
                     self._adopt(tending)
                     self._inspect(tg)
                     self._admit(tending)
-                except Transient as exc:
+                except (Transient, Permanent) as exc:
                     log.warning("store_unreachable", error=str(exc))
                     self._next_look = current_time() + 1.0
                 self._passes += 1

@@ -1,7 +1,7 @@
 """Slack, by an incoming webhook.
 
 At least once: Slack knows no delivery id of ours, so a notice whose answer was lost is posted again.
-Each message ends with its delivery id, by which people can tell a repeat from news.
+Each message names its delivery id, by which people can tell a repeat from news.
 """
 
 from __future__ import annotations
@@ -46,9 +46,8 @@ class Slack:
 def _message(record: Record) -> dict[str, object]:
     """``text`` is what a phone shows; the section is the message itself."""
     subject = _escaped(notice.subject(record), TEXT_LIMIT)
-    delivery = f"\n\nDelivery: {record.id}"
-    told = _escaped(notice.text(record), TEXT_LIMIT - len(subject) - len(delivery) - len("**\n"))
-    section = {"type": "mrkdwn", "text": f"*{subject}*\n{told}{delivery}"}
+    told = _escaped(notice.text(record), TEXT_LIMIT - len(f"*{subject}*\n"))
+    section = {"type": "mrkdwn", "text": f"*{subject}*\n{told}"}
     return {
         "text": subject,
         "blocks": [{"type": "section", "text": section}],

@@ -36,7 +36,7 @@ class Sns:
         if self.topic_arn.endswith(".fifo"):
             request["MessageGroupId"] = str(record.workset_id)
             request["MessageDeduplicationId"] = sha256(record.id.encode()).hexdigest()
-        async with translated():
+        async with translated(f"the topic {self.topic_arn}"):
             await self.client.publish(**request)
 
 

@@ -1,4 +1,4 @@
-"""Any receiver that takes a signed POST of JSON.
+"""Any receiver that takes a POST of JSON, signed where a secret is set.
 
 At least once: a notice whose answer was lost is sent again under the same ``X-Daylily-Delivery``, by
 which the receiver drops repeats. The signature covers the time of sending, so a recorded request is
@@ -33,20 +33,20 @@ class Webhook:
     session: aiohttp.ClientSession
     url: str = field(repr=False)
     secret: str = field(repr=False)
-    """Shared with the receiver; signs, and is never sent."""
+    """Shared with the receiver; signs, and is never sent. Empty: nothing is signed."""
     clock: Clock
     timeout_s: float = 10.0
 
     def __post_init__(self) -> None:
         check_address(self.url, "the webhook")
-        check_secret(self.secret, "The secret of the webhook")
+        if self.secret:
+            check_secret(self.secret, "The secret of the webhook")
 
     async def deliver(self, record: Record) -> None:
         body = json.dumps(notice.body(record)).encode()
-        headers = {
-            SIGNATURE: _sign(self.secret, int(self.clock.now().timestamp()), body),
-            DELIVERY: record.id,
-        }
+        headers = {DELIVERY: record.id}
+        if self.secret:
+            headers[SIGNATURE] = _sign(self.secret, int(self.clock.now().timestamp()), body)
         reply = await post_json(self.session, self.url, body, headers, self.timeout_s)
         accept(reply, f"The webhook at {host_of(self.url)}")
 

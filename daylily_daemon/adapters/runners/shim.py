@@ -15,7 +15,8 @@ lines, counted in the record, never the job.
 session and process group. When the command has ended, what it left behind is ended too.
 
 Without ``--foreground`` the shim detaches: the caller gets 0 once the token was won and the command
-runs (or could not be run, and that is on record), 75 when the token was lost. With it the shim stays
+was executed (or refused by the kernel, which is its outcome: 126 or 127 as from a shell), 75 when the
+token was lost. With it the shim stays
 the process that was started, as systemd wants its main process, and says ``READY=1`` instead.
 
 Files: ``spec.json`` is read; ``token``, ``running.json``, ``log``, ``log.1`` and ``exit.json`` are written.
@@ -30,6 +31,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final, NoReturn
 
 TOKEN_LOST: Final = 75
@@ -44,7 +46,10 @@ LINGER_S: Final = 0.5
 """What the command left behind may end by itself for so long: a ``tee`` that still flushes."""
 KILL_AGAIN_S: Final = 0.05
 RETRY_RECORD_S: Final = 1.0
+PIPE_READS: Final = 32
+"""Of 64 KiB each: more than any pipe can hold."""
 PR_SET_CHILD_SUBREAPER: Final = 36
+IGNORED: Final = (signal.SIGHUP, signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ)
 
 Record = dict[str, Any]
 Announce = Callable[[int], None]
@@ -96,13 +101,14 @@ def put(directory: str, name: str, record: Record) -> None:
 def win_token(directory: str) -> bool:
     """Return whether this shim is the one that may run the command. Durable before it returns."""
     draft = os.path.join(directory, f"token.{os.getpid()}.tmp")
-    write_whole(draft, {"state": "started", **identity(os.getpid()), "at": wall_time()})
     try:
+        write_whole(draft, {"state": "started", **identity(os.getpid()), "at": wall_time()})
         os.link(draft, os.path.join(directory, "token"))
     except FileExistsError:
         return False
     finally:
-        os.unlink(draft)
+        if os.path.exists(draft):
+            os.unlink(draft)
     fsync_directory(directory)
     return True
 
@@ -135,16 +141,15 @@ def verdict(status: int, stopped_as: str | None, out_of_memory: bool) -> tuple[s
 
 
 def descendants() -> list[int]:
-    """Return every living process below this one, parents first."""
+    """Return every process below this one, parents first."""
     children: dict[int, list[int]] = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
             try:
-                fields = stat_fields(int(name))
+                parent = int(stat_fields(int(name))[1])
             except OSError:
-                continue
-            if fields[0] not in "ZX":
-                children.setdefault(int(fields[1]), []).append(int(name))
+                continue  # it ended meanwhile
+            children.setdefault(parent, []).append(int(name))
     found = list(children.get(os.getpid(), ()))
     for pid in found:
         found.extend(children.get(pid, ()))
@@ -154,10 +159,8 @@ def descendants() -> list[int]:
 def signal_tree(*signals: int) -> None:
     for pid in descendants():
         for signum in signals:
-            try:
+            with suppress(OSError):  # it ended meanwhile, or became another user's
                 os.kill(pid, signum)
-            except OSError:
-                break
 
 
 class Log:
@@ -169,6 +172,8 @@ class Log:
         self.dropped_bytes = 0
         self.fd: int | None = None
         self.size_bytes = 0
+        with suppress(OSError):  # so that whoever looks finds a log, be it empty
+            self._open()
 
     def write(self, data: bytes) -> None:
         while data:
@@ -182,12 +187,15 @@ class Log:
     def _write_some(self, data: bytes) -> int:
         if self.fd is not None and self.size_bytes >= self.half_bytes:
             self._rotate(self.fd)
+        written = os.write(self._open(), data[: self.half_bytes - self.size_bytes])
+        self.size_bytes += written
+        return written
+
+    def _open(self) -> int:
         if self.fd is None:
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
             self.fd = os.open(self.path, flags, 0o600)
-        written = os.write(self.fd, data[: self.half_bytes - self.size_bytes])
-        self.size_bytes += written
-        return written
+        return self.fd
 
     def _rotate(self, fd: int) -> None:
         os.replace(self.path, f"{self.path}.1")
@@ -203,7 +211,7 @@ class Signals:
         self.stop_requested = False
         self.fd, wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
-        for signum in (signal.SIGHUP, signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
+        for signum in IGNORED:
             signal.signal(signum, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, self._request_stop)
         signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -217,20 +225,18 @@ def become_command(spec: Record, gate: int, output: int, failure: int) -> NoRetu
 
     It waits at ``gate`` until ``running.json`` is there: a shim that dies before leaves no command.
     """
-    code = NOT_EXECUTABLE
-    what = ""
+    code = if_missing = NOT_EXECUTABLE
+    what = f"cannot enter the directory {spec['cwd']}"
     try:
         if not os.read(gate, 1):
             os._exit(code)
         detach_from_shim(output)
-        what = f"cannot enter the directory {spec['cwd']}"
         os.makedirs(spec["cwd"], exist_ok=True)
         os.chdir(spec["cwd"])
-        what = f"cannot run {spec['argv'][0]}"
+        what, if_missing = f"cannot run {spec['argv'][0]}", NOT_FOUND
         os.execvpe(spec["argv"][0], spec["argv"], command_environment(spec))
     except (OSError, ValueError) as exc:
-        if isinstance(exc, FileNotFoundError | NotADirectoryError) and what.startswith("cannot run"):
-            code = NOT_FOUND
+        code = if_missing if isinstance(exc, FileNotFoundError) else NOT_EXECUTABLE
         reason = exc.strerror if isinstance(exc, OSError) else str(exc)
         os.write(failure, f"daylily: {what}: {reason}\n".encode(errors="replace"))
     finally:
@@ -240,9 +246,7 @@ def become_command(spec: Record, gate: int, output: int, failure: int) -> NoRetu
 def detach_from_shim(output: int) -> None:
     """Leave the shim's session, streams and signal dispositions."""
     os.setsid()
-    for signum in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
-        signal.signal(signum, signal.SIG_DFL)
-    for signum in (signal.SIGPIPE, signal.SIGXFSZ):
+    for signum in (signal.SIGTERM, signal.SIGCHLD, *IGNORED):
         signal.signal(signum, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.dup2(output, 1)
@@ -278,17 +282,25 @@ class Run:
         gate, open_gate = os.pipe2(os.O_CLOEXEC)
         self.output, output = os.pipe2(os.O_CLOEXEC)
         failure, report_failure = os.pipe2(os.O_CLOEXEC)
-        self.pid = os.fork()
+        self.pid = self._fork()
         if self.pid == 0:
             os.close(open_gate)
             become_command(self.spec, gate, output, report_failure)
-        for fd in (gate, output, report_failure):
+        for fd in (output, report_failure):
             os.close(fd)
         self._note_running()
         os.write(open_gate, b"!")
-        os.close(open_gate)
         self.log.write(os.read(failure, 4096))
-        os.close(failure)
+        for fd in (gate, open_gate, failure):
+            os.close(fd)
+
+    def _fork(self) -> int:
+        """Return as ``os.fork`` does, or -1 where the machine has no room for another process."""
+        try:
+            return os.fork()
+        except OSError as exc:
+            self.log.write(f"daylily: cannot fork: {exc.strerror}\n".encode())
+            return -1
 
     def _note_running(self) -> None:
         path = os.path.join(self.spec["directory"], "running.json")
@@ -305,8 +317,9 @@ class Run:
             self._wait_for_something()
             self._reap()
             self._advance(time.monotonic())  # noqa: TID251
-        while self._drain():
-            pass
+        for _ in range(PIPE_READS):
+            if not self._drain():
+                break
 
     def _wait_for_something(self) -> None:
         poll = select.poll()
@@ -380,7 +393,8 @@ class Run:
         spec = self.spec
         success_file = spec["success_file"]
         found = os.path.exists(os.path.join(spec["cwd"], success_file)) if success_file else None
-        ended, code = verdict(self.status or 0, self.stopped_as, self.out_of_memory)
+        status = NOT_EXECUTABLE << 8 if self.status is None else self.status
+        ended, code = verdict(status, self.stopped_as, self.out_of_memory)
         return {
             "name": spec["name"],
             "ended": ended,
@@ -399,9 +413,11 @@ def put_record(directory: str, record: Record) -> None:
     """Write ``exit.json``, however long it takes; give up only where the directory was removed."""
     while os.path.isdir(directory):
         try:
-            return put(directory, "exit.json", record)
+            put(directory, "exit.json", record)
         except OSError:
             time.sleep(RETRY_RECORD_S)
+        else:
+            return
 
 
 def serve(spec: Record, announce: Announce) -> int:
@@ -428,18 +444,15 @@ def notify_systemd(code: int) -> None:
 
 
 def keep_only(*kept: int) -> None:
-    """Close every inherited descriptor but these, and read from /dev/null."""
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) not in kept:
-            try:
-                os.close(int(name))
-            except OSError:
-                continue  # the descriptor of the listing itself
+    """Close every inherited descriptor but these; the streams among the rest become /dev/null."""
     null = os.open(os.devnull, os.O_RDWR)
-    for fd in {0, 1, 2} - set(kept) - {null}:
+    for fd in {0, 1, 2}.difference(kept):
         os.dup2(null, fd)
-    if null > 2:
-        os.close(null)
+        os.set_inheritable(fd, True)
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > 2 and int(name) not in kept:
+            with suppress(OSError):  # the descriptor of the listing itself
+                os.close(int(name))
 
 
 def detach(spec: Record) -> int:
@@ -455,16 +468,9 @@ def detach(spec: Record) -> int:
     def announce(code: int) -> None:
         os.write(tell, bytes([code]))
         os.close(tell)
-        keep_only_null_stderr()
+        os.dup2(0, 2)  # the caller waits for the end of its stderr
 
     return serve(spec, announce)
-
-
-def keep_only_null_stderr() -> None:
-    """Let go of the caller's stderr: it waits for the end of it."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 2)
-    os.close(null)
 
 
 def main(arguments: list[str]) -> int:
@@ -477,7 +483,7 @@ def main(arguments: list[str]) -> int:
             return detach(spec)
         keep_only(1, 2)
         return serve(spec, notify_systemd)
-    except OSError as exc:
+    except (OSError, ValueError) as exc:
         sys.stderr.write(f"The shim of {directory} cannot go on: {exc}\n")
         return IO_ERROR
 

@@ -1,0 +1,43 @@
+# Targets with a comment after ## are what people call; `make help` lists them.
+SHELL := /bin/sh
+JOBS ?= 2
+REQUIREMENTS ?= demo
+TESTS ?= tests/unit tests/contract tests/sim tests/arch tests/e2e
+BIN := .venv/bin
+
+demo_options = $(if $(WORKSETS),--worksets $(WORKSETS)) \
+	$(if $(filter 1 yes true,$(FAIL)),--fail) \
+	$(if $(filter 1 yes true,$(KEEP)),--keep)
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test check lock clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+venv: ## Make .venv with the locked requirements (REQUIREMENTS=runtime, demo or dev; default demo)
+	@scripts/venv.sh $(REQUIREMENTS)
+
+demo: ## Run a sample workset from drop to results (WORKSETS=4 FAIL=1 KEEP=1, or ARGS=...)
+	@scripts/venv.sh demo
+	@$(BIN)/daylily-daemon demo $(strip $(demo_options) $(ARGS))
+
+test: ## Do all set-up, then run the tests (ARGS="-k lease -n 0" goes to pytest, TESTS names folders)
+	@scripts/system-packages.sh
+	@scripts/venv.sh dev
+	@$(BIN)/python -m tests.emulators
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(TESTS) $(ARGS)
+
+check: ## Lint, formatting, types, and the rule of imports
+	@scripts/venv.sh dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+lock: ## Write requirements/*.txt anew from pyproject.toml (UPGRADE=1: to the newest releases)
+	@scripts/lock.sh
+
+clean: ## Remove the environment, caches and build output
+	rm -rf .venv .cache .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,239 @@
+"""Worksets, records and commands as stored items and messages, and back.
+
+Attribute names are those of the system this one replaces, with additions. Reading is lenient about what is
+missing or more than we know (an item of the old system, of an older or of a newer version of this one) and
+strict about what would make a decision wrong. ``FORMAT`` grows when an older reader would go wrong.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from pydantic import TypeAdapter, ValidationError
+
+from daylily_daemon.domain.errors import Permanent
+from daylily_daemon.domain.model import (
+    WORKSET_ID,
+    Ask,
+    Cancel,
+    Command,
+    Ignore,
+    Priority,
+    Record,
+    Retry,
+    SetPriority,
+    State,
+    Submit,
+    Workset,
+    WorksetId,
+)
+
+FORMAT: Final = 1
+"""Version of the item and of the message format; both are written, the newest is refused if newer."""
+
+ASKS: Final[dict[str, type[Ask]]] = {
+    "submit": Submit,
+    "cancel": Cancel,
+    "retry": Retry,
+    "ignore": Ignore,
+    "set_priority": SetPriority,
+}
+
+_NAMES: Final = {
+    "id": "workset_id",
+    "fence": "lock_fence",
+    "beat": "lock_beat",
+    "history": "state_history",
+}
+_FIELDS: Final = {attribute: name for name, attribute in _NAMES.items()}
+_ASK_READERS: Final = {kind: TypeAdapter[Any](ask) for kind, ask in ASKS.items()}
+_KINDS: Final = {ask: kind for kind, ask in ASKS.items()}
+_WORKSET: Final = TypeAdapter(Workset)
+_RECORD: Final = TypeAdapter(Record)
+
+Item = dict[str, Any]
+
+
+class Unusable(Permanent):
+    """Something stored or sent that cannot be understood; the text says what and where."""
+
+
+def command_to_dict(command: Command) -> Item:
+    kind = _KINDS[type(command.ask)]
+    return {
+        "format": FORMAT,
+        "kind": kind,
+        "id": command.id,
+        "workset_id": command.workset_id,
+        "by": command.by,
+        "ask": _ASK_READERS[kind].dump_python(command.ask, mode="json", exclude_defaults=True),
+    }
+
+
+def command_from_dict(data: object) -> Command:
+    """Raises Unusable with a sentence that says what is wrong with the message."""
+    if not isinstance(data, dict):
+        raise Unusable("The message is not a JSON object.")
+    version = data.get("format", 1)
+    if not isinstance(version, int) or version > FORMAT:
+        raise Unusable(f"The message has format {version}; this daemon knows up to {FORMAT}.")
+    reader = _ASK_READERS.get(str(data.get("kind")))
+    if reader is None:
+        raise Unusable(f"The command {data.get('kind')!r} is unknown; known are {', '.join(ASKS)}.")
+    for key in ("id", "workset_id", "by"):
+        if not isinstance(data.get(key), str) or not data[key]:
+            raise Unusable(f"The message has no {key!r}.")
+    if not WORKSET_ID.fullmatch(data["workset_id"]):
+        raise Unusable(f"{data['workset_id']!r} is not a workset id.")
+    try:
+        ask = reader.validate_python(data.get("ask") or {})
+    except ValidationError as exc:
+        raise Unusable(f"The command {data['kind']} cannot be read: {_first(exc)}") from exc
+    return Command(id=data["id"], workset_id=WorksetId(data["workset_id"]), by=data["by"], ask=ask)
+
+
+def workset_to_item(ws: Workset) -> Item:
+    """Return the attributes that have a value. Empty ones are absent: an index key may not be empty."""
+    data = _WORKSET.dump_python(ws, mode="json", exclude_defaults=True)
+    data["inbox"] = [command_to_dict(command) for command in ws.inbox]
+    data["history"] = [
+        {"state": str(t.state), "timestamp": stamp(t.at), "reason": t.reason} for t in ws.history
+    ]
+    item = {_NAMES.get(name, name): value for name, value in data.items() if value not in _EMPTY}
+    return {
+        **item,
+        "state": str(ws.state),
+        "priority": str(ws.priority),
+        "priority_key": ws.priority_key,
+        "workset_type": ws.workset_type,
+        "version": ws.version,
+        "lock_fence": ws.fence,
+        "lock_beat": ws.beat,
+        "format": FORMAT,
+    }
+
+
+_EMPTY: Final[tuple[Any, ...]] = (None, "", [], {}, ())
+
+
+def workset_from_item(item: Item) -> Workset:
+    """Raises Unusable for an item no decision may be based on."""
+    data = {_FIELDS.get(name, name): value for name, value in item.items()}
+    if int(data.get("format", 0)) > FORMAT:
+        raise Unusable(
+            f"Item {data.get('id')} was written by a newer version (format {data['format']})."
+        )
+    data["inbox"] = tuple(command_from_dict(c) for c in data.get("inbox", ()))
+    data["history"] = _history(data.get("history"))
+    data.setdefault("created_at", data.get("updated_at", _LONG_AGO))
+    data.setdefault("updated_at", data["created_at"])
+    if data.get("priority") not in set(Priority):
+        data["priority"] = Priority.NORMAL
+    try:
+        return _WORKSET.validate_python(data)
+    except ValidationError as exc:
+        raise Unusable(
+            f"The item of workset {data.get('id')!r} cannot be read: {_first(exc)} "
+            "Mend the attribute by hand, or restore the item from the audit trail."
+        ) from exc
+
+
+_LONG_AGO: Final = datetime(2025, 1, 1, tzinfo=UTC)
+
+
+def _history(lines: object) -> tuple[Item, ...]:
+    """Keep what can be read of a history, the old system's too."""
+    known = set(State)
+    return tuple(
+        {"state": line["state"], "at": line["timestamp"], "reason": str(line.get("reason", ""))}
+        for line in (lines if isinstance(lines, list) else [])
+        if isinstance(line, dict) and line.get("state") in known and line.get("timestamp")
+    )
+
+
+def record_to_item(record: Record) -> Item:
+    data = _RECORD.dump_python(record, mode="json", exclude_defaults=True)
+    item = {name: value for name, value in data.items() if value not in _EMPTY}
+    item["owed"] = set(record.owed)
+    item["given_up"] = set(record.given_up)
+    if record.owed:
+        item["outbox"] = "0"
+    return {**item, "seq": sequence(record.seq), "type": str(record.type)}
+
+
+def record_from_item(item: Item) -> Record:
+    data = {**item, "seq": int(item["seq"])}
+    try:
+        return _RECORD.validate_python(data)
+    except ValidationError as exc:
+        raise Unusable(
+            f"Audit record {item.get('workset_id')}/{item.get('seq')}: {_first(exc)}"
+        ) from exc
+
+
+def sequence(seq: int) -> str:
+    """Return the range key of a record: text that sorts as the number does."""
+    return f"{seq:012d}"
+
+
+def stamp(at: datetime) -> str:
+    """ISO-8601, UTC, with ``Z``."""
+    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _first(exc: ValidationError) -> str:
+    error = exc.errors(include_url=False, include_input=False)[0]
+    place = ".".join(str(part) for part in error["loc"])
+    return f"{place or 'value'}: {error['msg']}."
+
+
+# --- DynamoDB's typed values --------------------------------------------------------------------
+
+
+def typed(value: Any) -> Item:
+    """Return a plain value as DynamoDB writes it. Sets are sets of strings."""
+    match value:
+        case None:
+            return {"NULL": True}
+        case bool():
+            return {"BOOL": value}
+        case int() | float():
+            return {"N": repr(value)}
+        case str():
+            return {"S": value}
+        case set() | frozenset():
+            return {"SS": sorted(value)}
+        case dict():
+            return {"M": {str(k): typed(v) for k, v in value.items()}}
+        case list() | tuple():
+            return {"L": [typed(v) for v in value]}
+        case _:
+            raise TypeError(f"{type(value).__name__} cannot be stored")
+
+
+def plain(value: Item) -> Any:
+    """Return a DynamoDB value as a plain one; numbers become int where they are whole."""
+    ((kind, inner),) = value.items()
+    match kind:
+        case "N":
+            return float(inner) if any(c in inner for c in ".eE") else int(inner)
+        case "M":
+            return {k: plain(v) for k, v in inner.items()}
+        case "L":
+            return [plain(v) for v in inner]
+        case "SS" | "NS" | "BS":
+            return set(inner)
+        case "NULL":
+            return None
+        case _:
+            return inner
+
+
+def typed_item(item: Item) -> Item:
+    """Type an item, leaving out empty sets, which DynamoDB does not know."""
+    return {k: typed(v) for k, v in item.items() if v != set()}
+
+
+def plain_item(item: Item) -> Item:
+    return {k: plain(v) for k, v in item.items()}

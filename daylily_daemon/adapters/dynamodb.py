@@ -1,0 +1,337 @@
+"""The store: worksets, and the audit trail that is also the outbox.
+
+One way to write: ``commit`` sends the attributes that differ, on condition that version, fence and state are
+still what the change was decided on. With records it is one transaction. A refusal brings the old item along:
+our own nonce in it means that the write was applied and only its answer got lost on the way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import structlog
+from botocore.exceptions import ClientError
+
+from daylily_daemon.adapters.aws import translated
+from daylily_daemon.adapters.codec import (
+    Item,
+    Unusable,
+    plain_item,
+    record_from_item,
+    record_to_item,
+    sequence,
+    typed,
+    typed_item,
+    workset_from_item,
+    workset_to_item,
+)
+from daylily_daemon.domain.errors import AlreadyDone, Permanent, Transient
+from daylily_daemon.domain.model import Record, State, Workset, WorksetId
+from daylily_daemon.ports import Change, Conflict
+
+log = structlog.get_logger()
+
+_BATCH: Final = 100
+"""Keys in one BatchGetItem, a limit of DynamoDB."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tables:
+    worksets: str = "daylily-worksets"
+    events: str = "daylily-workset-events"
+    state_index: str = "state-priority-index"
+    outbox_index: str = "outbox-index"
+
+
+class DynamoWorksets:
+    def __init__(self, client: Any, tables: Tables) -> None:
+        self._client = client
+        self._tables = tables
+
+    async def load(self, id: WorksetId) -> Workset | None:
+        async with translated():
+            answer = await self._client.get_item(
+                TableName=self._tables.worksets, Key=_key(id), ConsistentRead=True
+            )
+        item = answer.get("Item")
+        return workset_from_item(plain_item(item)) if item else None
+
+    async def commit(self, change: Change) -> Workset:
+        version = (change.before.version if change.before else 0) + 1
+        after = replace(change.after, version=version)
+        write = self._write(change, after)
+        try:
+            if change.records or change.once:
+                await self._transact(change, write)
+            else:
+                await self._put_alone(write)
+        except _Refused as refused:
+            self._raise_unless_ours(change, refused)
+        return after
+
+    async def in_state(self, state: State, *, limit: int = 1000) -> Sequence[Workset]:
+        found: list[Workset] = []
+        query = {
+            "TableName": self._tables.worksets,
+            "IndexName": self._tables.state_index,
+            "KeyConditionExpression": "#s = :s",
+            "ExpressionAttributeNames": {"#s": "state"},
+            "ExpressionAttributeValues": {":s": typed(str(state))},
+        }
+        async for item in _pages(self._client, query, limit):
+            try:
+                found.append(workset_from_item(plain_item(item)))
+            except Unusable as exc:
+                log.warning("item_unreadable", error=str(exc))
+        return found
+
+    async def known(self, ids: Sequence[WorksetId]) -> frozenset[WorksetId]:
+        found: set[WorksetId] = set()
+        table = self._tables.worksets
+        for start in range(0, len(ids), _BATCH):
+            keys = [_key(id) for id in dict.fromkeys(ids[start : start + _BATCH])]
+            while keys:
+                asked = {table: {"Keys": keys, "ProjectionExpression": "workset_id"}}
+                async with translated():
+                    answer = await self._client.batch_get_item(RequestItems=asked)
+                found.update(WorksetId(i["workset_id"]["S"]) for i in answer["Responses"][table])
+                keys = answer.get("UnprocessedKeys", {}).get(table, {}).get("Keys", [])
+        return frozenset(found)
+
+    async def count(self, state: State) -> int:
+        """Return how many worksets are in ``state``, by the index."""
+        query = {
+            "TableName": self._tables.worksets,
+            "IndexName": self._tables.state_index,
+            "KeyConditionExpression": "#s = :s",
+            "ExpressionAttributeNames": {"#s": "state"},
+            "ExpressionAttributeValues": {":s": typed(str(state))},
+            "Select": "COUNT",
+        }
+        total, more = 0, True
+        while more:
+            async with translated():
+                answer = await self._client.query(**query)
+            total += answer["Count"]
+            more = "LastEvaluatedKey" in answer
+            query["ExclusiveStartKey"] = answer.get("LastEvaluatedKey")
+        return total
+
+    def _write(self, change: Change, after: Workset) -> Item:
+        new = {**workset_to_item(after), "nonce": change.nonce}
+        refusal = {"ReturnValuesOnConditionCheckFailure": "ALL_OLD"}
+        if change.before is None:
+            return {
+                "TableName": self._tables.worksets,
+                "Item": typed_item(new),
+                "ConditionExpression": "attribute_not_exists(workset_id)",
+                **refusal,
+            }
+        update = _Update(change.before, new)
+        return {
+            "TableName": self._tables.worksets,
+            "Key": _key(after.id),
+            "UpdateExpression": update.expression,
+            "ConditionExpression": update.condition,
+            "ExpressionAttributeNames": update.names,
+            "ExpressionAttributeValues": update.values,
+            **refusal,
+        }
+
+    async def _put_alone(self, write: Item) -> None:
+        call = self._client.put_item if "Item" in write else self._client.update_item
+        async with translated():
+            try:
+                await call(**write)
+            except ClientError as exc:
+                if _code(exc) != "ConditionalCheckFailedException":
+                    raise
+                old: Item | None = exc.response.get("Item")  # type: ignore[assignment]
+                raise _Refused(old) from exc
+
+    async def _transact(self, change: Change, write: Item) -> None:
+        parts: list[Item] = [{"Put" if "Item" in write else "Update": write}]
+        parts += [self._put_event(record_to_item(record)) for record in change.records]
+        if change.once:
+            once = {"workset_id": change.after.id, "seq": f"once#{change.once}"}
+            parts.append(self._put_event(once))
+        async with translated():
+            try:
+                await self._client.transact_write_items(TransactItems=parts)
+            except ClientError as exc:
+                if _code(exc) != "TransactionCanceledException":
+                    raise
+                raise _reason(exc.response.get("CancellationReasons", [])) from exc
+
+    def _put_event(self, item: Item) -> Item:
+        return {
+            "Put": {
+                "TableName": self._tables.events,
+                "Item": typed_item(item),
+                "ConditionExpression": "attribute_not_exists(workset_id)",
+            }
+        }
+
+    def _raise_unless_ours(self, change: Change, refused: _Refused) -> None:
+        old = plain_item(refused.item) if refused.item else None
+        if old is not None and old.get("nonce") == change.nonce:
+            return
+        if refused.once:
+            raise AlreadyDone(f"Submission {change.once} was applied before.") from refused
+        raise Conflict(workset_from_item(old) if old else None) from refused
+
+
+class DynamoTrail:
+    def __init__(self, client: Any, tables: Tables) -> None:
+        self._client = client
+        self._tables = tables
+
+    async def read(self, id: WorksetId, *, after: int = 0, limit: int = 1000) -> Sequence[Record]:
+        query = {
+            "TableName": self._tables.events,
+            "KeyConditionExpression": "workset_id = :id AND seq BETWEEN :from AND :to",
+            "ExpressionAttributeValues": {
+                ":id": typed(id),
+                ":from": typed(sequence(after + 1)),
+                ":to": typed(":"),
+            },
+            "ConsistentRead": True,
+        }
+        pages = _pages(self._client, query, limit)
+        return [record_from_item(plain_item(item)) async for item in pages]
+
+    async def owed(self, *, limit: int = 100) -> Sequence[Record]:
+        query = {
+            "TableName": self._tables.events,
+            "IndexName": self._tables.outbox_index,
+            "KeyConditionExpression": "outbox = :shard",
+            "ExpressionAttributeValues": {":shard": typed("0")},
+        }
+        found = [plain_item(item) async for item in _pages(self._client, query, limit)]
+        return [record_from_item(item) for item in found]
+
+    async def settle(
+        self, record: Record, told: frozenset[str], given_up: frozenset[str] = frozenset()
+    ) -> Record:
+        left = record.owed - told - given_up
+        values: Item = {":done": typed(told | given_up)}
+        expression = "DELETE owed :done"
+        if given_up:
+            expression += " ADD given_up :given"
+            values[":given"] = typed(given_up)
+        if not left:
+            expression += " REMOVE outbox"
+        now = await self._update(record, expression, "attribute_exists(workset_id)", values)
+        if now is None:
+            raise Permanent(f"Audit record {record.id} was removed by hand.")
+        return now
+
+    async def take_over(self, record: Record, teller: str) -> Record | None:
+        condition = "attribute_exists(outbox) AND teller = :seen"
+        values = {":seen": typed(record.teller), ":me": typed(teller)}
+        return await self._update(record, "SET teller = :me", condition, values)
+
+    async def _update(
+        self, record: Record, expression: str, condition: str, values: Item
+    ) -> Record | None:
+        async with translated():
+            try:
+                answer = await self._client.update_item(
+                    TableName=self._tables.events,
+                    Key={**_key(record.workset_id), "seq": typed(sequence(record.seq))},
+                    UpdateExpression=expression,
+                    ConditionExpression=condition,
+                    ExpressionAttributeValues=values,
+                    ReturnValues="ALL_NEW",
+                )
+            except ClientError as exc:
+                if _code(exc) == "ConditionalCheckFailedException":
+                    return None
+                raise
+        return record_from_item(plain_item(answer["Attributes"]))
+
+
+class _Refused(Permanent):
+    """A condition failed; ``item`` is what was there, ``once`` whether only the marker was in the way."""
+
+    def __init__(self, item: Item | None, *, once: bool = False) -> None:
+        super().__init__("a condition was not met")
+        self.item = item
+        self.once = once
+
+
+def _reason(reasons: Sequence[Mapping[str, Any]]) -> Exception:
+    codes = [reason.get("Code", "None") for reason in reasons]
+    if codes and codes[0] == "ConditionalCheckFailed":
+        return _Refused(reasons[0].get("Item"))
+    if codes and codes[-1] == "ConditionalCheckFailed":
+        return _Refused(None, once=True)
+    if "ConditionalCheckFailed" in codes:
+        return Permanent("An audit record of this number exists already; was it written by hand?")
+    if any(code in ("ValidationError", "ItemCollectionSizeLimitExceeded") for code in codes):
+        messages = "; ".join(str(r.get("Message")) for r in reasons if r.get("Message"))
+        return Permanent(f"DynamoDB refuses the write: {messages}")
+    return Transient(f"DynamoDB canceled the transaction: {', '.join(codes) or 'no reason given'}")
+
+
+class _Update:
+    """The update expression from one item to another, under the condition that nobody was faster."""
+
+    def __init__(self, before: Workset, new: Item) -> None:
+        old = workset_to_item(before)
+        changed = {k: v for k, v in new.items() if old.get(k, _NOTHING) != v and k != "workset_id"}
+        gone = [k for k in old if k not in new]
+        self.names = {"#state": "state"}
+        self.values: Item = {":state": typed(str(before.state))}
+        sets = [self._assign(name, value) for name, value in changed.items()]
+        self.expression = "SET " + ", ".join(sets)
+        if gone:
+            self.expression += " REMOVE " + ", ".join(self._name(k) for k in gone)
+        self.condition = " AND ".join(
+            [
+                "attribute_exists(workset_id)",
+                "#state = :state",
+                self._same("version", before.version),
+                self._same("lock_fence", before.fence),
+            ]
+        )
+
+    def _name(self, attribute: str) -> str:
+        self.names[f"#{attribute}"] = attribute
+        return f"#{attribute}"
+
+    def _assign(self, attribute: str, value: Any) -> str:
+        self.values[f":{attribute}_new"] = typed(value)
+        return f"{self._name(attribute)} = :{attribute}_new"
+
+    def _same(self, attribute: str, value: int) -> str:
+        name = self._name(attribute)
+        self.values[f":{attribute}"] = typed(value)
+        same = f"{name} = :{attribute}"
+        return same if value else f"(attribute_not_exists({name}) OR {same})"
+
+
+_NOTHING: Final = object()
+
+
+async def _pages(client: Any, query: Item, limit: int) -> AsyncIterator[Item]:
+    left = limit
+    while left > 0:
+        async with translated():
+            answer = await client.query(**query, Limit=min(left, 1000))
+        for item in answer["Items"]:
+            yield item
+        left -= len(answer["Items"])
+        if "LastEvaluatedKey" not in answer:
+            return
+        query = {**query, "ExclusiveStartKey": answer["LastEvaluatedKey"]}
+
+
+def _key(id: str) -> Item:
+    return {"workset_id": {"S": id}}
+
+
+def _code(exc: ClientError) -> str:
+    return str(exc.response.get("Error", {}).get("Code"))

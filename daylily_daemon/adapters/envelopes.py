@@ -1,0 +1,174 @@
+"""What arrives on the intake queue, as commands.
+
+Understood are S3 notifications, the same inside SNS (raw delivery or not), EventBridge events and
+``s3:TestEvent``. Keys of S3 notifications are URL-encoded, with ``+`` for a space, and decoded once; EventBridge
+keys are not encoded. Events are at least once and unordered; an id made of bucket, key and version makes a
+repeat harmless.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import unquote_plus
+
+from daylily_daemon.adapters.codec import Item, Unusable, command_from_dict
+from daylily_daemon.domain.model import (
+    WORKSET_ID,
+    Ask,
+    Category,
+    Command,
+    Ignore,
+    Problem,
+    Submit,
+    WorksetId,
+)
+from daylily_daemon.domain.naming import safe_id, trigger_id, workset_of_key
+from daylily_daemon.ports import Unreadable
+
+READY: Final = "daylily.ready"
+IGNORE: Final = "daylily.ignore"
+_NESTING: Final = 3
+"""SNS in SQS is one envelope; more than a few are nobody's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """What we listen to; anything else is not for us, whatever a queue policy lets through."""
+
+    bucket: str
+    prefix: str
+    """Ends with a slash."""
+    account_id: str = ""
+    """Empty accepts every account."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Object:
+    bucket: str
+    key: str
+    discriminator: str
+    account_id: str
+
+
+def read_command(body: str) -> tuple[Command, ...] | Unreadable:
+    """Return the command of a message of the FIFO queue."""
+    try:
+        return (command_from_dict(_json(body)),)
+    except Unusable as exc:
+        return Unreadable(str(exc))
+
+
+def read_event(body: str, origin: Origin) -> tuple[Command, ...] | Unreadable:
+    """Return what an S3 event asks for; nothing where it is none of our business."""
+    try:
+        objects = list(_created(_json(body), _NESTING))
+    except Unusable as exc:
+        return Unreadable(str(exc))
+    commands = (_command(o, origin) for o in objects if _ours(o, origin))
+    return tuple(c for c in commands if c is not None)
+
+
+def submission(origin: Origin, folder: str, id: str, by: str) -> Command:
+    """Return the submission of the folder of that name under the control prefix.
+
+    A name that is no workset id is submitted under a safe one, to be parked where it can be seen.
+    """
+    ask = Submit(
+        bucket=origin.bucket, prefix=f"{origin.prefix}{folder}/", problem=_bad_name(folder)
+    )
+    return Command(id=id, workset_id=_id_of(folder), by=by, ask=ask)
+
+
+def _command(found: _Object, origin: Origin) -> Command | None:
+    place = workset_of_key(origin.prefix, found.key)
+    if place is None:
+        return None
+    folder, name = place
+    id = trigger_id(found.bucket, found.key, found.discriminator)
+    if name == READY:
+        return submission(origin, folder, id, "s3")
+    if name != IGNORE:
+        return None
+    ask: Ask = Ignore(reason="daylily.ignore was put into its folder")
+    return Command(id=id, workset_id=_id_of(folder), by="s3", ask=ask)
+
+
+def _id_of(folder: str) -> WorksetId:
+    return WorksetId(folder if WORKSET_ID.fullmatch(folder) else safe_id(folder))
+
+
+def _bad_name(folder: str) -> Problem | None:
+    if WORKSET_ID.fullmatch(folder):
+        return None
+    return Problem(
+        folder[:200],
+        "folder name",
+        "is not a workset id: letters, digits, - and _ are allowed, at most 80, the first a letter "
+        "or digit.",
+        "Copy the files into a folder with such a name and put daylily.ready there.",
+        Category.CONFIGURATION,
+    )
+
+
+def _ours(found: _Object, origin: Origin) -> bool:
+    right_account = not origin.account_id or found.account_id in ("", origin.account_id)
+    return found.bucket == origin.bucket and right_account
+
+
+def _created(data: Any, nesting: int) -> Iterator[_Object]:
+    if not isinstance(data, dict):
+        raise Unusable("The message is not a JSON object.")
+    if data.get("Event") == "s3:TestEvent":
+        return
+    if isinstance(data.get("Records"), list):
+        for record in data["Records"]:
+            yield from _of_notification(record)
+    elif data.get("Type") == "Notification" and nesting:
+        yield from _created(_json(str(data.get("Message"))), nesting - 1)
+    elif data.get("source") == "aws.s3" and isinstance(data.get("detail"), dict):
+        yield from _of_eventbridge(data)
+    else:
+        known = "an S3 notification, an SNS or an EventBridge envelope"
+        raise Unusable(f"The message is not {known}; its keys are {sorted(map(str, data))[:10]}.")
+
+
+def _of_notification(record: Any) -> Iterator[_Object]:
+    try:
+        if record.get("eventSource") != "aws:s3" or "ObjectCreated" not in record["eventName"]:
+            return
+        bucket, found = record["s3"]["bucket"], record["s3"]["object"]
+        discriminator = (
+            found.get("versionId")
+            or found.get("sequencer")
+            or f"{found.get('eTag', '')}@{record.get('eventTime', '')}"
+        )
+        key = unquote_plus(str(found["key"]), errors="strict")
+        yield _Object(str(bucket["name"]), key, str(discriminator), "")
+    except (KeyError, TypeError, AttributeError, UnicodeDecodeError) as exc:
+        raise Unusable(f"An S3 record lacks what it must have: {exc!r}.") from exc
+
+
+def _of_eventbridge(data: Item) -> Iterator[_Object]:
+    if data.get("detail-type") != "Object Created":
+        return
+    try:
+        bucket, found = data["detail"]["bucket"], data["detail"]["object"]
+        discriminator = (
+            found.get("version-id")
+            or found.get("sequencer")
+            or f"{found.get('etag', '')}@{data.get('time', '')}"
+        )
+        account = str(data.get("account", ""))
+        yield _Object(str(bucket["name"]), str(found["key"]), str(discriminator), account)
+    except (KeyError, TypeError, AttributeError) as exc:
+        raise Unusable(f"An EventBridge event lacks what it must have: {exc!r}.") from exc
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as exc:
+        raise Unusable(f"The message is not JSON: {exc}.") from exc

@@ -1,0 +1,146 @@
+"""A runner without processes: jobs last as long as their script says, on the event loop's clock.
+
+What happened is kept in a ``MemoryMachine``, so that several runners, one a daemon, see the same jobs, and
+a daemon that dies loses nothing of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import anyio
+
+from daylily_daemon.domain.errors import Permanent, Transient
+from daylily_daemon.domain.model import Ended, Job, JobName, Outcome, Progress
+
+SUCCESS: Final = Outcome(ended=Ended.EXITED, code=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Script:
+    """What a job does when it is left alone."""
+
+    duration_s: float = 1.0
+    outcome: Outcome = SUCCESS
+    progress: tuple[Progress, ...] = ()
+    """Shown one after the other, evenly over the duration, the first one from the start."""
+    stop_s: float = 0.0
+    """How long it takes to end when it is asked to."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Run:
+    script: Script
+    started_at: float
+    ends_at: float
+    outcome: Outcome
+    """What it will have been from ``ends_at`` on."""
+    changed: anyio.Event = field(default_factory=anyio.Event)
+
+    def has_ended(self) -> bool:
+        return anyio.current_time() >= self.ends_at
+
+    def end_early(self, ended: Ended, after_s: float) -> None:
+        at = anyio.current_time() + after_s
+        if at < self.ends_at:
+            self.ends_at = at
+            self.outcome = Outcome(ended=ended, duration_s=at - self.started_at)
+            changed, self.changed = self.changed, anyio.Event()
+            changed.set()
+
+    async def until_ended(self) -> Outcome:
+        while not self.has_ended():
+            with anyio.CancelScope(deadline=self.ends_at):
+                await self.changed.wait()
+        return self.outcome
+
+
+class MemoryMachine:
+    """The world of the jobs. ``play`` says what each job does; ``starts`` is every start there was."""
+
+    def __init__(self, play: Callable[[Job], Script] = lambda _: Script()) -> None:
+        self._play = play
+        self._runs: dict[JobName, _Run] = {}
+        self._revoked: set[JobName] = set()
+        self.starts: list[JobName] = []
+
+    def running(self) -> frozenset[JobName]:
+        return frozenset(name for name, run in self._runs.items() if not run.has_ended())
+
+    def restart(self) -> None:
+        """Lose the machine under every job that runs."""
+        for run in self._runs.values():
+            run.end_early(Ended.HOST_LOST, 0.0)
+
+    def lose(self, name: JobName) -> None:
+        """Kill a job and its shim: it ends, and leaves no record."""
+        self._runs[name].end_early(Ended.LOST, 0.0)
+
+    def start(self, job: Job) -> None:
+        """Start ``job`` unless it ever was. Raises Permanent if it was revoked."""
+        if job.name in self._revoked:
+            raise Permanent(f"Job {job.name} was revoked before it started; it will never run.")
+        if job.name not in self._runs:
+            self._runs[job.name] = _run(job, self._play(job))
+            self.starts.append(job.name)
+
+    def started(self, job: Job) -> _Run | None:
+        """Return the run of ``job``, None if it was revoked. Raises Transient if it is neither."""
+        if job.name in self._revoked:
+            return None
+        if job.name not in self._runs:
+            raise Transient(f"Job {job.name} was never started; start it, or revoke it.")
+        return self._runs[job.name]
+
+    def revoke(self, job: Job) -> None:
+        """See to it that ``job`` never starts, if it has not yet."""
+        if job.name not in self._runs:
+            self._revoked.add(job.name)
+
+
+class MemoryRunner:
+    def __init__(self, machine: MemoryMachine, *, machine_id: str = "memory") -> None:
+        self._machine = machine
+        self._machine_id = machine_id
+
+    @property
+    def scope(self) -> str:
+        return f"host:{self._machine_id}"
+
+    async def ensure(self, job: Job) -> None:
+        await anyio.lowlevel.checkpoint()
+        self._machine.start(job)
+
+    async def wait(self, job: Job) -> Outcome:
+        await anyio.lowlevel.checkpoint()
+        run = self._machine.started(job)
+        return Outcome(ended=Ended.STOPPED) if run is None else await run.until_ended()
+
+    async def progress(self, job: Job) -> Progress | None:
+        await anyio.lowlevel.checkpoint()
+        run = self._machine.started(job)
+        if run is None or not run.script.progress:
+            return None
+        lasted = (anyio.current_time() - run.started_at) / max(run.script.duration_s, 1e-9)
+        shown = run.script.progress
+        return shown[min(int(lasted * len(shown)), len(shown) - 1)]
+
+    async def stop(self, job: Job) -> None:
+        await anyio.lowlevel.checkpoint()
+        self._machine.revoke(job)
+        run = self._machine.started(job)
+        if run is not None:
+            run.end_early(Ended.STOPPED, run.script.stop_s)
+            await run.until_ended()
+
+
+def _run(job: Job, script: Script) -> _Run:
+    now = anyio.current_time()
+    lasts_s = min(script.duration_s, job.timeout_s)
+    ended = script.outcome
+    if script.duration_s > job.timeout_s:
+        ended = Outcome(ended=Ended.TIMED_OUT)
+    outcome = replace(ended, duration_s=lasts_s)
+    return _Run(script=script, started_at=now, ends_at=now + lasts_s, outcome=outcome)

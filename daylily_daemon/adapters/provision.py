@@ -1,0 +1,424 @@
+"""What ``init`` makes: tables, queues, topic and bucket notification. Twice changes nothing.
+
+Each part looks at what is there and yields the *steps* that are missing, as a sentence and a call. A dry run
+prints the sentences. What exists is completed, never replaced: a table of the old system keeps its items, and
+the bucket's other notifications stay.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from anyio import sleep
+from botocore.exceptions import ClientError
+
+from daylily_daemon.adapters.aws import Aws, error_code, translated
+from daylily_daemon.adapters.codec import (
+    Item,
+    Unusable,
+    plain_item,
+    typed,
+    workset_from_item,
+)
+from daylily_daemon.adapters.dynamodb import Tables
+from daylily_daemon.adapters.envelopes import IGNORE, READY
+from daylily_daemon.domain.errors import Permanent
+
+_RETENTION_S: Final = 14 * 24 * 3600
+"""The longest SQS keeps a message."""
+_INDEX_WAIT_S: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    bucket: str
+    prefix: str
+    tables: Tables
+    intake_queue: str
+    commands_queue: str
+    """Ends with ``.fifo``."""
+    topic: str = ""
+    """Empty: none is made."""
+    visibility_s: int = 60
+    max_receive: int = 5
+    create_bucket: bool = False
+    """For the demo; a real bucket exists and belongs to somebody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    what: str
+    do: Callable[[], Awaitable[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Index:
+    name: str
+    hash: str
+    range: str
+
+
+class Provisioner:
+    def __init__(self, aws: Aws, wanted: Wanted) -> None:
+        self._aws = aws
+        self._wanted = wanted
+
+    async def missing(self) -> AsyncIterator[Step]:
+        """Yield what has to be done, in order; each is to be done before the next is asked for."""
+        for part in (self._bucket, self.tables, self._queues, self._topic, self._notification):
+            async for step in part():
+                yield step
+
+    # --- tables ---------------------------------------------------------------------------------
+
+    async def tables(self) -> AsyncIterator[Step]:
+        tables = self._wanted.tables
+        by_state = _Index(tables.state_index, "state", "priority_key")
+        by_customer = _Index("customer-id-state-index", "customer_id", "state")
+        async for step in self._table(tables.worksets, "", [by_state, by_customer]):
+            yield step
+        outbox = _Index(tables.outbox_index, "outbox", "at")
+        async for step in self._table(tables.events, "seq", [outbox]):
+            yield step
+        async for step in self._backfill():
+            yield step
+
+    async def _table(self, name: str, range_key: str, indexes: list[_Index]) -> AsyncIterator[Step]:
+        db = await self._aws.client("dynamodb")
+        there = await _describe_table(db, name)
+        if there is None:
+            yield Step(f"create table {name}", lambda: _create_table(db, name, range_key, indexes))
+            return
+        have = {i["IndexName"]: i["KeySchema"] for i in there.get("GlobalSecondaryIndexes", [])}
+        for index in indexes:
+            if index.name not in have:
+                yield _add_index(db, name, index)
+            elif _schema(index.hash, index.range) != have[index.name]:
+                raise Permanent(
+                    f"Table {name} has an index {index.name} with other keys (the old system's). It is "
+                    f"not touched: set tables.state_index to another name, such as "
+                    f"{index.name}-v2, and run init again."
+                )
+
+    async def _backfill(self) -> AsyncIterator[Step]:
+        """Items of the old system lack the key of the index that admission reads."""
+        db = await self._aws.client("dynamodb")
+        table = self._wanted.tables.worksets
+        if await _describe_table(db, table) is None:
+            return
+        query: Item = {
+            "TableName": table,
+            "FilterExpression": "attribute_not_exists(priority_key)",
+        }
+        while True:
+            async with translated(f"table {table}"):
+                page = await db.scan(**query)
+            for item in page["Items"]:
+                yield _complete_item(db, table, plain_item(item))
+            if "LastEvaluatedKey" not in page:
+                return
+            query["ExclusiveStartKey"] = page["LastEvaluatedKey"]
+
+    # --- queues ---------------------------------------------------------------------------------
+
+    async def _queues(self) -> AsyncIterator[Step]:
+        wanted = self._wanted
+        for name in (wanted.intake_queue, wanted.commands_queue):
+            async for step in self._queue(dead_letter_name(name), {}):
+                yield step
+            async for step in self._queue(name, {"VisibilityTimeout": str(wanted.visibility_s)}):
+                yield step
+            async for step in self._redrive(name):
+                yield step
+        async for step in self._policy():
+            yield step
+
+    async def _queue(self, name: str, extra: dict[str, str]) -> AsyncIterator[Step]:
+        sqs = await self._aws.client("sqs")
+        if await find_queue(sqs, name) is not None:
+            return
+        attributes = {"MessageRetentionPeriod": str(_RETENTION_S), **extra}
+        if name.endswith(".fifo"):
+            attributes["FifoQueue"] = "true"
+
+        async def create() -> None:
+            async with translated(f"queue {name}"):
+                await sqs.create_queue(QueueName=name, Attributes=attributes)
+
+        yield Step(f"create queue {name}", create)
+
+    async def _redrive(self, name: str) -> AsyncIterator[Step]:
+        sqs = await self._aws.client("sqs")
+        dead = dead_letter_name(name)
+        url, dead_url = await find_queue(sqs, name), await find_queue(sqs, dead)
+        if url is None or dead_url is None:
+            yield Step(
+                f"let {name} give up to {dead} after {self._wanted.max_receive} tries", _nothing
+            )
+            return
+        arn = await _queue_arn(sqs, dead_url)
+        policy = {"deadLetterTargetArn": arn, "maxReceiveCount": str(self._wanted.max_receive)}
+        async with translated(f"queue {name}"):
+            have = await sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["RedrivePolicy"])
+        now = json.loads(have.get("Attributes", {}).get("RedrivePolicy", "{}"))
+        if {key: str(value) for key, value in now.items()} == policy:
+            return
+
+        async def set_policy() -> None:
+            async with translated(f"queue {name}"):
+                await sqs.set_queue_attributes(
+                    QueueUrl=url, Attributes={"RedrivePolicy": json.dumps(policy)}
+                )
+
+        yield Step(
+            f"let {name} give up to {dead} after {self._wanted.max_receive} tries", set_policy
+        )
+
+    async def _policy(self) -> AsyncIterator[Step]:
+        """Let S3, for this bucket only, send to the intake queue."""
+        sqs = await self._aws.client("sqs")
+        wanted = self._wanted
+        what = f"allow events of s3://{wanted.bucket} into {wanted.intake_queue}"
+        url = await find_queue(sqs, wanted.intake_queue)
+        if url is None:
+            yield Step(what, _nothing)
+            return
+        statement = {
+            "Sid": f"daylily-{wanted.bucket}",
+            "Effect": "Allow",
+            "Principal": {"Service": "s3.amazonaws.com"},
+            "Action": "sqs:SendMessage",
+            "Resource": await _queue_arn(sqs, url),
+            "Condition": {"ArnEquals": {"aws:SourceArn": f"arn:aws:s3:::{wanted.bucket}"}},
+        }
+        async with translated(f"queue {wanted.intake_queue}"):
+            have = await sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["Policy"])
+        policy = json.loads(have.get("Attributes", {}).get("Policy") or "{}")
+        others = [s for s in policy.get("Statement", []) if s.get("Sid") != statement["Sid"]]
+        if statement in policy.get("Statement", []):
+            return
+        body = {"Version": "2012-10-17", "Statement": [*others, statement]}
+
+        async def set_policy() -> None:
+            async with translated(f"queue {wanted.intake_queue}"):
+                await sqs.set_queue_attributes(
+                    QueueUrl=url, Attributes={"Policy": json.dumps(body)}
+                )
+
+        yield Step(what, set_policy)
+
+    # --- topic, bucket --------------------------------------------------------------------------
+
+    async def _topic(self) -> AsyncIterator[Step]:
+        name = self._wanted.topic
+        if not name:
+            return
+        sns = await self._aws.client("sns")
+        if await find_topic(sns, name) is not None:
+            return
+
+        async def create() -> None:
+            async with translated(f"topic {name}"):
+                await sns.create_topic(Name=name)
+
+        yield Step(f"create topic {name}", create)
+
+    async def _bucket(self) -> AsyncIterator[Step]:
+        s3, name = await self._aws.client("s3"), self._wanted.bucket
+        try:
+            async with translated(f"bucket {name}"):
+                await s3.head_bucket(Bucket=name)
+        except Permanent as exc:
+            cause = exc.__cause__
+            gone = isinstance(cause, ClientError) and error_code(cause) in ("404", "NoSuchBucket")
+            if not (gone and self._wanted.create_bucket):
+                raise
+            region = s3.meta.region_name
+            where = {"CreateBucketConfiguration": {"LocationConstraint": region}}
+
+            async def create() -> None:
+                async with translated(f"bucket {name}"):
+                    await s3.create_bucket(Bucket=name, **(where if region != "us-east-1" else {}))
+
+            yield Step(f"create bucket {name}", create)
+
+    async def _notification(self) -> AsyncIterator[Step]:
+        s3, sqs = await self._aws.client("s3"), await self._aws.client("sqs")
+        wanted = self._wanted
+        what = f"send events of s3://{wanted.bucket}/{wanted.prefix} to {wanted.intake_queue}"
+        url = await find_queue(sqs, wanted.intake_queue)
+        if url is None:
+            yield Step(what, _nothing)
+            return
+        arn = await _queue_arn(sqs, url)
+        ours = [_rule(wanted.prefix, arn, name) for name in (READY, IGNORE)]
+        async with translated(f"bucket {wanted.bucket}"):
+            have = await s3.get_bucket_notification_configuration(Bucket=wanted.bucket)
+        have.pop("ResponseMetadata", None)
+        names = {rule["Id"] for rule in ours}
+        rules = have.get("QueueConfigurations", [])
+        others = [rule for rule in rules if rule.get("Id") not in names]
+        if sorted(map(_comparable, rules)) == sorted(map(_comparable, [*others, *ours])):
+            return
+        body = {**have, "QueueConfigurations": [*others, *ours]}
+
+        async def put() -> None:
+            async with translated(f"bucket {wanted.bucket}"):
+                await s3.put_bucket_notification_configuration(
+                    Bucket=wanted.bucket, NotificationConfiguration=body
+                )
+
+        yield Step(what, put)
+
+
+def dead_letter_name(queue: str) -> str:
+    """``x.fifo`` gives up to ``x-dlq.fifo``: the dead letters of a FIFO queue need a FIFO queue."""
+    stem, dot, fifo = queue.partition(".fifo")
+    return f"{stem}-dlq{dot}{fifo}"
+
+
+async def find_queue(sqs: Any, name: str) -> str | None:
+    """Return the URL of the queue, None if there is none."""
+    async with translated(f"queue {name}"):
+        try:
+            answer = await sqs.get_queue_url(QueueName=name)
+        except ClientError as exc:
+            if "NonExistentQueue" in error_code(exc) or error_code(exc) == "QueueDoesNotExist":
+                return None
+            raise
+    return str(answer["QueueUrl"])
+
+
+async def find_topic(sns: Any, name: str) -> str | None:
+    """Return the ARN of the topic, None if there is none."""
+    token: dict[str, str] = {}
+    while True:
+        async with translated("the topics"):
+            page = await sns.list_topics(**token)
+        for topic in page.get("Topics", []):
+            if topic["TopicArn"].rsplit(":", 1)[-1] == name:
+                return str(topic["TopicArn"])
+        if not page.get("NextToken"):
+            return None
+        token = {"NextToken": page["NextToken"]}
+
+
+async def _queue_arn(sqs: Any, url: str) -> str:
+    async with translated(f"queue {url}"):
+        answer = await sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])
+    return str(answer["Attributes"]["QueueArn"])
+
+
+async def _describe_table(db: Any, name: str) -> Item | None:
+    async with translated(f"table {name}"):
+        try:
+            answer = await db.describe_table(TableName=name)
+        except ClientError as exc:
+            if error_code(exc) == "ResourceNotFoundException":
+                return None
+            raise
+    return dict(answer["Table"])
+
+
+def _schema(hash_key: str, range_key: str) -> list[Item]:
+    keys = [{"AttributeName": hash_key, "KeyType": "HASH"}]
+    return keys + ([{"AttributeName": range_key, "KeyType": "RANGE"}] if range_key else [])
+
+
+def _definition(index: _Index) -> Item:
+    return {
+        "IndexName": index.name,
+        "KeySchema": _schema(index.hash, index.range),
+        "Projection": {"ProjectionType": "ALL"},
+    }
+
+
+def _attributes(names: set[str]) -> list[Item]:
+    return [{"AttributeName": name, "AttributeType": "S"} for name in sorted(names)]
+
+
+async def _create_table(db: Any, name: str, range_key: str, indexes: list[_Index]) -> None:
+    names = {"workset_id", range_key, *(i.hash for i in indexes), *(i.range for i in indexes)}
+    async with translated(f"table {name}"):
+        await db.create_table(
+            TableName=name,
+            BillingMode="PAY_PER_REQUEST",
+            AttributeDefinitions=_attributes(names - {""}),
+            KeySchema=_schema("workset_id", range_key),
+            GlobalSecondaryIndexes=[_definition(index) for index in indexes],
+        )
+    await _until_active(db, name)
+
+
+def _add_index(db: Any, table: str, index: _Index) -> Step:
+    async def add() -> None:
+        async with translated(f"table {table}"):
+            await db.update_table(
+                TableName=table,
+                AttributeDefinitions=_attributes({index.hash, index.range}),
+                GlobalSecondaryIndexUpdates=[{"Create": _definition(index)}],
+            )
+        await _until_active(db, table)
+
+    return Step(f"add index {index.name} to table {table}", add)
+
+
+async def _until_active(db: Any, name: str) -> None:
+    """Wait as long as it takes: an index on a big table is built for minutes."""
+    while True:
+        table = await _describe_table(db, name) or {}
+        indexes = table.get("GlobalSecondaryIndexes", [])
+        states = [table.get("TableStatus"), *(i.get("IndexStatus", "ACTIVE") for i in indexes)]
+        if all(state == "ACTIVE" for state in states):
+            return
+        await sleep(_INDEX_WAIT_S)
+
+
+def _complete_item(db: Any, table: str, item: Item) -> Step:
+    id = str(item["workset_id"])
+
+    async def complete() -> None:
+        async with translated(f"item {id}"):
+            await db.update_item(
+                TableName=table,
+                Key={"workset_id": typed(id)},
+                UpdateExpression="SET priority_key = :key",
+                ConditionExpression="attribute_exists(workset_id)",
+                ExpressionAttributeValues={":key": typed(workset_from_item(item).priority_key)},
+            )
+
+    try:
+        workset_from_item(item)
+    except Unusable as exc:
+        return Step(f"leave item {id} alone: {exc}", _nothing)
+    return Step(f"complete item {id} of the old system", complete)
+
+
+def _rule(prefix: str, arn: str, name: str) -> Item:
+    return {
+        "Id": name.replace(".", "-"),
+        "QueueArn": arn,
+        "Events": ["s3:ObjectCreated:*"],
+        "Filter": {
+            "Key": {
+                "FilterRules": [
+                    {"Name": "prefix", "Value": prefix},
+                    {"Name": "suffix", "Value": name},
+                ]
+            }
+        },
+    }
+
+
+def _comparable(rule: Item) -> str:
+    """S3 answers ``Prefix`` where ``prefix`` was put, and in any order."""
+    filters = rule.get("Filter", {}).get("Key", {}).get("FilterRules", [])
+    pairs = sorted((str(f["Name"]).lower(), f["Value"]) for f in filters)
+    return json.dumps([rule.get("Id"), rule["QueueArn"], sorted(rule["Events"]), pairs])
+
+
+async def _nothing() -> None:
+    """A step of a dry run that depends on one not done yet."""

@@ -1,0 +1,182 @@
+"""Reading the log of a job while its shim writes and rotates it."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import AsyncIterator, Callable
+from typing import Final
+
+import anyio
+import structlog
+from anyio import to_thread
+
+from daylily_daemon.adapters.runners.jobdir import JobDirectory
+from daylily_daemon.domain.errors import Transient
+from daylily_daemon.domain.model import Job, Progress
+
+FOLLOW_POLL_S: Final = 0.25
+WINDOW_BYTES: Final = 64 * 1024
+"""The most one call reads for progress or one piece of a followed log."""
+TAIL_BYTES: Final = 1024 * 1024
+"""The most that is searched for the last lines."""
+LINE_CHARS: Final = 2_000
+MESSAGE_CHARS: Final = 200
+
+_ESCAPE: Final = re.compile(
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*[0-~])"
+)
+_LINE_END: Final = re.compile(rb"\r\n|[\r\n]")
+log = structlog.get_logger(__name__)
+
+
+def clean(raw: bytes) -> str:
+    """Return text fit for a terminal and a database: no escape sequences, no control characters."""
+    text = _ESCAPE.sub("", raw.decode(errors="replace")).replace("\r\n", "\n").replace("\r", "\n")
+    return "".join(char for char in text if char in "\n\t" or char.isprintable())
+
+
+class Cursor:
+    """A place in a log. Survives rotation, holds no descriptor; raises OSError."""
+
+    def __init__(self, directory: str) -> None:
+        self._paths = (os.path.join(directory, "log.1"), os.path.join(directory, "log"))
+        self._inode = 0
+        self._offset = 0
+
+    def read(self) -> bytes:
+        """Return what comes next, at most ``WINDOW_BYTES``; empty if there is nothing new yet."""
+        rotated, current = self._paths
+        return self._read(rotated, only_same=True) or self._read(current, only_same=False)
+
+    def read_end(self, size_bytes: int) -> bytes:
+        """Go to the end; return the last ``size_bytes`` before it, from the rotated piece too."""
+        rotated, current = self._paths
+        end, self._inode, self._offset = _read_last(current, size_bytes)
+        missing = size_bytes - len(end)
+        return _read_last(rotated, missing)[0] + end if missing else end
+
+    def skip_to_last(self, size_bytes: int) -> bool:
+        """Leave at most ``size_bytes`` to be read of the current piece; return whether it skipped."""
+        try:
+            stat = os.stat(self._paths[1])
+        except FileNotFoundError:
+            return False
+        behind = self._offset if stat.st_ino == self._inode else 0
+        if stat.st_size - behind <= size_bytes:
+            return False
+        self._inode, self._offset = stat.st_ino, stat.st_size - size_bytes
+        return True
+
+    def _read(self, path: str, *, only_same: bool) -> bytes:
+        try:
+            with open(path, "rb") as file:
+                stat = os.fstat(file.fileno())
+                if stat.st_ino != self._inode or stat.st_size < self._offset:
+                    if only_same:
+                        return b""
+                    self._inode, self._offset = stat.st_ino, 0
+                data = os.pread(file.fileno(), WINDOW_BYTES, self._offset)
+        except FileNotFoundError:
+            return b""
+        self._offset += len(data)
+        return data
+
+
+def _read_last(path: str, size_bytes: int) -> tuple[bytes, int, int]:
+    """Return the last bytes of a file, its inode, and the offset behind them."""
+    try:
+        with open(path, "rb") as file:
+            stat = os.fstat(file.fileno())
+            start = max(stat.st_size - size_bytes, 0)
+            data = os.pread(file.fileno(), size_bytes, start)
+            return data, stat.st_ino, start + len(data)
+    except FileNotFoundError:
+        return b"", 0, 0
+
+
+def tail(directory: str, lines: int) -> bytes:
+    """Return the last ``lines`` of a job's log as they are, empty if there is no log."""
+    return _last_lines(Cursor(directory).read_end(TAIL_BYTES), lines)
+
+
+async def follow(directory: str, *, lines: int = 10) -> AsyncIterator[bytes]:
+    """Yield the last ``lines`` of a job's log, then what is added, until the job has ended.
+
+    A job that was not started yet is waited for. Raises Transient where the directory cannot be read.
+    """
+    files = JobDirectory(directory)
+    cursor = Cursor(directory)
+    piece = _last_lines(await _in_thread(cursor.read_end, TAIL_BYTES), lines)
+    while True:
+        if piece:
+            yield piece
+        ended = not piece and await to_thread.run_sync(files.has_ended)
+        piece = await _in_thread(cursor.read)
+        if ended and not piece:
+            return
+        if not piece:
+            await anyio.sleep(FOLLOW_POLL_S)
+
+
+async def _in_thread(read: Callable[..., bytes], *arguments: int) -> bytes:
+    try:
+        return await to_thread.run_sync(read, *arguments)
+    except OSError as exc:
+        raise Transient(f"{exc.filename} cannot be read: {exc.strerror}.") from exc
+
+
+def _last_lines(data: bytes, lines: int) -> bytes:
+    return b"".join(data.splitlines(keepends=True)[-lines:]) if lines > 0 else b""
+
+
+class ProgressReader:
+    """What one job's log says about its progress, read a piece at a time."""
+
+    def __init__(self, job: Job) -> None:
+        self._cursor = Cursor(job.directory)
+        self._pattern = _compiled(job)
+        self._unfinished = b""
+        self._latest: Progress | None = None
+
+    def read(self) -> Progress | None:
+        """Return the progress in the last matching line so far. Reads 64 KiB at most."""
+        if self._pattern is None:
+            return None
+        for line in reversed(self._new_lines()):
+            text = clean(line[: LINE_CHARS * 4])[:LINE_CHARS]
+            if match := self._pattern.search(text):
+                self._latest = Progress(_fraction(match), text.strip()[:MESSAGE_CHARS])
+                break
+        return self._latest
+
+    def _new_lines(self) -> list[bytes]:
+        """Return complete new lines; one whose beginning was skipped is not complete."""
+        skipped = self._cursor.skip_to_last(WINDOW_BYTES)
+        data = self._cursor.read()
+        *lines, rest = _LINE_END.split(data if skipped else self._unfinished + data)
+        self._unfinished = rest[:WINDOW_BYTES]
+        return lines[1:] if skipped else lines
+
+
+def _compiled(job: Job) -> re.Pattern[str] | None:
+    try:
+        return re.compile(job.progress_pattern) if job.progress_pattern else None
+    except re.error as exc:
+        log.warning(
+            "progress_pattern_ignored", job=job.name, pattern=job.progress_pattern, error=str(exc)
+        )
+        return None
+
+
+def _fraction(match: re.Match[str]) -> float | None:
+    groups = match.groupdict()
+    try:
+        if groups.get("percent") is not None:
+            value = float(groups["percent"]) / 100
+        else:
+            value = float(groups["done"]) / float(groups["total"])
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        return None
+    return min(max(value, 0.0), 1.0) if math.isfinite(value) else None

@@ -1,0 +1,192 @@
+"""What the daemon says of itself: logs for people and journald, states for systemd, figures for Prometheus.
+
+Logs are events: one line each, JSON where a program reads them. structlog and the logging of libraries
+leave through the same handler, and every value passes the same two gates: what stands under a key that
+looks like a secret is masked, and control characters are spelled out, so that nothing a lab or a job
+writes can forge a line or reach a terminal as an escape sequence. Only tracebacks on a terminal are
+longer than a line.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, TextIO
+from wsgiref.simple_server import WSGIServer
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from daylily_daemon.domain.errors import DaemonError, Permanent
+
+LOGGER: Final = "daylily_daemon"
+MASK: Final = "***"
+LOOPBACK: Final = "127.0.0.1"
+NOTIFY_TIMEOUT_S: Final = 1.0
+
+_SECRET_KEY: Final = re.compile(
+    r"secret|passw|token|credential|authorization|cookie|webhook_url|signature"
+    r"|(api|access|private|session)_?-?key",
+    re.IGNORECASE,
+)
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def wants_json(format: str, stream: TextIO, environment: Mapping[str, str]) -> bool:
+    """Decide ``auto``: a console only where a person watches a terminal."""
+    watched = stream.isatty() and "JOURNAL_STREAM" not in environment
+    return format == "json" or (format == "auto" and not watched)
+
+
+def configure(level: str, *, json: bool, stream: TextIO | None = None) -> None:
+    """Send all logging of this process to ``stream`` (stderr by default); may be called again."""
+    stream = stream or sys.stderr
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        mask_secrets,
+    ]
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=lambda *_: logging.getLogger(LOGGER),
+        cache_logger_on_first_use=False,
+    )
+    libraries = [structlog.stdlib.add_logger_name, *shared]
+    rendering = _json() if json else _console(colors=stream.isatty())
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=libraries,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
+        )
+    )
+    _replace(handler)
+    set_level(level)
+
+
+def set_level(level: str) -> None:
+    """Let through what is at least ``level``; libraries speak from WARNING on."""
+    logging.getLogger(LOGGER).setLevel(level.upper())
+
+
+def _replace(handler: logging.Handler) -> None:
+    root = logging.getLogger()
+    for old in root.handlers[:]:
+        if isinstance(old.formatter, structlog.stdlib.ProcessorFormatter):
+            root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(logging.WARNING)
+    logging.captureWarnings(capture=True)
+
+
+def _json() -> list[Processor]:
+    return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+
+
+def _console(*, colors: bool) -> list[Processor]:
+    # The default formatter of tracebacks shows local variables, and secrets among them.
+    plain = structlog.dev.plain_traceback
+    return [
+        one_line,
+        structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain),
+    ]
+
+
+def mask_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Mask what stands under a key that looks like a secret, however deep."""
+    return {key: _masked(key, value) for key, value in event.items()}
+
+
+def _masked(key: object, value: Any) -> Any:
+    if isinstance(key, str) and _SECRET_KEY.search(key):
+        return MASK
+    if isinstance(value, Mapping):
+        return {inner: _masked(inner, found) for inner, found in value.items()}
+    if isinstance(value, list | tuple):
+        return [_masked(None, found) for found in value]
+    return value
+
+
+def one_line(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Spell control characters out; JSON does so by itself."""
+    return {
+        key: _CONTROL.sub(_spelled, value) if isinstance(value, str) else value
+        for key, value in event.items()
+    }
+
+
+def _spelled(match: re.Match[str]) -> str:
+    return match[0].encode("unicode_escape").decode("ascii")
+
+
+def sd_notify(address: str, state: str) -> bool:
+    """Send ``state`` to systemd as one datagram; return whether it took it. No address, no-op."""
+    if not address:
+        return False
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+        channel.settimeout(NOTIFY_TIMEOUT_S)
+        try:
+            channel.sendto(state.encode(), address)
+        except OSError:
+            return False
+    return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Systemd:
+    """The service manager as the daemon sees it; everything is a no-op without one."""
+
+    address: str = ""
+    watchdog_s: float | None = None
+    """How often to say ``watchdog``: half of what systemd waits for. None if it does not watch."""
+
+    def ready(self, text: str = "") -> bool:
+        return self._say("READY=1", text)
+
+    def reloading(self, monotonic_usec: int) -> bool:
+        """Say that a reload begins; ``ready`` must follow. CLOCK_MONOTONIC in microseconds."""
+        return sd_notify(self.address, f"RELOADING=1\nMONOTONIC_USEC={monotonic_usec}")
+
+    def stopping(self, text: str = "") -> bool:
+        return self._say("STOPPING=1", text)
+
+    def watchdog(self) -> bool:
+        """Say that a pass over all worksets was finished, not merely that the process lives."""
+        return sd_notify(self.address, "WATCHDOG=1")
+
+    def status(self, text: str) -> bool:
+        return sd_notify(self.address, _status(text))
+
+    def _say(self, state: str, text: str) -> bool:
+        return sd_notify(self.address, f"{state}\n{_status(text)}" if text else state)
+
+
+def _status(text: str) -> str:
+    return f"STATUS={_CONTROL.sub(' ', text)}"
+
+
+def systemd(environment: Mapping[str, str], pid: int) -> Systemd:
+    """Read what systemd told the process ``pid``; its watchdog may be meant for another one."""
+    usec = environment.get("WATCHDOG_USEC", "")
+    ours = environment.get("WATCHDOG_PID", str(pid)) == str(pid)
+    return Systemd(
+        address=environment.get("NOTIFY_SOCKET", ""),
+        watchdog_s=int(usec) / 2_000_000 if usec.isdecimal() and ours else None,
+    )
+
+
+def _counter(name: str, text: str, *labels: str) -> Callable[[], Counter]:
+    raise NotImplementedError

@@ -1,0 +1,251 @@
+"""What every store must do, whoever wrote the other end of it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import pytest_asyncio
+from anyio import create_task_group
+
+from daylily_daemon.domain.errors import AlreadyDone
+from daylily_daemon.domain.model import (
+    Cancel,
+    Command,
+    Fence,
+    Plan,
+    Priority,
+    Record,
+    RecordType,
+    State,
+    Step,
+    Submit,
+    Transition,
+    Workset,
+    WorksetId,
+)
+from daylily_daemon.ports import Change, Conflict
+from tests.contract.stores import STORES, Store, opened, url_of
+
+NOW = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
+
+
+@pytest_asyncio.fixture(params=STORES)
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
+    async with opened(request.param, url_of(request.param, request)) as found:
+        yield found
+
+
+def a_workset(id: str = "HG002", **changes: object) -> Workset:
+    ws = Workset(
+        id=WorksetId(id),
+        bucket="control",
+        prefix=f"p/{id}/",
+        created_at=NOW,
+        updated_at=NOW,
+        customer_id="lab",
+    )
+    return replace(ws, **changes)  # type: ignore[arg-type]
+
+
+def a_record(ws: Workset, seq: int, owed: tuple[str, ...] = ()) -> Record:
+    return Record(
+        workset_id=ws.id,
+        seq=seq,
+        at=NOW + timedelta(seconds=seq),
+        type=RecordType.STATE_CHANGE,
+        state=ws.state,
+        message=f"line {seq}",
+        details={"n": seq, "ratio": 0.5, "nothing": None, "list": [1, "two"]},
+        owed=frozenset(owed),
+        teller="daemon-a",
+    )
+
+
+def first(ws: Workset, *records: Record, nonce: str = "n1", once: str | None = None) -> Change:
+    return Change(before=None, after=ws, nonce=nonce, records=records, once=once)
+
+
+def then(before: Workset, nonce: str, *records: Record, **changes: object) -> Change:
+    after = replace(before, **changes)  # type: ignore[arg-type]
+    return Change(before=before, after=after, nonce=nonce, records=records)
+
+
+async def test_what_was_written_is_read_back_whole(store: Store) -> None:
+    command = Command(id="c1", workset_id=WorksetId("HG002"), by="cli:lab", ask=Cancel(reason="ä"))
+    full = a_workset(
+        priority=Priority.URGENT,
+        metadata={"note": "µ", "depth": 30, "ratio": 0.25, "deep": {"list": [True, None]}},
+        plan=Plan(
+            pipeline="demo",
+            steps=(Step.STAGE, Step.RUN),
+            run_args=("-p", 'aligners=["sent","bwa2a"]', ""),
+            export_uri="s3://control/p/results/",
+            samples=3,
+        ),
+        lock_owner="daemon-a",
+        lock_acquired_at=NOW,
+        lock_expires_at=NOW,
+        fence=Fence(4),
+        beat=9,
+        attempt=2,
+        step=Step.RUN,
+        inbox=(command,),
+        seen_commands=("c0",),
+        progress_fraction=0.25,
+        history=(Transition(state=State.READY, at=NOW, reason="submitted"),),
+        metrics={"reads": 12, "gc": 0.41},
+        last_seq=7,
+    )
+    stored = await store.worksets.commit(first(full))
+    assert stored == replace(full, version=1)
+    assert await store.worksets.load(full.id) == stored
+
+
+async def test_an_unknown_workset_is_none(store: Store) -> None:
+    assert await store.worksets.load(WorksetId("nobody")) is None
+
+
+async def test_registering_twice_overwrites_nothing(store: Store) -> None:
+    await store.worksets.commit(first(a_workset()))
+    with pytest.raises(Conflict) as refused:
+        await store.worksets.commit(first(a_workset(prefix="elsewhere/"), nonce="n2"))
+    assert refused.value.current is not None
+    assert refused.value.current.prefix == "p/HG002/"
+
+
+async def test_a_stale_version_is_refused_and_shows_what_is_there(store: Store) -> None:
+    one = await store.worksets.commit(first(a_workset()))
+    two = await store.worksets.commit(then(one, "n2", progress_message="two"))
+    with pytest.raises(Conflict) as refused:
+        await store.worksets.commit(then(one, "n3", progress_message="three"))
+    assert refused.value.current == two
+
+
+async def test_a_stale_fence_writes_nothing_whatever_its_version(store: Store) -> None:
+    one = await store.worksets.commit(first(a_workset()))
+    await store.worksets.commit(then(one, "n2", fence=Fence(1), lock_owner="b"))
+    forged = replace(one, version=2)
+    with pytest.raises(Conflict):
+        await store.worksets.commit(then(forged, "n3", progress_message="old owner"))
+
+
+async def test_our_own_write_is_recognised_when_it_is_repeated(store: Store) -> None:
+    one = await store.worksets.commit(first(a_workset(), a_record(a_workset(), 1)))
+    again = await store.worksets.commit(first(a_workset(), a_record(a_workset(), 1)))
+    assert again == one
+    change = then(one, "n2", a_record(one, 2), progress_message="two")
+    two = await store.worksets.commit(change)
+    assert await store.worksets.commit(change) == two
+    beat = then(two, "n3", beat=1)
+    assert await store.worksets.commit(beat) == await store.worksets.commit(beat)
+    assert [r.seq for r in await store.trail.read(one.id)] == [1, 2]
+
+
+async def test_a_value_that_is_gone_is_gone_from_the_item(store: Store) -> None:
+    one = await store.worksets.commit(first(a_workset(lock_owner="a", progress_fraction=0.5)))
+    two = await store.worksets.commit(then(one, "n2", lock_owner=None, progress_fraction=None))
+    assert await store.worksets.load(one.id) == two
+
+
+async def test_of_eight_claims_at_once_one_wins(store: Store) -> None:
+    one = await store.worksets.commit(first(a_workset()))
+    won: list[str] = []
+
+    async def claim(owner: str) -> None:
+        try:
+            await store.worksets.commit(then(one, owner, lock_owner=owner, fence=Fence(1)))
+        except Conflict:
+            return
+        won.append(owner)
+
+    async with create_task_group() as tg:
+        for n in range(8):
+            tg.start_soon(claim, f"daemon-{n}")
+    stored = await store.worksets.load(one.id)
+    assert stored is not None
+    assert won == [stored.lock_owner]
+
+
+async def test_a_submission_is_applied_once_for_ever(store: Store) -> None:
+    ws = a_workset()
+    one = await store.worksets.commit(first(ws, a_record(ws, 1), once="drop-1"))
+    late = replace(then(one, "n9", a_record(one, 2)), once="drop-1")
+    with pytest.raises(AlreadyDone):
+        await store.worksets.commit(late)
+    assert await store.worksets.load(ws.id) == one
+    assert [r.seq for r in await store.trail.read(ws.id)] == [1]
+
+
+async def test_state_and_record_are_written_together_or_not_at_all(store: Store) -> None:
+    one = await store.worksets.commit(first(a_workset(), a_record(a_workset(), 1)))
+    await store.worksets.commit(then(one, "n2", a_record(one, 2), progress_message="two"))
+    with pytest.raises(Conflict):
+        await store.worksets.commit(then(one, "n3", a_record(one, 3), progress_message="x"))
+    assert [r.message for r in await store.trail.read(one.id)] == ["line 1", "line 2"]
+
+
+async def test_the_index_sorts_urgent_first_and_first_in_first_out(store: Store) -> None:
+    later = NOW + timedelta(minutes=1)
+    for id, priority, at in (
+        ("low", Priority.LOW, NOW),
+        ("second", Priority.NORMAL, later),
+        ("first", Priority.NORMAL, NOW),
+        ("urgent", Priority.URGENT, later),
+    ):
+        await store.worksets.commit(
+            first(a_workset(id, priority=priority, created_at=at), nonce=id)
+        )
+    await store.worksets.commit(first(a_workset("done", state=State.COMPLETE), nonce="done"))
+    ready = await store.worksets.in_state(State.READY)
+    assert [ws.id for ws in ready] == ["urgent", "first", "second", "low"]
+    assert len(await store.worksets.in_state(State.READY, limit=2)) == 2
+
+
+async def test_known_ids_are_found_in_one_question(store: Store) -> None:
+    await store.worksets.commit(first(a_workset("here")))
+    asked = [WorksetId("here"), *(WorksetId(f"absent-{n}") for n in range(120)), WorksetId("here")]
+    assert await store.worksets.known(asked) == {"here"}
+    assert await store.worksets.known([]) == frozenset()
+
+
+async def test_what_is_owed_is_found_until_it_is_settled(store: Store) -> None:
+    ws = a_workset()
+    records = (a_record(ws, 1, ("sns", "slack")), a_record(ws, 2), a_record(ws, 3, ("sns",)))
+    await store.worksets.commit(first(ws, *records))
+    owed = await store.trail.owed()
+    assert [(r.seq, r.owed) for r in owed] == [(1, {"sns", "slack"}), (3, {"sns"})]
+    left = await store.trail.settle(owed[0], frozenset({"sns"}))
+    assert left.owed == {"slack"}
+    gone = await store.trail.settle(left, frozenset(), frozenset({"slack"}))
+    assert (gone.owed, gone.given_up) == (frozenset(), {"slack"})
+    assert [r.seq for r in await store.trail.owed()] == [3]
+
+
+async def test_only_one_takes_over_what_a_dead_daemon_owed(store: Store) -> None:
+    ws = a_workset()
+    await store.worksets.commit(first(ws, a_record(ws, 1, ("sns",))))
+    (owed,) = await store.trail.owed()
+    taken = await store.trail.take_over(owed, "daemon-b")
+    assert taken is not None
+    assert taken.teller == "daemon-b"
+    assert await store.trail.take_over(owed, "daemon-c") is None
+    await store.trail.settle(taken, frozenset({"sns"}))
+    assert await store.trail.take_over(taken, "daemon-c") is None
+
+
+async def test_records_are_read_in_order_from_any_point(store: Store) -> None:
+    ws = a_workset()
+    await store.worksets.commit(first(ws, *(a_record(ws, n) for n in range(1, 13))))
+    assert [r.seq for r in await store.trail.read(ws.id, after=9)] == [10, 11, 12]
+    assert [r.seq for r in await store.trail.read(ws.id, limit=2)] == [1, 2]
+
+
+async def test_a_command_with_everything_survives_the_inbox(store: Store) -> None:
+    ask = Submit(bucket="b", prefix="p/", customer_id="c", priority=Priority.LOW)
+    command = Command(id="c" * 64, workset_id=WorksetId("HG002"), by="s3", ask=ask)
+    one = await store.worksets.commit(first(a_workset()))
+    two = await store.worksets.commit(then(one, "n2", inbox=(command,)))
+    assert (await store.worksets.load(one.id)) == two

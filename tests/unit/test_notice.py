@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daylily_daemon.domain import notice
+from daylily_daemon.domain.model import RecordType, State, WorksetId
+from tests.records import FAILED, a_record
+
+anything = st.text(st.characters(), max_size=200)
+"""Any character at all: control characters and halves of surrogate pairs too."""
+nested = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.decimals() | anything,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(anything, inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        (RecordType.STATE_CHANGE, "Daylily Workset State Change: HG002-run7"),
+        (RecordType.ERROR, "Daylily Workset Error: HG002-run7"),
+        (RecordType.COMPLETION, "Daylily Workset Completion: HG002-run7"),
+        (RecordType.LOCK_TIMEOUT, "Daylily Workset Lock Timeout: HG002-run7"),
+    ],
+)
+def test_a_subject_reads_as_readers_of_the_old_system_know_it(
+    kind: RecordType, expected: str
+) -> None:
+    assert notice.subject(a_record(type=kind)) == expected
+
+
+@given(anything, st.sampled_from(RecordType))
+def test_a_subject_is_one_line_sns_takes_whatever_the_id_is(id: str, kind: RecordType) -> None:
+    subject = notice.subject(a_record(workset_id=WorksetId(id), type=kind))
+    assert len(subject) <= 100
+    assert subject.isascii()
+    assert subject.isprintable()
+
+
+def test_a_long_id_is_cut_at_a_hundred_characters() -> None:
+    subject = notice.subject(a_record(workset_id=WorksetId("w" * 80), type=RecordType.LOCK_TIMEOUT))
+    assert len(subject) == 100
+
+
+@pytest.mark.parametrize("state", State)
+def test_every_state_comes_with_what_to_do_next(state: State) -> None:
+    text = notice.text(a_record(state=state, type=RecordType.STATE_CHANGE))
+    assert (
+        f"What to do next: {notice.next_step(a_record(state=state, type='state_change'))}" in text
+    )
+    assert "{" not in notice.next_step(a_record(state=state))
+
+
+def test_a_lock_timeout_asks_to_look_at_the_daemon_and_not_at_the_workset() -> None:
+    step = notice.next_step(a_record(type=RecordType.LOCK_TIMEOUT, state=State.IN_PROGRESS))
+    assert "daemon that held it" in step
+
+
+def test_a_failure_reads_from_what_happened_over_what_to_do_to_the_evidence() -> None:
+    assert notice.text(FAILED) == (
+        "Workset: HG002-run7\n"
+        "Event: error\n"
+        "State: failed (before: error)\n"
+        "Priority: normal\n"
+        "Customer: lab-1\n"
+        "Cluster: hpc-1\n"
+        "At: 2026-03-01T12:30:05Z\n"
+        "Delivery: HG002-run7/7\n"
+        "\n"
+        "step run of attempt 2 failed (WS-RES-002). The disk is full.\n"
+        "\n"
+        "What to do next: Read `daylily-daemon logs HG002-run7`, mend the cause, "
+        "then run `daylily-daemon retry HG002-run7`.\n"
+        "\n"
+        "Error details:\n"
+        "OSError: [Errno 28] No space left on device\n"
+        "\n"
+        "Details:\n"
+        '{\n  "code": "WS-RES-002",\n  "step": "run"\n}'
+    )
+
+
+def test_of_long_error_details_the_end_is_kept() -> None:
+    text = notice.text(a_record(error_details="begin " + "x" * 100_000 + " the cause", details={}))
+    assert text.endswith("the cause")
+    assert "begin" not in text
+
+
+@given(anything, anything, st.dictionaries(anything, nested, max_size=3))
+def test_a_text_can_be_encoded_and_has_no_control_characters_whatever_a_lab_wrote(
+    message: str, error: str, details: dict[str, Any]
+) -> None:
+    text = notice.text(a_record(message=message, error_details=error, details=details))
+    assert text.encode()
+    assert all(c.isprintable() or c in "\n\t" or ord(c) > 0x9F for c in text)
+
+
+def test_a_text_is_bounded_however_long_the_evidence_is() -> None:
+    huge = "ä" * 300_000
+    record = a_record(message=huge, error_details=huge, details={huge: huge})
+    assert len(notice.text(record)) < 12_000
+
+
+def test_the_body_for_programs_has_the_fields_of_the_old_system_and_the_delivery_id() -> None:
+    assert notice.body(FAILED) == {
+        "workset_id": "HG002-run7",
+        "event_type": "error",
+        "state": "failed",
+        "message": "step run of attempt 2 failed (WS-RES-002). The disk is full.",
+        "details": {"code": "WS-RES-002", "step": "run"},
+        "priority": "normal",
+        "cluster_name": "hpc-1",
+        "error_details": "OSError: [Errno 28] No space left on device",
+        "at": "2026-03-01T12:30:05Z",
+        "seq": 7,
+        "delivery_id": "HG002-run7/7",
+    }
+
+
+@given(anything, st.dictionaries(anything, nested, max_size=3))
+def test_the_body_is_strict_json_whatever_the_details_hold(
+    message: str, details: dict[str, Any]
+) -> None:
+    body = notice.body(a_record(message=message, details=details))
+    assert json.loads(json.dumps(body, allow_nan=False, ensure_ascii=False).encode()) == body
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (Decimal("3"), 3),
+        (Decimal("1.5"), 1.5),
+        (Decimal("sNaN"), "sNaN"),
+        (Decimal("1E+999999"), "1E+999999"),
+        (float("inf"), "inf"),
+        (State.READY, "ready"),
+        ((1, {2: None}), [1, {"2": None}]),
+        (datetime(2026, 3, 1, 14, tzinfo=timezone(timedelta(hours=2))), "2026-03-01T12:00:00Z"),
+        (b"raw", "b'raw'"),
+    ],
+)
+def test_what_json_has_no_word_for_is_told_in_the_nearest_it_has(value: Any, expected: Any) -> None:
+    assert notice.plain(value) == expected
+
+
+def test_details_nested_without_end_are_cut_and_not_a_crash() -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(5000):
+        deep = {"in": deep}
+    assert "nested too deeply" in json.dumps(notice.plain(deep))
+
+
+def test_times_are_told_in_utc() -> None:
+    east = timezone(timedelta(hours=5))
+    at = datetime(2026, 3, 1, 17, tzinfo=east)
+    assert notice.body(a_record(at=at))["at"] == "2026-03-01T12:00:00Z"
+    assert at == datetime(2026, 3, 1, 12, tzinfo=UTC)
