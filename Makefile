@@ -2,7 +2,7 @@
 SHELL := /bin/sh
 JOBS ?= 2
 REQUIREMENTS ?= demo
-TESTS ?= tests/unit tests/contract tests/sim tests/arch tests/e2e
+TESTS ?= tests --ignore=tests/bench
 BIN := .venv/bin
 
 demo_options = $(if $(WORKSETS),--worksets $(WORKSETS)) \
@@ -22,7 +22,7 @@ demo: ## Run a sample workset from drop to results (WORKSETS=4 FAIL=1 KEEP=1, or
 	@scripts/venv.sh demo
 	@$(BIN)/daylily-daemon demo $(strip $(demo_options) $(ARGS))
 
-test: ## Do all set-up, then run the tests (ARGS="-k lease -n 0" goes to pytest, TESTS names folders)
+test: ## Do all set-up, then run the tests (ARGS="-k lease -n 0" goes to pytest, TESTS=tests/unit for some only)
 	@scripts/system-packages.sh
 	@scripts/venv.sh dev
 	@$(BIN)/python -m tests.emulators

@@ -251,6 +251,11 @@ def _nearest(key: str) -> str | None:
     return next(iter(elsewhere or difflib.get_close_matches(key, LEAVES, n=1, cutoff=0.8)), None)
 
 
+def _secret_of(key: str) -> str:
+    """Return the setting whose value stands in the file that ``key`` names, if it is such a key."""
+    return key.removesuffix("_file") if key.endswith("_file") else ""
+
+
 def _within(key: str) -> str:
     return key.rpartition(".")[0]
 
@@ -372,14 +377,30 @@ class _Reading:
                 self.take_text(key, text, place)
 
     def take_secret_files(self) -> None:
-        for key in [key for key in self.given if key.endswith("_file") and self.given[key].value]:
-            secret = key.removesuffix("_file")
-            place = self.place(key)
+        for key in [key for key in self.given if LEAVES.get(_secret_of(key))]:
+            name, secret, place = self.given[key].value, _secret_of(key), self.place(key)
+            if not name or not isinstance(name, str):
+                continue
             if secret in self.given and self.given[secret].value:
                 what = f"{key} and {secret} ({self.place(secret)}) are both set."
                 self.report(place, what, "Keep one of them.")
             else:
-                self.take_secret(secret, self.secret_path(str(self.given[key].value)), place)
+                self.take_secret(secret, name, place)
+
+    def take_secret(self, key: str, name: str, place: Place) -> None:
+        try:
+            path = self.secret_path(name)
+            text = path.read_bytes().decode().strip()
+        except UnicodeDecodeError:
+            self.report(place, f"The file {name} of {key} is not UTF-8.", "Write the bare value.")
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            what = f"The file {shown(name)} of {key} cannot be read: {why}."
+            self.report(place, what, "Check its name and permissions.")
+        else:
+            self.given[key] = Given(text, lambda _: Place("file", str(path)))
+            if not text:
+                self.report(place, f"The file {name} of {key} is empty.", "Write the bare value.")
 
     def secret_path(self, name: str) -> Path:
         """Return where ``name`` is: absolute, a systemd credential, or beside the configuration file."""
@@ -387,19 +408,6 @@ class _Reading:
         credentials = self.sources.environment.get("CREDENTIALS_DIRECTORY")
         credential = Path(credentials or beside) / name
         return credential if credential.exists() else beside / name
-
-    def take_secret(self, key: str, path: Path, place: Place) -> None:
-        try:
-            text = path.read_bytes().decode().strip()
-        except OSError as error:
-            what = f"The file {path} of {key} cannot be read: {error.strerror}."
-            self.report(place, what, "Check its name and permissions.")
-        except UnicodeDecodeError:
-            self.report(place, f"The file {path} of {key} is not UTF-8.", "Write the bare value.")
-        else:
-            self.given[key] = Given(text, lambda _: Place("file", str(path)))
-            if not text:
-                self.report(place, f"The file {path} of {key} is empty.", "Write the bare value.")
 
     def require(self) -> None:
         for key in self.sources.required:

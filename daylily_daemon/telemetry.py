@@ -13,16 +13,19 @@ import logging
 import re
 import socket
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from threading import Thread
 from typing import Any, Final, TextIO
 from wsgiref.simple_server import WSGIServer
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
-from structlog.typing import EventDict, Processor, WrappedLogger
+from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
-from daylily_daemon.domain.errors import DaemonError, Permanent
+from daylily_daemon.domain.errors import Permanent
+from daylily_daemon.domain.model import State
 
 LOGGER: Final = "daylily_daemon"
 MASK: Final = "***"
@@ -37,13 +40,22 @@ _SECRET_KEY: Final = re.compile(
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
-def wants_json(format: str, stream: TextIO, environment: Mapping[str, str]) -> bool:
-    """Decide ``auto``: a console only where a person watches a terminal."""
-    watched = stream.isatty() and "JOURNAL_STREAM" not in environment
-    return format == "json" or (format == "auto" and not watched)
+@dataclass(frozen=True, slots=True)
+class Style:
+    """How log lines look."""
+
+    json: bool
+    colors: bool = False
 
 
-def configure(level: str, *, json: bool, stream: TextIO | None = None) -> None:
+def style(format: str, stream: TextIO, environment: Mapping[str, str]) -> Style:
+    """Decide ``auto``, ``json`` or ``console``: a console by itself only where a person watches."""
+    terminal = stream.isatty()
+    json = format == "json" or (format == "auto" and not terminal)
+    return Style(json, colors=terminal and not environment.get("NO_COLOR"))
+
+
+def configure(level: str, style: Style, stream: TextIO | None = None) -> None:
     """Send all logging of this process to ``stream`` (stderr by default); may be called again."""
     stream = stream or sys.stderr
     shared: list[Processor] = [
@@ -63,7 +75,7 @@ def configure(level: str, *, json: bool, stream: TextIO | None = None) -> None:
         cache_logger_on_first_use=False,
     )
     libraries = [structlog.stdlib.add_logger_name, *shared]
-    rendering = _json() if json else _console(colors=stream.isatty())
+    rendering = _json() if style.json else _console(colors=style.colors)
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -95,12 +107,16 @@ def _json() -> list[Processor]:
 
 
 def _console(*, colors: bool) -> list[Processor]:
-    # The default formatter of tracebacks shows local variables, and secrets among them.
-    plain = structlog.dev.plain_traceback
     return [
         one_line,
-        structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain),
+        structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=_traceback),
     ]
+
+
+def _traceback(output: TextIO, exc_info: ExcInfo) -> None:
+    """Write a traceback without local variables, which structlog's own would show, secrets and all."""
+    text = "".join(traceback.format_exception(*exc_info))
+    output.write("\n" + "\n".join(_plain(line) for line in text.splitlines()))
 
 
 def mask_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
@@ -112,22 +128,21 @@ def _masked(key: object, value: Any) -> Any:
     if isinstance(key, str) and _SECRET_KEY.search(key):
         return MASK
     if isinstance(value, Mapping):
-        return {inner: _masked(inner, found) for inner, found in value.items()}
-    if isinstance(value, list | tuple):
+        return {str(inner): _masked(inner, found) for inner, found in value.items()}
+    if isinstance(value, list):
         return [_masked(None, found) for found in value]
+    if isinstance(value, tuple):
+        return tuple(_masked(None, found) for found in value)
     return value
 
 
 def one_line(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """Spell control characters out; JSON does so by itself."""
-    return {
-        key: _CONTROL.sub(_spelled, value) if isinstance(value, str) else value
-        for key, value in event.items()
-    }
+    return {key: _plain(value) if isinstance(value, str) else value for key, value in event.items()}
 
 
-def _spelled(match: re.Match[str]) -> str:
-    return match[0].encode("unicode_escape").decode("ascii")
+def _plain(text: str) -> str:
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def sd_notify(address: str, state: str) -> bool:
@@ -188,5 +203,75 @@ def systemd(environment: Mapping[str, str], pid: int) -> Systemd:
     )
 
 
-def _counter(name: str, text: str, *labels: str) -> Callable[[], Counter]:
-    raise NotImplementedError
+class Serving:
+    """A running endpoint for Prometheus."""
+
+    def __init__(self, server: WSGIServer, thread: Thread) -> None:
+        self._server = server
+        self._thread = thread
+
+    @property
+    def port(self) -> int:
+        return self._server.server_port
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metrics:
+    """Figures for Prometheus; the engine gets callables that bootstrap makes of them."""
+
+    registry: CollectorRegistry
+    config_reloads: Counter
+    """By result: ``applied`` or ``refused``."""
+    worksets: Gauge
+    """By state."""
+    jobs_started: Counter
+    transitions: Counter
+    """By the state that was entered."""
+    notices: Counter
+    """By channel and result."""
+    lease_lost: Counter
+    messages: Counter
+    """By queue and result."""
+    aws_calls: Counter
+    """By service and operation."""
+
+    def show_worksets(self, counts: Mapping[State, int]) -> None:
+        for state in State:
+            self.worksets.labels(state).set(counts.get(state, 0))
+
+    def serve(self, port: int) -> Serving:
+        """Answer on this port of 127.0.0.1, in a thread; 0 takes a free one. Raises Permanent."""
+        try:
+            server, thread = start_http_server(port, LOOPBACK, self.registry)
+        except OSError as error:
+            why = f"cannot be opened: {error.strerror}. Choose another metrics.port, or 0 for none."
+            raise Permanent(f"The port {port} for metrics {why}") from error
+        return Serving(server, thread)
+
+
+def metrics() -> Metrics:
+    """Return the figures at zero, in a registry of their own."""
+    registry = CollectorRegistry()
+
+    def counter(name: str, meaning: str, *labels: str) -> Counter:
+        return Counter(f"daylily_{name}", meaning, labels, registry=registry)
+
+    figures = Metrics(
+        registry=registry,
+        config_reloads=counter("config_reloads", "Reloads of the configuration.", "result"),
+        worksets=Gauge("daylily_worksets", "Worksets by state.", ["state"], registry=registry),
+        jobs_started=counter("jobs_started", "Jobs that were started."),
+        transitions=counter("transitions", "States that were entered.", "state"),
+        notices=counter("notices", "Notices by channel and result.", "channel", "result"),
+        lease_lost=counter("lease_lost", "Claims that were lost while held."),
+        messages=counter("messages", "Messages by queue and result.", "queue", "result"),
+        aws_calls=counter("aws_calls", "Calls of AWS.", "service", "operation"),
+    )
+    for result in ("applied", "refused"):
+        figures.config_reloads.labels(result)
+    return figures

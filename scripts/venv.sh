@@ -38,7 +38,7 @@ for candidate in ${PYTHON:-python3 python3.14 python3.13 python3.12 python3.11};
     fi
 done
 [ -n "$python" ] || die "Python 3.11 or newer is needed, and ${PYTHON:-python3} is \
-$("${PYTHON:-python3}" --version 2>&1 || true). Install one (Debian: apt-get install python3 \
+$("${PYTHON:-python3}" --version 2>/dev/null || echo missing). Install one (Debian: apt-get install python3 \
 python3-venv), or name one: make venv PYTHON=python3.11"
 "$python" -c 'import ensurepip, venv' 2>/dev/null || die "$python cannot make virtual environments: \
 its module venv or ensurepip is missing. Install it (Debian: apt-get install python3-venv), then \

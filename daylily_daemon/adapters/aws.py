@@ -164,7 +164,7 @@ _UNWELL: Final = frozenset(
             "BadDigest",
             "XAmzContentSHA256Mismatch",
         ),
-        *("TransactionConflictException", "IncompleteBody"),
+        *("TransactionConflictException", "IncompleteBody", "NoSuchUpload"),
     }
 )
 _CREDENTIALS: Final = frozenset(
@@ -187,7 +187,6 @@ _ADVICE: Final[Mapping[str, str]] = {
     **dict.fromkeys(("KMS.AccessDeniedException", "KMS.DisabledException"), _ALLOW),
     "NoSuchBucket": "Create the bucket, or correct its name.",
     **dict.fromkeys(("NoSuchKey", "404"), "Upload the object, or correct its name."),
-    "NoSuchUpload": "Start the upload again.",
     "InvalidObjectState": "The object is archived: restore it from Glacier, then try again.",
     "InvalidBucketName": "Correct the name of the bucket.",
     **dict.fromkeys(

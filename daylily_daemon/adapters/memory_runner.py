@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 import anyio
+from anyio import lowlevel
 
 from daylily_daemon.domain.errors import Permanent, Transient
 from daylily_daemon.domain.model import Ended, Job, JobName, Outcome, Progress
@@ -80,19 +81,17 @@ class MemoryMachine:
 
     def start(self, job: Job) -> None:
         """Start ``job`` unless it ever was. Raises Permanent if it was revoked."""
-        if job.name in self._revoked:
+        if self.was_revoked(job):
             raise Permanent(f"Job {job.name} was revoked before it started; it will never run.")
         if job.name not in self._runs:
             self._runs[job.name] = _run(job, self._play(job))
             self.starts.append(job.name)
 
-    def started(self, job: Job) -> _Run | None:
-        """Return the run of ``job``, None if it was revoked. Raises Transient if it is neither."""
-        if job.name in self._revoked:
-            return None
-        if job.name not in self._runs:
-            raise Transient(f"Job {job.name} was never started; start it, or revoke it.")
-        return self._runs[job.name]
+    def run_of(self, job: Job) -> _Run | None:
+        return self._runs.get(job.name)
+
+    def was_revoked(self, job: Job) -> bool:
+        return job.name in self._revoked
 
     def revoke(self, job: Job) -> None:
         """See to it that ``job`` never starts, if it has not yet."""
@@ -110,17 +109,21 @@ class MemoryRunner:
         return f"host:{self._machine_id}"
 
     async def ensure(self, job: Job) -> None:
-        await anyio.lowlevel.checkpoint()
+        await lowlevel.checkpoint()
         self._machine.start(job)
 
     async def wait(self, job: Job) -> Outcome:
-        await anyio.lowlevel.checkpoint()
-        run = self._machine.started(job)
-        return Outcome(ended=Ended.STOPPED) if run is None else await run.until_ended()
+        await lowlevel.checkpoint()
+        if self._machine.was_revoked(job):
+            return Outcome(ended=Ended.STOPPED)
+        run = self._machine.run_of(job)
+        if run is None:
+            raise Transient(f"Job {job.name} was never started; start it, or revoke it.")
+        return await run.until_ended()
 
     async def progress(self, job: Job) -> Progress | None:
-        await anyio.lowlevel.checkpoint()
-        run = self._machine.started(job)
+        await lowlevel.checkpoint()
+        run = self._machine.run_of(job)
         if run is None or not run.script.progress:
             return None
         lasted = (anyio.current_time() - run.started_at) / max(run.script.duration_s, 1e-9)
@@ -128,9 +131,9 @@ class MemoryRunner:
         return shown[min(int(lasted * len(shown)), len(shown) - 1)]
 
     async def stop(self, job: Job) -> None:
-        await anyio.lowlevel.checkpoint()
+        await lowlevel.checkpoint()
         self._machine.revoke(job)
-        run = self._machine.started(job)
+        run = self._machine.run_of(job)
         if run is not None:
             run.end_early(Ended.STOPPED, run.script.stop_s)
             await run.until_ended()

@@ -68,7 +68,7 @@ class Provisioner:
 
     async def missing(self) -> AsyncIterator[Step]:
         """Yield what has to be done, in order; each is to be done before the next is asked for."""
-        for part in (self._bucket, self.tables, self._queues, self._topic, self._notification):
+        for part in (self._bucket, self.tables, self.queues, self._topic, self._notification):
             async for step in part():
                 yield step
 
@@ -124,7 +124,7 @@ class Provisioner:
 
     # --- queues ---------------------------------------------------------------------------------
 
-    async def _queues(self) -> AsyncIterator[Step]:
+    async def queues(self) -> AsyncIterator[Step]:
         wanted = self._wanted
         for name in (wanted.intake_queue, wanted.commands_queue):
             async for step in self._queue(dead_letter_name(name), {}):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from botocore.exceptions import ClientError
@@ -36,7 +37,10 @@ class S3Objects:
                 if is_missing(exc):
                     return None
                 raise
-        return _info(key, answer["ContentLength"], answer)
+        info = _info(key, answer["ContentLength"], answer)
+        archived = answer.get("ArchiveStatus", info.storage_class)
+        restored = 'ongoing-request="false"' in answer.get("Restore", "")
+        return replace(info, storage_class=archived, restored=restored)
 
     async def read(self, bucket: str, key: str, max_bytes: int) -> bytes | None:
         """Return the content, cut after ``max_bytes``; None if there is no such object."""

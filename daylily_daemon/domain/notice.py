@@ -1,8 +1,8 @@
 """What a notice says: subject, text for people, and a JSON body for programs.
 
 Messages, error details and details may come from a lab's files or a job's log. They are made harmless
-here, once for all channels: no control characters, no half characters, nothing JSON cannot say, and in
-the text a bounded length. What a channel's own format treats specially is that channel's business.
+here, once for all channels: no control characters, no half characters, nothing JSON cannot say, and a
+bounded length. What a channel's own format treats specially is that channel's business.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ SUBJECT_LIMIT: Final = 100
 """Characters SNS takes in a subject."""
 MESSAGE_LIMIT: Final = 2000
 EXCERPT_LIMIT: Final = 4000
+DETAILS_LIMIT: Final = 100_000
+"""Characters of details handed to programs."""
 DEPTH_LIMIT: Final = 16
 
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -78,16 +80,19 @@ def text(record: Record) -> str:
 
 
 def body(record: Record) -> dict[str, Any]:
-    """Return the notice for programs; ``json.dumps`` takes it as it is."""
+    """Return the notice for programs; ``json.dumps`` takes it as it is.
+
+    Details too long to be told become ``{"excerpt": <their beginning>}``.
+    """
     return {
         "workset_id": str(record.workset_id),
         "event_type": str(record.type),
         "state": str(record.state),
-        "message": clean(record.message),
-        "details": plain(record.details),
+        "message": _head(clean(record.message), MESSAGE_LIMIT),
+        "details": _details(record),
         "priority": str(record.priority),
         "cluster_name": clean(record.cluster_name),
-        "error_details": clean(record.error_details),
+        "error_details": _tail(clean(record.error_details), EXCERPT_LIMIT),
         "at": _stamp(record.at),
         "seq": record.seq,
         "delivery_id": record.id,
@@ -130,6 +135,12 @@ def _number(value: Decimal) -> int | float | str:
         return int(value)
     nearest = float(value)
     return nearest if isfinite(nearest) else str(value)
+
+
+def _details(record: Record) -> Any:
+    details = plain(record.details)
+    listing = json.dumps(details)
+    return details if len(listing) <= DETAILS_LIMIT else {"excerpt": _head(listing, EXCERPT_LIMIT)}
 
 
 def _facts(record: Record) -> list[tuple[str, str]]:

@@ -50,11 +50,13 @@ _QUOTED: Final = re.compile(
     r"""(?P<escaped>\\.)|(?P<single>'[^']*')|(?P<double>"(?:\\.|[^"\\])*")|(?P<bare>[^\\'"]+)""",
     re.DOTALL,
 )
-_EXPANSION: Final = r"\$[A-Za-z0-9_({@*#?$!-]\w*|`"
+_EXPANSION: Final = r"\$(?:\w+|[({@*#?$!-])|`"
 _SHELL: Final = {
     "bare": re.compile(rf"[;&|<>]+|(?<!\S)#|{_EXPANSION}"),
-    "double": re.compile(rf"(?<!\\)(?:{_EXPANSION})"),
+    "double": re.compile(_EXPANSION),
 }
+"""What to look for in which kind of text. Even ``\\$`` within double quotes is refused: shlex, unlike a
+shell, would keep the backslash."""
 
 _TODO_SAMPLES: Final = "List samples as `- {sample_id: S1, fastq_r1: PATH, fastq_r2: PATH}`."
 

@@ -17,6 +17,10 @@ class Dials:
     sweep_s: float = 15.0
     reconcile_s: float = 600.0
     input_poll_s: float = 5.0
+    look_s: float = 1.0
+    """Between two looks at a job's progress."""
+    age_s: float = 6 * 3600.0
+    """Waiting time after which a workset counts one priority higher."""
     policy: Policy = field(default_factory=Policy)
     pipelines: Mapping[str, Pipeline] = field(default_factory=dict)
     values: Mapping[str, Value] = field(default_factory=dict)

@@ -36,7 +36,7 @@ class LeaseConfig:
     ttl_s: float = 60.0
     margin_s: float = 10.0
     beat_s: float = 15.0
-    progress_s: float = 5.0
+    progress_s: float = 1.0
     """Least time between two writes that carry nothing but progress."""
     repeat_s: float = 1.0
     """Pause before a write without an answer is repeated."""

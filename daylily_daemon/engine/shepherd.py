@@ -36,8 +36,6 @@ class Shepherd:
     live: Live
     pause_s: float = 2.0
     """Before a call of unknown outcome is made again."""
-    look_s: float = 1.0
-    """Between two looks at a job's progress."""
 
     async def drive(self, term: Term, effects: tuple[Effect, ...]) -> None:
         """Return once the workset is no longer in progress. Raises Fenced and LeaseLost, in a group."""
@@ -172,7 +170,7 @@ class _Watch:
     async def _look(self, runner: Runner, job: Job) -> None:
         last = None
         while True:
-            await sleep(self.shepherd.look_s)
+            await sleep(self.shepherd.live.now.look_s)
             progress = await self._until_answered(partial(runner.progress, job))
             if progress is not None and progress != last:
                 last = progress

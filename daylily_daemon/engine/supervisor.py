@@ -284,6 +284,7 @@ class Supervisor:
             running=len(self._active),
             per_customer=dials.max_per_customer,
             customers=customers,
+            age_s=dials.age_s,
         )
         for verdict in admit(free, capacity, now):
             if verdict.admitted:

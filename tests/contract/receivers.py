@@ -17,21 +17,22 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum, auto
+from itertools import count
 from typing import Any, Final
-from uuid import uuid4
 
 import aiohttp
 from aiohttp import test_utils, web
 from anyio import Event
 from yarl import URL
 
-from daylily_daemon.adapters.aws import Aws, AwsOptions, translated
+from daylily_daemon.adapters.aws import Aws, AwsOptions
 from daylily_daemon.adapters.memory_notifier import Failure, MemoryNotifier
 from daylily_daemon.adapters.notifiers.linear import Linear
 from daylily_daemon.adapters.notifiers.s3_sentinels import S3Sentinels
 from daylily_daemon.adapters.notifiers.slack import Slack
 from daylily_daemon.adapters.notifiers.sns import Sns
 from daylily_daemon.adapters.notifiers.webhook import DELIVERY, SIGNATURE, Webhook, verify
+from daylily_daemon.adapters.s3 import S3Objects
 from daylily_daemon.domain.errors import Permanent, Transient
 from daylily_daemon.ports import Notifier
 from tests.records import FAILED
@@ -45,6 +46,8 @@ SECRET_WORDS: Final = "vErYsEcReT: what a receiver says is not repeated to peopl
 AWS_REFUSAL: Final = (
     "<ErrorResponse><Error><Code>AccessDenied</Code><Message>No</Message></Error></ErrorResponse>"
 )
+NUMBERS: Final = count(1)
+"""For names that no other test uses."""
 OF_ONE_CONNECTION: Final = frozenset(
     {"connection", "content-length", "expect", "keep-alive", "transfer-encoding"}
 )
@@ -200,13 +203,16 @@ class Bench:
     """The receiver, or the channel's way of writing, makes one of two deliveries."""
     status_decides: bool = True
     """2xx is an answer even if the body is lost or senseless."""
+    sends_after_a_cut: int = 1
+    """aiohttp by itself repeats a PUT whose connection broke, once."""
     script: deque[Any] = field(default_factory=deque)
 
     def next(self, fault: Fault) -> None:
-        if self.receiver is not None:
-            self.receiver.script.append(fault)
-        else:
+        if self.receiver is None:
             self.script.append(_in_memory(fault))
+            return
+        cut = fault in {Fault.RESET, Fault.LOST}
+        self.receiver.script.extend([fault] * (self.sends_after_a_cut if cut else 1))
 
 
 Opened = AbstractAsyncContextManager[Bench]
@@ -377,7 +383,7 @@ async def _sns(
     """A topic with a queue subscribed to it: what is in the queue was told."""
     async with _in_front_of(moto_url, timeout_s) as (receiver, through, past):
         topics, queues = await past.client("sns"), await past.client("sqs")
-        name = f"notices-{uuid4().hex}{suffix}"
+        name = f"notices-{next(NUMBERS)}{suffix}"
         arn = (await topics.create_topic(Name=name, Attributes=fifo))["TopicArn"]
         of_queue = {"FifoQueue": "true"} if fifo else {}
         queue = (await queues.create_queue(QueueName=name, Attributes=of_queue))["QueueUrl"]
@@ -397,30 +403,6 @@ async def _sns(
         yield Bench(channel=channel, told=told, receiver=receiver, drops_repeats=bool(fifo))
 
 
-@dataclass(frozen=True, slots=True)
-class Bucket:
-    """What the sentinels need of S3, with nothing around it."""
-
-    s3: Any
-
-    async def put(self, bucket: str, key: str, body: bytes) -> None:
-        async with translated(f"s3://{bucket}/{key}"):
-            await self.s3.put_object(Bucket=bucket, Key=key, Body=body)
-
-    async def delete(self, bucket: str, key: str) -> None:
-        async with translated(f"s3://{bucket}/{key}"):
-            await self.s3.delete_object(Bucket=bucket, Key=key)
-
-    async def listing(self, bucket: str, prefix: str) -> dict[str, bytes]:
-        """Return the objects under ``prefix`` by name."""
-        found = await self.s3.list_objects_v2(Bucket=bucket, Prefix=prefix)
-        bodies = {}
-        for key in [entry["Key"] for entry in found.get("Contents", [])]:
-            got = await self.s3.get_object(Bucket=bucket, Key=key)
-            bodies[key.removeprefix(prefix)] = await got["Body"].read()
-        return bodies
-
-
 @asynccontextmanager
 async def s3_sentinels(moto_url: str, timeout_s: float) -> AsyncIterator[Bench]:
     async with _in_front_of(moto_url, timeout_s) as (receiver, through, past):
@@ -428,16 +410,23 @@ async def s3_sentinels(moto_url: str, timeout_s: float) -> AsyncIterator[Bench]:
         region = {"LocationConstraint": "us-west-2"}
         with contextlib.suppress(s3.exceptions.BucketAlreadyOwnedByYou):
             await s3.create_bucket(Bucket=FAILED.bucket, CreateBucketConfiguration=region)
-        bucket = Bucket(s3)
-        await bucket.delete(FAILED.bucket, FAILED.prefix + "daylily.error")
+        objects = S3Objects(s3)
+        await objects.delete(FAILED.bucket, FAILED.prefix + "daylily.error")
 
         async def told() -> list[str]:
-            files = await bucket.listing(FAILED.bucket, FAILED.prefix)
+            found = await objects.list(FAILED.bucket, FAILED.prefix)
+            bodies = [await objects.read(FAILED.bucket, info.key, 1000) or b"" for info in found]
             stamp = FAILED.at.strftime("%Y%m%dT%H%M%S").encode()
-            return [FAILED.id for body in files.values() if body.startswith(stamp)]
+            return [FAILED.id for body in bodies if body.startswith(stamp)]
 
-        channel = S3Sentinels(Bucket(await through.client("s3")))
-        yield Bench(channel=channel, told=told, receiver=receiver, drops_repeats=True)
+        channel = S3Sentinels(S3Objects(await through.client("s3")))
+        yield Bench(
+            channel=channel,
+            told=told,
+            receiver=receiver,
+            drops_repeats=True,
+            sends_after_a_cut=2,
+        )
 
 
 UNKNOWN: Final = (Fault.LIMITED, Fault.BROKEN, Fault.UNAVAILABLE, Fault.RESET)

@@ -24,6 +24,9 @@
 #define N 2                     /* daemons */
 #endif
 #define A 2                     /* attempts */
+#ifndef LAUNCHES
+#define LAUNCHES 1              /* launch requests of one attempt on their way at once */
+#endif
 #define NOBODY N
 
 #ifdef PAUSE                    /* stopped between looking at its trust and acting (SIGSTOP) */
@@ -47,7 +50,6 @@ mtype:op = { NONE, CLAIM, RELEASE, START, EXIT_0, EXIT_1, ENDED_LOST, GIVE_UP, N
              CANCEL_NOW, RESTART }
 mtype:token = { FREE, STARTED, REVOKED }
 mtype:job = { NOT_SEEN, LIVE, LEFT_0, LEFT_1, LOST, KILLED }
-mtype:msg = { UNSENT, QUEUED, IN_FLIGHT, DELETED }
 
 /* ---- the item ---- */
 mtype:phase phase = ABSENT;
@@ -69,9 +71,13 @@ byte live = 0;
 /* ---- the doorbell's messages: FIFO, the cancel behind the submit ---- */
 #define SUBMIT 1
 #define CANCEL 2
-mtype:msg msg[3] = UNSENT;
-byte receiver[3] = NOBODY;      /* whose receipt handle is the valid one */
-#define durable(m) ((m) == SUBMIT && phase != ABSENT || (m) == CANCEL && seen)
+bool queued[3] = false;
+bool sent = false;              /* the cancel */
+
+/* A request that nobody waits for any more. Once anything was written its condition can never hold
+   again, so a stale one is forgotten, and of several that are not stale the first to arrive counts. */
+mtype:op late = NONE;
+byte late_from = NOBODY;
 
 typedef Daemon {
   bool hold, trusted;
@@ -83,25 +89,26 @@ typedef Daemon {
   bool mine;                    /* the nonce in the item is this request's */
   bool aged;
   byte watch;
-  byte hand;                    /* the message in the doorbell's hand */
-  mtype:op late = NONE;         /* a request that nobody waits for any more */
-  bool late_cur, late_fok;
+#ifdef ACK_BEFORE_COMMIT
+  byte hand;
+#endif
 }
 Daemon D[N];
 
-hidden byte j, k;
-hidden byte held_submit, held_cancel;
+byte j, k;
+mtype:op which = NONE;
 
 /* ---- writing the item ---- */
 
 inline wrote() {                /* version + 1 */
   for (k : 0 .. N - 1) {
-    D[k].cur = false; D[k].mine = false; D[k].watch = 0; D[k].late_cur = false
-  }
+    D[k].cur = false; D[k].mine = false; D[k].watch = 0
+  };
+  late = NONE; late_from = NOBODY
 }
 
 inline claimed(d) {             /* fence + 1 */
-  for (k : 0 .. N - 1) { D[k].fok = false; D[k].late_fok = false }
+  for (k : 0 .. N - 1) { D[k].fok = false };
   owner = d
 }
 
@@ -155,7 +162,7 @@ inline let_go(d) {
 
 inline leave_behind(d) {        /* the request in flight may still arrive */
   if
-  :: D[d].op != NONE -> D[d].late = D[d].op; D[d].late_cur = D[d].cur; D[d].late_fok = D[d].fok
+  :: D[d].op != NONE && D[d].cur -> late = D[d].op; late_from = d
   :: else
   fi
 }
@@ -184,7 +191,6 @@ inline answered(d) {            /* applied, as far as the sender can tell */
 #ifdef NO_FENCE
 #define condition(d) (D[d].cur)
 #define fenced(d) false
-#define late_condition(d) (D[d].late_cur)
 #else
 #ifdef NO_VERSION
 #define condition(d) (D[d].op == CLAIM && D[d].cur || D[d].op != CLAIM && D[d].fok)
@@ -192,7 +198,6 @@ inline answered(d) {            /* applied, as far as the sender can tell */
 #define condition(d) (D[d].cur && (D[d].op == CLAIM || D[d].fok))
 #endif
 #define fenced(d) (!D[d].fok)
-#define late_condition(d) (D[d].late_cur && (D[d].late == CLAIM || D[d].late_fok))
 #endif
 
 inline refused(d) {             /* the item is another one: what does it say? */
@@ -219,20 +224,12 @@ inline refused(d) {             /* the item is another one: what does it say? */
 }
 
 inline arrive(d) {              /* the answer comes back, or is lost and the request repeated */
-  apply(D[d].op, d);
+  which = D[d].op; apply(which, d); which = NONE;
   if
   :: D[d].op == CLAIM -> D[d].fok = true
   :: else
   fi;
   D[d].mine = true
-}
-
-inline arrive_late(d) {
-  if
-  :: late_condition(d) -> assert(D[d].late == CLAIM || D[d].late_fok); apply(D[d].late, d)
-  :: else
-  fi;
-  D[d].late = NONE; D[d].late_fok = false
 }
 
 inline timely(d) {              /* without pauses, only the owner of the item acts */
@@ -243,43 +240,36 @@ inline timely(d) {              /* without pauses, only the owner of the item ac
 #endif
 }
 
-inline nothing_lost() {         /* a deleted message is in the item, or in a living hand */
-  for (k : 0 .. N - 1) {
-    if
-    :: D[k].hand == SUBMIT -> held_submit = true
-    :: D[k].hand == CANCEL -> held_cancel = true
-    :: else
-    fi
-  };
-  assert(msg[SUBMIT] != DELETED || phase != ABSENT || held_submit);
-  assert(msg[CANCEL] != DELETED || seen || held_cancel);
-  held_submit = false; held_cancel = false
+#ifdef ACK_BEFORE_COMMIT        /* deleted at once, worked on from memory */
+#define waiting(m) (D[d].hand == (m))
+#define acknowledge(m) D[d].hand = 0
+#define in_hand(d) (D[d].hand != 0)
+#else
+#define waiting(m) (queued[m] && ((m) == SUBMIT || !queued[SUBMIT]))
+#define acknowledge(m) skip
+#define in_hand(d) false
+#endif
+
+inline forget(d) {
+#ifdef ACK_BEFORE_COMMIT
+  D[d].hand = 0;
+  assert(queued[SUBMIT] || phase != ABSENT);
+  assert(!sent || queued[CANCEL] || seen);
+#endif
+  skip
 }
 
-inline crash(d) {
-  leave_behind(d); let_go(d); D[d].hand = 0; D[d].watch = 0; nothing_lost()
-}
+inline crash(d) { leave_behind(d); let_go(d); D[d].watch = 0; forget(d) }
 
 /* ---- one daemon ---- */
 
 proctype Steps(byte d) {
 end:
   do
-  /* doorbell: take the message, make it durable, delete it */
-  :: atomic { alive(d) && D[d].hand == 0 && msg[SUBMIT] == QUEUED ->
-       D[d].hand = SUBMIT; msg[SUBMIT] = IN_FLIGHT; receiver[SUBMIT] = d;
-#ifdef ACK_BEFORE_COMMIT
-       msg[SUBMIT] = DELETED; receiver[SUBMIT] = NOBODY
-#endif
-     }
-  :: atomic { alive(d) && D[d].hand == 0 && msg[SUBMIT] == DELETED && msg[CANCEL] == QUEUED ->
-       D[d].hand = CANCEL; msg[CANCEL] = IN_FLIGHT; receiver[CANCEL] = d;
-#ifdef ACK_BEFORE_COMMIT
-       msg[CANCEL] = DELETED; receiver[CANCEL] = NOBODY
-#endif
-     }
-  :: d_step { alive(d) && D[d].hand == SUBMIT && phase == ABSENT -> phase = READY; wrote() }
-  :: d_step { alive(d) && D[d].hand == CANCEL && !seen ->
+  /* doorbell: what a message says enters the item, then it is deleted; until then anyone gets it */
+  :: d_step { alive(d) && waiting(SUBMIT) && phase == ABSENT -> acknowledge(SUBMIT);
+       phase = READY; wrote() }
+  :: d_step { alive(d) && waiting(CANCEL) && !seen -> acknowledge(CANCEL);
        seen = true;
        if
        :: final || phase == ABSENT || phase == CANCELING
@@ -287,16 +277,19 @@ end:
        :: else -> asked = true
        fi;
        wrote() }
-  :: d_step { alive(d) && D[d].hand != 0 && durable(D[d].hand) ->
-       if                       /* a delete by an old receipt handle does nothing */
-       :: receiver[D[d].hand] == d -> msg[D[d].hand] = DELETED; receiver[D[d].hand] = NOBODY
-       :: else
-       fi;
-       D[d].hand = 0 }
+#ifdef ACK_BEFORE_COMMIT
+  :: d_step { alive(d) && D[d].hand == 0 && queued[SUBMIT] ->
+       queued[SUBMIT] = false; D[d].hand = SUBMIT }
+  :: d_step { alive(d) && D[d].hand == 0 && !queued[SUBMIT] && queued[CANCEL] ->
+       queued[CANCEL] = false; D[d].hand = CANCEL }
+#else
+  :: d_step { alive(d) && queued[SUBMIT] && phase != ABSENT -> queued[SUBMIT] = false }
+  :: d_step { alive(d) && queued[CANCEL] && seen -> queued[CANCEL] = false }
+#endif
 
   /* contender: free, left behind by a former self (the flock proves it dead), or watched for a TTL */
-  :: d_step { alive(d) && !D[d].hold && D[d].op == NONE && D[d].watch == 0
-              && owner != NOBODY && owner != d && !final -> D[d].watch = 1 }
+  :: d_step { alive(d) && !D[d].hold && D[d].op == NONE && D[d].watch == 0 &&
+              owner != NOBODY && owner != d && !final -> D[d].watch = 1 }
 #ifndef NO_TAKEOVER
 #ifdef TRUST_UNBOUNDED
   :: d_step { alive(d) && D[d].watch == 1 ->
@@ -309,13 +302,13 @@ end:
 #endif
      }
 #endif
-  :: d_step { alive(d) && !D[d].hold && D[d].op == NONE && phase != ABSENT && !final
-              && (owner == NOBODY || owner == d || D[d].watch == 2) ->
+  :: d_step { alive(d) && !D[d].hold && D[d].op == NONE && phase != ABSENT && !final &&
+              (owner == NOBODY || owner == d || D[d].watch == 2) ->
        D[d].watch = 0; D[d].cur = true; ask(d, CLAIM) }
 
   /* holder: the heartbeat, which returns the item, and the end of trust */
-  :: d_step { D[d].hold && D[d].trusted && D[d].fok && alive(d)
-              && (FAULTY || !D[d].cur && D[d].op == NONE) ->
+  :: d_step { D[d].hold && D[d].trusted && D[d].fok && alive(d) &&
+              (FAULTY || !D[d].cur && D[d].op == NONE) ->
        wrote();
        if
        :: D[d].op == NONE -> look(d)
@@ -341,8 +334,8 @@ end:
        fi }
   :: d_step { may_act(d) && (D[d].vphase == RUNNING || D[d].vphase == GIVING_UP) && D[d].vasked ->
        ask(d, STOP) }
-  :: d_step { may_act(d) && (D[d].vphase == RUNNING || D[d].vphase == GIVING_UP) && !D[d].vasked
-              && proof(D[d].vatt) && job[D[d].vatt] != KILLED ->
+  :: d_step { may_act(d) && (D[d].vphase == RUNNING || D[d].vphase == GIVING_UP) && !D[d].vasked &&
+              proof(D[d].vatt) && job[D[d].vatt] != KILLED ->
        if
        :: job[D[d].vatt] == LEFT_0 -> ask(d, EXIT_0)
        :: job[D[d].vatt] == LEFT_1 -> ask(d, EXIT_1)
@@ -351,28 +344,28 @@ end:
 #ifdef UNKNOWN_IS_FAILED
   :: d_step { may_act(d) && D[d].vphase == RUNNING && !proof(D[d].vatt) -> ask(d, EXIT_1) }
 #endif
-  :: d_step { may_act(d) && D[d].vphase == RUNNING && !D[d].vasked && D[d].vatt < A
-              && token[D[d].vatt] == FREE -> ask(d, GIVE_UP) }
+  :: d_step { may_act(d) && D[d].vphase == RUNNING && !D[d].vasked && D[d].vatt < A &&
+              token[D[d].vatt] == FREE -> ask(d, GIVE_UP) }
 #ifdef NO_REVOKE                /* it looked, and nothing was there */
 #define stopped(a) (gone(a) || job[a] == NOT_SEEN)
 #else
 #define stopped(a) gone(a)
 #endif
-  :: d_step { may_act(d) && D[d].vphase == GIVING_UP && !D[d].vasked
-              && !proof(D[d].vatt) && stopped(D[d].vatt) -> ask(d, NEXT) }
+  :: d_step { may_act(d) && D[d].vphase == GIVING_UP && !D[d].vasked &&
+              !proof(D[d].vatt) && stopped(D[d].vatt) -> ask(d, NEXT) }
   :: d_step { may_act(d) && D[d].vphase == CANCELING && stopped(D[d].vatt) -> ask(d, STOPPED) }
-  :: d_step { FAULTY && may_act(d) -> ask(d, RELEASE) }
+  :: d_step { FAULTY && may_act(d) -> D[d].trusted = false; ask(d, RELEASE) }
 
   /* holder: effects, none of which a database can refuse */
 #ifdef ACT_BEFORE_PERSIST
   :: d_step { may_act(d) && D[d].vphase == READY && flying[1] == 0 -> flying[1]++ }
 #endif
-  :: d_step { may_act(d) && D[d].vphase == RUNNING && token[D[d].vatt] == FREE
-              && flying[D[d].vatt] < (FAULTY -> 2 : 1) ->
+  :: d_step { may_act(d) && D[d].vphase == RUNNING && token[D[d].vatt] == FREE &&
+              flying[D[d].vatt] < LAUNCHES ->
        timely(d); flying[D[d].vatt]++ }
 #ifndef NO_REVOKE
-  :: d_step { may_act(d) && (D[d].vphase == GIVING_UP || D[d].vphase == CANCELING)
-              && token[D[d].vatt] == FREE -> timely(d); token[D[d].vatt] = REVOKED }
+  :: d_step { may_act(d) && (D[d].vphase == GIVING_UP || D[d].vphase == CANCELING) &&
+              token[D[d].vatt] == FREE -> timely(d); token[D[d].vatt] = REVOKED }
 #endif
   :: d_step { may_act(d) && D[d].vphase == CANCELING && job[D[d].vatt] == LIVE ->
        timely(d); job[D[d].vatt] = KILLED; live-- }
@@ -389,11 +382,11 @@ end:
             fi
        :: else -> refused(d)
        fi }
-  :: d_step { D[d].late != NONE -> arrive_late(d) }
-  :: d_step { D[d].late != NONE -> D[d].late = NONE; D[d].late_cur = false; D[d].late_fok = false }
+  :: d_step { late_from == d -> which = late; apply(which, d); which = NONE }
+  :: d_step { late_from == d -> late = NONE; late_from = NOBODY }
 
   /* kill -9, and a start from nothing */
-  :: d_step { FAULTY && (D[d].hold || D[d].op != NONE || D[d].hand != 0) -> crash(d) }
+  :: d_step { FAULTY && (D[d].hold || D[d].op != NONE || in_hand(d)) -> crash(d) }
   od
 }
 
@@ -423,27 +416,21 @@ end:
   od
 }
 
-#define orphaned(m) (receiver[m] == NOBODY || D[receiver[m]].hand != (m))
-
 proctype World() {
 end:
   do
-  :: d_step { FAULTY && msg[CANCEL] == UNSENT -> msg[CANCEL] = QUEUED }
-  :: d_step { msg[SUBMIT] == IN_FLIGHT && (FAULTY || orphaned(SUBMIT)) ->
-       msg[SUBMIT] = QUEUED; receiver[SUBMIT] = NOBODY }
-  :: d_step { msg[CANCEL] == IN_FLIGHT && (FAULTY || orphaned(CANCEL)) ->
-       msg[CANCEL] = QUEUED; receiver[CANCEL] = NOBODY }
+  :: d_step { FAULTY && !sent -> sent = true; queued[CANCEL] = true }
 #ifdef LIVE
   :: d_step { !quiet -> quiet = true }
   :: d_step { !quiet -> quiet = true; alone = true;
-       for (j : 1 .. N - 1) { crash(j) } }
+       for (j : 1 .. N - 1) { crash(j) }; skip }
 #endif
   od
 }
 
 init {
   atomic {
-    msg[SUBMIT] = QUEUED;
+    queued[SUBMIT] = true;
     for (j : 0 .. N - 1) { run Steps(j) };
     for (j : 1 .. A) { run Attempt(j) };
     run World()
@@ -451,6 +438,6 @@ init {
 }
 
 #ifdef LIVE
-#define settled (final && msg[SUBMIT] == DELETED && (msg[CANCEL] == UNSENT || msg[CANCEL] == DELETED))
+#define settled (final && !queued[SUBMIT] && !queued[CANCEL])
 ltl never_lost { [] (quiet -> <> settled) }
 #endif

@@ -107,6 +107,12 @@ def test_a_text_is_bounded_however_long_the_evidence_is() -> None:
     huge = "ä" * 300_000
     record = a_record(message=huge, error_details=huge, details={huge: huge})
     assert len(notice.text(record)) < 12_000
+    assert len(json.dumps(notice.body(record))) < 100_000
+
+
+def test_details_too_long_to_be_told_are_told_by_their_beginning() -> None:
+    details = notice.body(a_record(details={"log": "x" * 200_000}))["details"]
+    assert details["excerpt"].startswith('{"log": "xxx')
 
 
 def test_the_body_for_programs_has_the_fields_of_the_old_system_and_the_delivery_id() -> None:

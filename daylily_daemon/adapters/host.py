@@ -1,0 +1,110 @@
+"""This host, this state directory, and the proof that no second daemon uses it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from daylily_daemon.domain.errors import Permanent
+
+
+class SystemClock:
+    def now(self) -> datetime:
+        return datetime.now(UTC)  # noqa: TID251 - this is the Clock port
+
+
+class RandomIds:
+    def fresh(self) -> str:
+        """Return 64 random bits in hex: one in a billion collides after 190,000 ids."""
+        return secrets.token_hex(8)
+
+
+def machine_id() -> str:
+    """Return what tells this host from others: systemd's machine id, or the host name without one."""
+    try:
+        found = Path("/etc/machine-id").read_text(encoding="ascii").strip()
+    except OSError:
+        found = ""
+    return found or socket.gethostname()
+
+
+@dataclass(frozen=True, slots=True)
+class StateDir:
+    """Lock, ids, sockets and the status file of one daemon. Local disk, never in ``/tmp``."""
+
+    path: Path
+
+    @property
+    def jobs(self) -> str:
+        return str(self.path / "jobs")
+
+    @property
+    def tmux_socket(self) -> str:
+        return str(self.path / "tmux.sock")
+
+    @property
+    def status(self) -> Path:
+        return self.path / "status.json"
+
+    @contextmanager
+    def locked(self, name: str) -> Iterator[str]:
+        """Hold the directory for as long as the body runs; yield the owner id that belongs to it.
+
+        The lock is the kernel's: having it proves that no former daemon of this directory lives.
+        Raises Permanent, naming the other daemon, if there is one.
+        """
+        self._make()
+        with open(self.path / "lock", "a+", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as exc:
+                file.seek(0)
+                other = file.read().strip() or "a daemon that has not said its name yet"
+                raise Permanent(
+                    f"The state directory {self.path} is in use by {other}. Stop that daemon, or set "
+                    "daemon.state_dir to a folder of its own."
+                ) from exc
+            file.truncate(0)
+            file.write(f"{name} (process {os.getpid()})\n")
+            file.flush()
+            yield f"{name}/{machine_id()[:8]}/{self._own_id()}"
+
+    def write_status(self, status: Mapping[str, Any]) -> None:
+        """Replace the status file; readers see the old or the new one, never half of it."""
+        draft = self.path / "status.json.new"
+        draft.write_text(json.dumps(status, indent=1, default=str), encoding="utf-8")
+        draft.replace(self.status)
+
+    def read_status(self) -> dict[str, Any] | None:
+        """Return what the daemon of this directory last said; None if there is nothing to read."""
+        try:
+            status = json.loads(self.status.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return status if isinstance(status, dict) else None
+
+    def _make(self) -> None:
+        try:
+            self.path.mkdir(mode=0o750, parents=True, exist_ok=True)
+        except OSError as exc:
+            raise Permanent(
+                f"The state directory {self.path} cannot be made: {exc.strerror}. Make it, or set "
+                "daemon.state_dir to a folder this user may write to."
+            ) from exc
+        if not os.access(self.path, os.W_OK | os.X_OK):
+            raise Permanent(f"The state directory {self.path} may not be written to by this user.")
+
+    def _own_id(self) -> str:
+        file = self.path / "id"
+        if not file.exists():
+            file.write_text(secrets.token_hex(4), encoding="ascii")
+        return file.read_text(encoding="ascii").strip()

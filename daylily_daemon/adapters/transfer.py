@@ -1,0 +1,225 @@
+"""What downloads and uploads have in common: how many at once, how often, how far, and safe names."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Awaitable, Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Final, TypeVar
+
+import anyio
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
+from tenacity.wait import wait_random_exponential
+
+from daylily_daemon.domain.errors import DaemonError, Permanent, Transient
+
+T = TypeVar("T")
+
+MIB: Final = 1024 * 1024
+_TOLD: Final = 10
+_TRIES_IF_DAMAGED: Final = 3
+_NAME_MAX_BYTES: Final = 255
+
+
+def _free_bytes(folder: Path) -> int:
+    return shutil.disk_usage(folder).free
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopyOptions:
+    jobs: int = 8
+    """Files that are copied at once; an upload holds up to this many parts in memory."""
+    tries: int = 6
+    """Tries of one file that bring no new byte, before it is given up."""
+    longest_pause_s: float = 20.0
+    """The pause before another try is random, and grows up to this."""
+    multipart_bytes: int = 64 * MIB
+    """Files from this size on are uploaded in parts."""
+    part_bytes: int = 16 * MIB
+    """At least 5 MiB on AWS; grows for files of more than 10,000 parts."""
+    free_bytes: Callable[[Path], int] = _free_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    files_done: int
+    files: int
+    bytes_done: int
+    bytes_total: int
+
+    @property
+    def percent(self) -> int:
+        """By bytes, rounded down; 100 only when every file is done."""
+        if self.files_done == self.files:
+            return 100
+        return min(99, 100 * self.bytes_done // self.bytes_total) if self.bytes_total else 0
+
+
+OnProgress = Callable[[Tally], None]
+
+
+class Damaged(Transient):
+    """What arrived is not what S3 holds."""
+
+
+class Meter:
+    """Counts how far each file is; a file that starts again takes its bytes back."""
+
+    def __init__(self, sizes: Sequence[int], on_progress: OnProgress | None) -> None:
+        self._files = len(sizes)
+        self._bytes = sum(sizes)
+        self._on_progress = on_progress
+        self._at: dict[Hashable, int] = {}
+        self._bytes_done = 0
+        self._files_done = 0
+
+    def move(self, file: Hashable, position: int) -> None:
+        """Say that the first ``position`` bytes of ``file`` are copied."""
+        self._bytes_done += position - self._at.get(file, 0)
+        self._at[file] = position
+        self._tell()
+
+    def finish(self, file: Hashable, size_bytes: int) -> None:
+        self._files_done += 1
+        self.move(file, size_bytes)
+
+    def position(self, file: Hashable) -> int:
+        return self._at.get(file, 0)
+
+    def _tell(self) -> None:
+        if self._on_progress:
+            tally = Tally(
+                files_done=self._files_done,
+                files=self._files,
+                bytes_done=self._bytes_done,
+                bytes_total=self._bytes,
+            )
+            self._on_progress(tally)
+
+
+def retrying(options: CopyOptions, position: Callable[[], int]) -> AsyncRetrying:
+    """Repeat Transient failures; give up only after ``options.tries`` that copied nothing new."""
+    pause = wait_random_exponential(multiplier=0.5, max=options.longest_pause_s)
+
+    def wait_s(state: RetryCallState) -> float:
+        failure = state.outcome.exception() if state.outcome else None
+        asked_s = failure.retry_after_s if isinstance(failure, Transient) else None
+        return max(pause(state), asked_s or 0.0)
+
+    return AsyncRetrying(
+        retry=retry_if_exception_type(Transient),
+        stop=_Stuck(options.tries, position),
+        wait=wait_s,
+        sleep=anyio.sleep,
+        reraise=True,
+    )
+
+
+class _Stuck:
+    """Tells whether to stop: too many tries without a new byte, or too many damaged arrivals."""
+
+    def __init__(self, tries: int, position: Callable[[], int]) -> None:
+        self._tries = tries
+        self._position = position
+        self._furthest = 0
+        self._fruitless = 0
+        self._damaged = 0
+
+    def __call__(self, state: RetryCallState) -> bool:
+        failure = state.outcome.exception() if state.outcome else None
+        self._damaged += isinstance(failure, Damaged)
+        here = self._position()
+        self._fruitless = 0 if here > self._furthest else self._fruitless + 1
+        self._furthest = max(here, self._furthest)
+        return self._fruitless >= self._tries or self._damaged >= _TRIES_IF_DAMAGED
+
+
+async def run_all(items: Sequence[T], work: Callable[[T], Awaitable[None]], jobs: int) -> None:
+    """Do ``work`` for every item, ``jobs`` at a time.
+
+    After a definite failure no further item is begun, and those under way are finished. Raises what went
+    wrong, up to ten failures in one sentence each: Permanent if one of them is, else Transient.
+    """
+    failures: list[DaemonError] = []
+    queue = iter(items)
+
+    async def take() -> None:
+        for item in queue:
+            try:
+                await work(item)
+            except DaemonError as exc:
+                failures.append(exc)
+            if any(not isinstance(failure, Transient) for failure in failures):
+                return
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(min(jobs, len(items))):
+            tasks.start_soon(take)
+    if failures:
+        raise _together(failures)
+
+
+def _together(failures: list[DaemonError]) -> DaemonError:
+    if len(failures) == 1:
+        return failures[0]
+    told = " ".join(str(failure) for failure in failures[:_TOLD])
+    more = f" And {len(failures) - _TOLD} more failures." if len(failures) > _TOLD else ""
+    definite = any(not isinstance(failure, Transient) for failure in failures)
+    return Permanent(told + more) if definite else Transient(told + more)
+
+
+def safe_relative(name: str) -> PurePosixPath:
+    """Return a key, or the end of one, as a relative path that cannot leave its folder.
+
+    Raises Permanent for ``..``, ``.``, an absolute or empty name, empty parts, NUL and names no disk takes.
+    """
+    parts = name.split("/")
+    bad = [part for part in parts if part in {"", ".", ".."} or "\0" in part]
+    if bad or any(len(os.fsencode(part)) > _NAME_MAX_BYTES for part in parts):
+        raise Permanent(
+            f"The name {name[:300]!r} cannot be a file here: empty parts, `.` and `..`, a leading or "
+            "closing slash, and parts of more than 255 bytes are refused. Rename the object in S3 and "
+            "correct whatever names it."
+        )
+    return PurePosixPath(*parts)
+
+
+@contextmanager
+def local_files(doing: str) -> Iterator[None]:
+    """Raise Permanent for what the operating system refuses, a full disk for one."""
+    try:
+        yield
+    except OSError as exc:
+        reason = exc.strerror or str(exc)
+        raise Permanent(
+            f"{doing} failed: {reason}. Check space, permissions and names on this disk."
+        ) from exc
+
+
+def split_uri(uri: str) -> tuple[str, str]:
+    """Return bucket and prefix of ``s3://bucket/prefix/``, the prefix with a closing slash."""
+    scheme, _, rest = uri.partition("://")
+    bucket, _, prefix = rest.partition("/")
+    prefix = prefix.rstrip("/")
+    if scheme != "s3" or not bucket or not prefix:
+        raise Permanent(f"{uri!r} is not a folder in S3; write it as s3://bucket/prefix/.")
+    safe_relative(prefix)
+    return bucket, f"{prefix}/"
+
+
+def readable(size_bytes: int) -> str:
+    """Return a size for people: ``3.4 GB``."""
+    size = float(size_bytes)
+    for unit in ("bytes", "kB", "MB", "GB", "TB"):
+        if size < 1000 or unit == "TB":
+            break
+        size /= 1000
+    return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+
+
+def name_of(path: Path) -> str:
+    """Return a path for messages, whatever bytes it is made of."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -1,0 +1,423 @@
+"""Where concrete classes meet: settings in, a wired daemon or tool out. The only place that names them."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import shutil
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+
+from daylily_daemon.adapters import provision
+from daylily_daemon.adapters.aws import Aws, AwsOptions, OnCall, translated
+from daylily_daemon.adapters.dynamodb import DynamoTrail, DynamoWorksets, Tables
+from daylily_daemon.adapters.envelopes import Origin, read_command, read_event
+from daylily_daemon.adapters.host import RandomIds, StateDir, SystemClock, machine_id
+from daylily_daemon.adapters.inputs import S3Inputs
+from daylily_daemon.adapters.notifiers.linear import Linear
+from daylily_daemon.adapters.notifiers.s3_sentinels import S3Sentinels
+from daylily_daemon.adapters.notifiers.slack import Slack
+from daylily_daemon.adapters.notifiers.sns import Sns
+from daylily_daemon.adapters.notifiers.webhook import Webhook
+from daylily_daemon.adapters.pipelines import load_pipelines
+from daylily_daemon.adapters.runners.process import Isolation, ProcessRunner
+from daylily_daemon.adapters.runners.tmux import TmuxRunner
+from daylily_daemon.adapters.s3 import S3Drops, S3Objects
+from daylily_daemon.adapters.sqs import Decode, QueueConfig, SqsMailbox
+from daylily_daemon.domain.errors import Permanent
+from daylily_daemon.domain.failures import FailurePattern
+from daylily_daemon.domain.lifecycle import Policy
+from daylily_daemon.domain.model import Record
+from daylily_daemon.domain.pipeline import Pipeline
+from daylily_daemon.domain.routing import Filter, Routing
+from daylily_daemon.engine.dials import Dials, Live
+from daylily_daemon.engine.lease import Desk, LeaseConfig
+from daylily_daemon.engine.outbox import Outbox, OutboxConfig
+from daylily_daemon.engine.shepherd import Shepherd
+from daylily_daemon.engine.supervisor import Place, Snapshot, Supervisor
+from daylily_daemon.ports import Notifier, Runner
+from daylily_daemon.settings import shipped
+from daylily_daemon.settings_model import Channel, Settings
+
+LOOPBACK_WAIT_S: Final = 1
+"""Longest receive on an emulator: some never notice that a group became free during a long poll."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlets:
+    """What channels may need to reach people."""
+
+    http: aiohttp.ClientSession
+    objects: S3Objects
+    sns: Any
+    topic_arn: str
+
+
+def _sns(settings: Settings, outlets: Outlets) -> Notifier:
+    return Sns(client=outlets.sns, topic_arn=outlets.topic_arn)
+
+
+def _s3_sentinels(settings: Settings, outlets: Outlets) -> Notifier:
+    return S3Sentinels(objects=outlets.objects)
+
+
+def _slack(settings: Settings, outlets: Outlets) -> Notifier:
+    url = settings.notifications.slack.webhook_url.get_secret_value()
+    return Slack(session=outlets.http, url=url)
+
+
+def _linear(settings: Settings, outlets: Outlets) -> Notifier:
+    linear = settings.notifications.linear
+    key, team = linear.api_key.get_secret_value(), linear.team_id.get_secret_value()
+    return Linear(session=outlets.http, api_key=key, team_id=team)
+
+
+def _webhook(settings: Settings, outlets: Outlets) -> Notifier:
+    hook = settings.notifications.webhook
+    url, secret = hook.url.get_secret_value(), hook.secret.get_secret_value()
+    return Webhook(session=outlets.http, url=url, secret=secret, clock=SystemClock())
+
+
+NOTIFIERS: Final[Mapping[str, Callable[[Settings, Outlets], Notifier]]] = {
+    "sns": _sns,
+    "s3_sentinels": _s3_sentinels,
+    "slack": _slack,
+    "linear": _linear,
+    "webhook": _webhook,
+}
+"""Every channel, by the name of its section under ``notifications``."""
+
+
+def _process(settings: Settings, environ: Mapping[str, str]) -> ProcessRunner:
+    return ProcessRunner(
+        machine_id=machine_id(),
+        base_environment=passed_on(environ, settings.runner.pass_environment),
+        isolation=isolation_of(settings, environ),
+    )
+
+
+def _tmux(settings: Settings, environ: Mapping[str, str]) -> TmuxRunner:
+    return TmuxRunner(
+        _process(settings, environ),
+        socket=StateDir(settings.daemon.state_dir).tmux_socket,
+        environment=passed_on(environ, settings.runner.pass_environment),
+    )
+
+
+RUNNERS: Final[Mapping[str, Callable[[Settings, Mapping[str, str]], Runner]]] = {
+    "process": _process,
+    "tmux": _tmux,
+}
+"""Every runner, by the name an item keeps: a workset is adopted by the runner that started it."""
+
+
+def runner_kind(settings: Settings, environ: Mapping[str, str]) -> str:
+    """Return the runner for new runs: ``auto`` is tmux where it is installed."""
+    if settings.runner.kind != "auto":
+        return settings.runner.kind
+    return "tmux" if shutil.which("tmux", path=environ.get("PATH")) else "process"
+
+
+def isolation_of(settings: Settings, environ: Mapping[str, str]) -> Isolation:
+    """``auto`` is a unit of its own where systemd runs us and lets us make one: as root."""
+    if settings.runner.isolation != "auto":
+        return Isolation(settings.runner.isolation)
+    can = "INVOCATION_ID" in environ and os.geteuid() == 0 and shutil.which("systemd-run")
+    return Isolation.SYSTEMD if can else Isolation.SESSION
+
+
+def passed_on(environ: Mapping[str, str], patterns: tuple[str, ...]) -> dict[str, str]:
+    """Return the variables jobs may see. Keys of channels never match the default patterns."""
+    return {
+        name: value
+        for name, value in environ.items()
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+    }
+
+
+def daemon_name(settings: Settings) -> str:
+    return settings.daemon.name or socket.gethostname()
+
+
+def aws_of(settings: Settings, on_call: OnCall | None = None) -> Aws:
+    aws = settings.aws
+    options = AwsOptions(region=aws.region, profile=aws.profile, endpoint_url=aws.endpoint_url)
+    return Aws(options, on_call=on_call)
+
+
+def tables_of(settings: Settings) -> Tables:
+    tables = settings.tables
+    return Tables(
+        worksets=tables.worksets, events=tables.events, state_index=tables.state_index
+    )
+
+
+def origin_of(settings: Settings) -> Origin:
+    control = settings.control
+    return Origin(bucket=control.bucket, prefix=control.prefix, account_id=control.account_id)
+
+
+def wanted_of(settings: Settings, *, create_bucket: bool = False) -> provision.Wanted:
+    queues = settings.queues
+    return provision.Wanted(
+        bucket=settings.control.bucket,
+        prefix=settings.control.prefix,
+        tables=tables_of(settings),
+        intake_queue=queues.intake,
+        commands_queue=queues.commands,
+        topic="" if settings.topic.sns_topic_arn else settings.topic.sns_topic_name,
+        visibility_s=queues.visibility_s,
+        max_receive=queues.max_receive,
+        create_bucket=create_bucket,
+    )
+
+
+def pipelines_of(settings: Settings) -> Mapping[str, Pipeline]:
+    """Read the pipelines folder. Raises Permanent with every problem in it."""
+    folder = Path(settings.pipelines.dir) if settings.pipelines.dir else shipped("pipelines")
+    return load_pipelines(folder)
+
+
+def dials_of(settings: Settings) -> Dials:
+    """Return what the running daemon takes from ``settings``. Raises what a pipeline file breaks."""
+    daemon = settings.daemon
+    return Dials(
+        max_worksets=daemon.max_worksets,
+        max_per_customer=daemon.max_per_customer,
+        age_s=daemon.age_s,
+        sweep_s=daemon.sweep_s,
+        reconcile_s=daemon.reconcile_s,
+        input_poll_s=settings.inputs.poll_s,
+        look_s=settings.progress.interval_s,
+        policy=policy_of(settings),
+        pipelines=pipelines_of(settings),
+        values={
+            "daylily": (sys.executable, "-P", "-m", "daylily_daemon"),
+            "python": sys.executable,
+            "region": settings.aws.region,
+        },
+        environment=job_environment(settings),
+        grace_s=settings.runner.grace_s,
+        routing=routing_of(settings),
+        give_up_s=settings.notifications.give_up_s,
+    )
+
+
+def policy_of(settings: Settings) -> Policy:
+    retry = settings.retry
+    patterns = tuple(
+        FailurePattern(p.pattern, p.code, p.category, p.retry, p.meaning) for p in retry.patterns
+    )
+    return Policy(
+        max_retries=retry.max_retries,
+        base_s=retry.base_s,
+        cap_s=retry.cap_s,
+        input_wait_s=settings.inputs.wait_s,
+        patterns=patterns,
+    )
+
+
+def job_environment(settings: Settings) -> dict[str, str]:
+    """Return what tells a job's AWS tools the same as our own settings."""
+    aws = settings.aws
+    known = {
+        "AWS_REGION": aws.region,
+        "AWS_DEFAULT_REGION": aws.region,
+        "AWS_PROFILE": aws.profile,
+        "AWS_ENDPOINT_URL": aws.endpoint_url,
+    }
+    return {name: value for name, value in known.items() if value}
+
+
+def routing_of(settings: Settings) -> Routing:
+    return Routing({name: _filter(channel) for name, channel in enabled(settings).items()})
+
+
+def enabled(settings: Settings) -> dict[str, Channel]:
+    """Return the channels that are switched on."""
+    sections = {name: getattr(settings.notifications, name) for name in NOTIFIERS}
+    return {name: channel for name, channel in sections.items() if channel.enabled}
+
+
+def _filter(channel: Channel) -> Filter:
+    return Filter(
+        event_types=frozenset(channel.event_types),
+        states=frozenset(channel.states),
+        priorities=frozenset(channel.priorities),
+        customers=frozenset(channel.customers),
+    )
+
+
+class Channels:
+    """The channels in force, rebuilt by a reload."""
+
+    def __init__(self, outlets: Outlets, settings: Settings) -> None:
+        self._outlets = outlets
+        self._built: Mapping[str, Notifier] = {}
+        self.rebuild(settings)
+
+    def rebuild(self, settings: Settings) -> None:
+        """Raises Permanent for a channel that cannot be built; the old ones stay in force then."""
+        self._built = {name: NOTIFIERS[name](settings, self._outlets) for name in enabled(settings)}
+
+    def current(self) -> Mapping[str, Notifier]:
+        return self._built
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tools:
+    """What the commands of the CLI work with."""
+
+    settings: Settings
+    aws: Aws
+    worksets: DynamoWorksets
+    trail: DynamoTrail
+    objects: S3Objects
+
+    async def mailbox(self, name: str, decode: Decode) -> SqsMailbox:
+        """Return the queue called ``name``. Raises Permanent if ``init`` has not made it."""
+        sqs = await self.aws.client("sqs")
+        dead = provision.dead_letter_name(name)
+        url, dead_url = await provision.find_queue(sqs, name), await provision.find_queue(sqs, dead)
+        if url is None or dead_url is None:
+            gone = name if url is None else dead
+            raise Permanent(f"The queue {gone} does not exist. Run `daylily-daemon init` first.")
+        queues = self.settings.queues
+        wait_s = min(queues.wait_s, LOOPBACK_WAIT_S) if self._on_loopback() else queues.wait_s
+        config = QueueConfig(
+            url=url, dead_letter_url=dead_url, wait_s=wait_s, visibility_s=queues.visibility_s
+        )
+        return SqsMailbox(sqs, config, decode)
+
+    async def commands(self) -> SqsMailbox:
+        return await self.mailbox(self.settings.queues.commands, read_command)
+
+    async def intake(self) -> SqsMailbox:
+        decode = partial(read_event, origin=origin_of(self.settings))
+        return await self.mailbox(self.settings.queues.intake, decode)
+
+    async def queue_depth(self, url: str) -> int:
+        """Return how many messages wait there, roughly."""
+        sqs = await self.aws.client("sqs")
+        name = "ApproximateNumberOfMessages"
+        async with translated(f"queue {url}"):
+            answer = await sqs.get_queue_attributes(QueueUrl=url, AttributeNames=[name])
+        return int(answer.get("Attributes", {}).get(name, "0"))
+
+    def _on_loopback(self) -> bool:
+        return "://127.0.0.1" in self.settings.aws.endpoint_url
+
+
+@asynccontextmanager
+async def open_tools(settings: Settings, on_call: OnCall | None = None) -> AsyncIterator[Tools]:
+    async with aws_of(settings, on_call) as aws:
+        # The store repeats by itself, under the same nonce; the SDK must not do so inside a beat.
+        dynamodb = await aws.client("dynamodb", max_attempts=1)
+        tables = tables_of(settings)
+        yield Tools(
+            settings=settings,
+            aws=aws,
+            worksets=DynamoWorksets(dynamodb, tables),
+            trail=DynamoTrail(dynamodb, tables),
+            objects=S3Objects(await aws.client("s3")),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Daemon:
+    supervisor: Supervisor
+    live: Live
+    channels: Channels
+
+
+@asynccontextmanager
+async def open_daemon(
+    tools: Tools,
+    environ: Mapping[str, str],
+    owner: str,
+    on_pass: Callable[[Snapshot], None],
+) -> AsyncIterator[Daemon]:
+    """Wire a daemon. Raises Permanent for what ``init`` has not made, Transient if AWS is away."""
+    settings = tools.settings
+    live = Live(dials_of(settings))
+    async with aiohttp.ClientSession() as http:
+        outlets = Outlets(
+            http=http,
+            objects=tools.objects,
+            sns=await tools.aws.client("sns"),
+            topic_arn=await _topic_arn(tools),
+        )
+        channels = Channels(outlets, settings)
+        supervisor = await _supervisor(tools, environ, owner, live, channels)
+        supervisor.on_pass = on_pass
+        yield Daemon(supervisor=supervisor, live=live, channels=channels)
+
+
+async def _topic_arn(tools: Tools) -> str:
+    settings = tools.settings
+    if settings.topic.sns_topic_arn or not settings.notifications.sns.enabled:
+        return settings.topic.sns_topic_arn
+    name = settings.topic.sns_topic_name
+    arn = await provision.find_topic(await tools.aws.client("sns"), name)
+    if arn is None:
+        raise Permanent(
+            f"The topic {name} does not exist. Run `daylily-daemon init`, set topic.sns_topic_arn, or "
+            "switch notifications.sns off."
+        )
+    return arn
+
+
+async def _supervisor(
+    tools: Tools, environ: Mapping[str, str], owner: str, live: Live, channels: Channels
+) -> Supervisor:
+    settings = tools.settings
+    clock, state = SystemClock(), StateDir(settings.daemon.state_dir)
+    config = OutboxConfig(owner=owner)
+    outbox = Outbox(tools.trail, channels.current, clock, live, config)
+    runners = {name: make(settings, environ) for name, make in RUNNERS.items()}
+    kind = runner_kind(settings, environ)
+    known = tools.worksets.known
+    return Supervisor(
+        desk=Desk(
+            worksets=tools.worksets,
+            clock=clock,
+            ids=RandomIds(),
+            owner=owner,
+            on_records=_taking(outbox),
+        ),
+        live=live,
+        lease=lease_of(settings),
+        place=Place(
+            runner=kind,
+            scope=runners[kind].scope,
+            data_dir=str(settings.daemon.data_dir),
+            jobs_dir=state.jobs,
+        ),
+        shepherd=Shepherd(runners=runners, live=live),
+        inputs=S3Inputs(
+            tools.objects, lambda: settings.pipelines.default, lambda: live.now.pipelines
+        ),
+        drops=S3Drops(await tools.aws.client("s3"), origin_of(settings), known),
+        intake=await tools.intake(),
+        commands=await tools.commands(),
+        outbox=outbox,
+        release_s=settings.daemon.stop_deadline_s / 2,
+        drain_s=settings.daemon.stop_deadline_s / 4,
+    )
+
+
+def lease_of(settings: Settings) -> LeaseConfig:
+    lease = settings.lease
+    return LeaseConfig(ttl_s=lease.ttl_s, margin_s=lease.margin_s, beat_s=lease.beat_s)
+
+
+def _taking(outbox: Outbox) -> Callable[[tuple[Record, ...]], None]:
+    return outbox.take

@@ -1,0 +1,176 @@
+"""``run``: the daemon itself, with its signals, its reload and what it tells systemd."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import anyio
+import structlog
+import typer
+from anyio import CancelScope, create_task_group, current_time, open_signal_receiver, sleep
+from anyio.abc import TaskGroup
+
+from daylily_daemon import telemetry
+from daylily_daemon.adapters.host import StateDir, SystemClock
+from daylily_daemon.bootstrap import Daemon, daemon_name, dials_of, open_daemon, open_tools
+from daylily_daemon.cli.options import ConfigOption, SetOption, err, reporting, sources
+from daylily_daemon.domain.errors import DaemonError
+from daylily_daemon.engine.supervisor import Snapshot
+from daylily_daemon.settings import Loaded, Sources, changes, load
+
+log = structlog.get_logger()
+
+
+def run(config: ConfigOption = None, set_: SetOption = None) -> None:
+    """Run the daemon in the foreground until SIGTERM; SIGHUP reloads the settings.
+
+    Example: daylily-daemon run --config /etc/daylily-daemon/config.yaml
+    """
+    with reporting():
+        where = sources(config, set_, "control.bucket")
+        found = load(where)
+        console = telemetry.wants_json(found.settings.log.format, err.file, os.environ)
+        telemetry.configure(found.settings.log.level, json=console)
+        state = StateDir(found.settings.daemon.state_dir)
+        with state.locked(daemon_name(found.settings)) as owner:
+            service = Service(where, found, state, owner)
+            raise typer.Exit(anyio.run(service.main))
+
+
+@dataclass(slots=True)
+class Service:
+    """One life of the daemon process."""
+
+    where: Sources
+    found: Loaded
+    state: StateDir
+    owner: str
+    stop: anyio.Event = field(default_factory=anyio.Event)
+    systemd: telemetry.Systemd = field(init=False)
+    metrics: telemetry.Metrics = field(default_factory=telemetry.Metrics)
+    daemon: Daemon | None = None
+    started_at: str = ""
+    passed_at: float = 0.0
+    reloaded: dict[str, Any] = field(default_factory=dict)
+    snapshot: Snapshot | None = None
+
+    def __post_init__(self) -> None:
+        self.systemd = telemetry.systemd(os.environ, os.getpid())
+
+    async def main(self) -> int:
+        """Return the exit code: 0 after an orderly end, 1 if the deadline for it passed."""
+        self.started_at = SystemClock().now().isoformat()
+        with CancelScope() as whole:
+            async with create_task_group() as tg:
+                tg.start_soon(self._obey_signals, whole)
+                tg.start_soon(self._end_in_time, whole)
+                await self._serve(tg)
+                tg.cancel_scope.cancel()
+        late = whole.cancelled_caught and self.daemon is not None
+        log.info("stopped", in_time=not late)
+        return 1 if late else 0
+
+    async def _serve(self, tg: TaskGroup) -> None:
+        settings = self.found.settings
+        if settings.metrics.port:
+            self.metrics.serve(settings.metrics.port)
+        async with open_tools(settings, self.metrics.count_call) as tools:
+            await tools.worksets.known(())
+            async with open_daemon(tools, os.environ, self.owner, self._passed) as daemon:
+                self.daemon = daemon
+                tg.start_soon(self._feed_watchdog)
+                self.systemd.ready(f"watching s3://{settings.control.bucket}")
+                place = daemon.supervisor.place
+                log.info("started", owner=self.owner, runner=place.runner, scope=place.scope)
+                await daemon.supervisor.run(self.stop)
+
+    async def _obey_signals(self, whole: CancelScope) -> None:
+        with open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            async for number in signals:
+                if number == signal.SIGHUP:
+                    self._reload()
+                    continue
+                log.info("stopping", signal=signal.Signals(number).name)
+                self.systemd.stopping("letting go; jobs run on")
+                self.stop.set()
+                if self.daemon is None:
+                    whole.cancel()
+
+    async def _end_in_time(self, whole: CancelScope) -> None:
+        await self.stop.wait()
+        await sleep(self.found.settings.daemon.stop_deadline_s)
+        log.error("stop_deadline_passed", deadline_s=self.found.settings.daemon.stop_deadline_s)
+        whole.cancel()
+
+    def _reload(self) -> None:
+        """Validate everything, then swap it whole; what is wrong leaves the old settings in force."""
+        if self.daemon is None or self.stop.is_set():
+            log.warning("reload_ignored", reason="the daemon is starting or stopping")
+            return
+        self.systemd.reloading(time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000)
+        try:
+            self._swap(load(self.where), self.daemon)
+        except DaemonError as exc:
+            problems = [str(p) for p in getattr(exc, "problems", ())] or [str(exc)]
+            self._note_reload("refused", problems=problems)
+            log.warning("reload_refused", problems=problems, in_force="the old settings")
+        finally:
+            self.systemd.ready(f"settings {self.reloaded.get('result', 'unchanged')}")
+            self._write_status()
+
+    def _swap(self, new: Loaded, daemon: Daemon) -> None:
+        dials = dials_of(new.settings)
+        found = changes(self.found.settings, new.settings)
+        daemon.channels.rebuild(new.settings)
+        daemon.live.now = dials
+        telemetry.set_level(new.settings.log.level)
+        self.found = new
+        daemon.supervisor.nudge()
+        self._note_reload("applied", changed=found.live, needs_restart=found.needs_restart)
+        log.info("reloaded", changed=found.live)
+        if found.needs_restart:
+            log.warning("restart_needed", settings=found.needs_restart)
+
+    def _note_reload(self, result: str, **details: Any) -> None:
+        self.metrics.config_reloads.labels(result=result).inc()
+        self.reloaded = {"result": result, "at": SystemClock().now().isoformat(), **details}
+
+    async def _feed_watchdog(self) -> None:
+        """Feed it while sweeps finish; a daemon whose sweep hangs is to be replaced."""
+        every_s = self.systemd.watchdog_s
+        while every_s:
+            await sleep(every_s)
+            patience_s = 2 * self.found.settings.daemon.sweep_s + 60.0
+            if current_time() - self.passed_at < patience_s:
+                self.systemd.watchdog()
+
+    def _passed(self, snapshot: Snapshot) -> None:
+        self.passed_at = current_time()
+        if snapshot.active != (self.snapshot.active if self.snapshot else None):
+            running = len(snapshot.active)
+            self.systemd.status(f"{running} running, {snapshot.waiting} waiting")
+        self.snapshot = snapshot
+        self.metrics.saw(len(snapshot.active), snapshot.waiting, snapshot.owed)
+        self._write_status()
+
+    def _write_status(self) -> None:
+        status: Mapping[str, Any] = {
+            "pid": os.getpid(),
+            "owner": self.owner,
+            "started_at": self.started_at,
+            "seen_at": SystemClock().now().isoformat(),
+            "max_worksets": self.found.settings.daemon.max_worksets,
+            "max_per_customer": self.found.settings.daemon.max_per_customer,
+            "last_reload": self.reloaded or None,
+            **(asdict(self.snapshot) if self.snapshot else {}),
+        }
+        try:
+            self.state.write_status(status)
+        except OSError as exc:
+            log.warning("status_not_written", error=str(exc))
+

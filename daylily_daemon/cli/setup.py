@@ -1,0 +1,94 @@
+"""``init`` and ``check-config``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from daylily_daemon.adapters.provision import Provisioner
+from daylily_daemon.bootstrap import Tools, dials_of, wanted_of
+from daylily_daemon.cli import output
+from daylily_daemon.cli.options import (
+    ConfigOption,
+    JsonOption,
+    SetOption,
+    err,
+    loaded,
+    out,
+    reporting,
+    sources,
+    with_tools,
+)
+from daylily_daemon.domain.errors import DaemonError
+from daylily_daemon.settings import describe, load
+
+Problems = list[str]
+
+
+def init(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what is missing.")] = False,
+    create_bucket: Annotated[
+        bool, typer.Option("--create-bucket", help="Make the control bucket too.")
+    ] = False,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Make or complete tables, queues, topic and bucket notification. Twice changes nothing.
+
+    Example: daylily-daemon init --config lab.yaml --dry-run
+    """
+    with reporting():
+        found = loaded(config, set_, "control.bucket")
+
+    async def work(tools: Tools) -> list[str]:
+        done: list[str] = []
+        wanted = wanted_of(tools.settings, create_bucket=create_bucket)
+        async for step in Provisioner(tools.aws, wanted).missing():
+            if not json:
+                out.print(f"{'would ' if dry_run else ''}{step.what}", markup=False)
+            if not dry_run:
+                await step.do()
+            done.append(step.what)
+        return done
+
+    done = with_tools(found, work)
+    if json:
+        output.print_json({"dry_run": dry_run, "steps": done})
+    elif not done:
+        out.print("Everything is there already.")
+
+
+def check_config(
+    config: ConfigOption = None, set_: SetOption = None, json: JsonOption = False
+) -> None:
+    """Print the settings that would be in force and where each comes from, or every problem at once.
+
+    Example: daylily-daemon check-config --config lab.yaml
+    """
+    problems: Problems = []
+    try:
+        found = load(sources(config, set_, "control.bucket"))
+        dials_of(found.settings)
+    except DaemonError as exc:
+        problems = [str(p) for p in getattr(exc, "problems", ())] or [str(exc)]
+    if problems:
+        if json:
+            output.print_json({"problems": problems})
+        for problem in problems:
+            err.print(f"- {problem}", markup=False)
+        err.print(f"{len(problems)} problems; nothing was changed.")
+        raise typer.Exit(2)
+    rows = describe(found)
+    if json:
+        output.print_json({r.key: {"value": r.value_shown, "origin": r.origin} for r in rows})
+        return
+    table = Table(box=None, pad_edge=False)
+    for heading in ("SETTING", "VALUE", "FROM"):
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(row.key, escape(row.value_shown), escape(row.origin))
+    out.print(table)

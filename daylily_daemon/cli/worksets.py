@@ -1,0 +1,301 @@
+"""Commands that look at worksets: list, show, events, logs, explain, status."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import anyio
+import typer
+
+from daylily_daemon.adapters.host import StateDir, SystemClock
+from daylily_daemon.adapters.provision import dead_letter_name, find_queue
+from daylily_daemon.adapters.runners.logs import follow, tail
+from daylily_daemon.adapters.runners.tmux import session_name
+from daylily_daemon.bootstrap import Tools
+from daylily_daemon.cli import output
+from daylily_daemon.cli.options import (
+    ConfigOption,
+    JsonOption,
+    NotFound,
+    SetOption,
+    Usage,
+    WorksetArgument,
+    existing,
+    loaded,
+    out,
+    with_tools,
+)
+from daylily_daemon.domain.admission import Capacity, admit
+from daylily_daemon.domain.model import Job, State, Step, Workset
+
+StateOption = Annotated[
+    list[State] | None, typer.Option("--state", help="Only these states; may be repeated.")
+]
+
+
+def list_(
+    state: StateOption = None,
+    customer: Annotated[str, typer.Option("--customer", help="Only this customer.")] = "",
+    limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many a state.")] = 100,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    json: JsonOption = False,
+) -> None:
+    """List worksets, urgent and old ones first.
+
+    Example: daylily-daemon list --state in_progress --state error
+    """
+    found = loaded(config, set_)
+    worksets = with_tools(found, partial(_listed, state or list(State), customer, limit))
+    if json:
+        output.print_json([output.workset_json(ws) for ws in worksets])
+    elif worksets:
+        out.print(output.list_table(worksets))
+    else:
+        out.print("There are no worksets here yet. `daylily-daemon submit` adds one.")
+
+
+async def _listed(
+    states: Sequence[State], customer: str, limit: int, tools: Tools
+) -> list[Workset]:
+    found: dict[State, Sequence[Workset]] = {}
+
+    async def read(state: State) -> None:
+        found[state] = await tools.worksets.in_state(state, limit=limit)
+
+    async with anyio.create_task_group() as tg:
+        for state in states:
+            tg.start_soon(read, state)
+    rows = [ws for state in states for ws in found[state]]
+    return [ws for ws in rows if not customer or ws.customer_id == customer]
+
+
+def show(
+    workset: WorksetArgument,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show everything about one workset.
+
+    Example: daylily-daemon show HG002-run7
+    """
+    found = loaded(config, set_)
+    ws = with_tools(found, partial(_existing, workset))
+    if json:
+        output.print_json(output.workset_json(ws))
+        return
+    extra = []
+    if ws.state is State.IN_PROGRESS and ws.runner == "tmux":
+        extra.append(("watch it", attach_command(ws, found.settings.daemon.state_dir)))
+    out.print(output.facts_table([*output.facts(ws), *extra]))
+
+
+def attach_command(ws: Workset, state_dir: Path) -> str:
+    """Return the shell command that shows the running job on its head node."""
+    if ws.step is None or ws.job is None:
+        return ""
+    name = session_name(Job(name=ws.job, directory=ws.job_dir, step=ws.step, argv=()))
+    socket = shlex.quote(StateDir(state_dir).tmux_socket)
+    return f"tmux -S {socket} attach -t '={name}'"
+
+
+async def _existing(id: str, tools: Tools) -> Workset:
+    return await existing(tools, id)
+
+
+def events(
+    workset: WorksetArgument,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show the audit trail of one workset, oldest first.
+
+    Example: daylily-daemon events HG002-run7
+    """
+    found = loaded(config, set_)
+
+    async def read(tools: Tools) -> list[Any]:
+        ws = await existing(tools, workset)
+        return list(await tools.trail.read(ws.id, limit=100_000))
+
+    records = with_tools(found, read)
+    if json:
+        output.print_json([output.record_json(record) for record in records])
+    else:
+        out.print(output.records_table(records))
+
+
+def logs(
+    workset: WorksetArgument,
+    follow_: Annotated[bool, typer.Option("--follow", "-f", help="Go on until it ends.")] = False,
+    step: Annotated[
+        Step | None, typer.Option("--step", help="Of this step; else the latest.")
+    ] = None,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="Last lines.")] = 100,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+) -> None:
+    """Print the log of a workset's job. Works on the host that runs it.
+
+    Example: daylily-daemon logs -f HG002-run7
+    """
+    found = loaded(config, set_)
+    with_tools(found, partial(_logs, workset, step, lines, follow_))
+
+
+async def _logs(id: str, step: Step | None, lines: int, follow_: bool, tools: Tools) -> None:
+    ws = await existing(tools, id)
+    directory = _job_directory(ws, step)
+    if not follow_:
+        sys.stdout.buffer.write(await anyio.to_thread.run_sync(tail, str(directory), lines))
+        sys.stdout.buffer.flush()
+        return
+    async for piece in follow(str(directory), lines=lines):
+        sys.stdout.buffer.write(piece)
+        sys.stdout.buffer.flush()
+
+
+def _job_directory(ws: Workset, step: Step | None) -> Path:
+    if not ws.jobs_dir:
+        raise NotFound(f"{ws.id} has not run yet: it is {ws.shown_state}.")
+    folder = Path(ws.jobs_dir)
+    wanted = step or ws.step
+    found = sorted(folder.glob(f"*-{wanted or '*'}"), key=lambda p: p.stat().st_mtime)
+    if not found:
+        raise NotFound(
+            f"There is no log of {ws.id} in {folder} on this host. It runs on {ws.runner_scope}; its "
+            f"exported logs, if any, are under {ws.results_s3_uri or 'its results'}."
+        )
+    return found[-1]
+
+
+def explain(
+    workset: WorksetArgument,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Say why a workset is where it is, and what to do.
+
+    Example: daylily-daemon explain HG002-run7
+    """
+    found = loaded(config, set_)
+
+    async def read(tools: Tools) -> tuple[Workset, str]:
+        ws = await existing(tools, workset)
+        return ws, await _why(ws, tools)
+
+    ws, why = with_tools(found, read)
+    if json:
+        output.print_json({"workset_id": ws.id, "state": ws.shown_state, "why": why})
+    else:
+        out.print(why, markup=False)
+
+
+async def _why(ws: Workset, tools: Tools) -> str:
+    match ws.state:
+        case State.READY | State.RETRYING:
+            return await _why_waiting(ws, tools)
+        case State.IN_PROGRESS:
+            held = f"held by {ws.lock_owner}" if ws.lock_owner else "waiting to be picked up again"
+            doing = output.progress_text(ws)
+            return f"It runs, attempt {ws.attempt}, {held}: {doing or 'no progress told yet'}."
+        case State.ERROR | State.FAILED:
+            return (
+                f"{ws.error_details}\nCode {ws.error_code}, category {ws.error_category}. When the cause "
+                f"is mended: `daylily-daemon retry {ws.id}`, or put daylily.ready again."
+            )
+        case State.COMPLETE:
+            return f"It is complete. Results: {ws.results_s3_uri}"
+        case State.IGNORED | State.CANCELED:
+            last = ws.history[-1].reason if ws.history else ""
+            return f"It was {last or ws.state}. `daylily-daemon retry {ws.id}` makes it ready again."
+        case _:
+            return f"It is {ws.state}."
+
+
+async def _why_waiting(ws: Workset, tools: Tools) -> str:
+    settings = tools.settings
+    waiting = await _listed([State.READY, State.RETRYING], "", 1000, tools)
+    running = await _listed([State.IN_PROGRESS], "", 1000, tools)
+    status = StateDir(settings.daemon.state_dir).read_status() or {}
+    customers: dict[str, int] = {}
+    for other in running:
+        customers[other.customer_id] = customers.get(other.customer_id, 0) + 1
+    capacity = Capacity(
+        slots=int(status.get("max_worksets", settings.daemon.max_worksets)),
+        running=len(running),
+        per_customer=int(status.get("max_per_customer", settings.daemon.max_per_customer)),
+        customers=customers,
+        age_s=settings.daemon.age_s,
+    )
+    verdicts = admit([w for w in waiting if w.id != ws.id] + [ws], capacity, SystemClock().now())
+    place = [v.workset_id for v in verdicts].index(ws.id)
+    alive = "" if status else " No daemon of this host has said anything; is it running?"
+    return f"It waits at place {place + 1} of {len(verdicts)}. {verdicts[place].reason}{alive}"
+
+
+def status(config: ConfigOption = None, set_: SetOption = None, json: JsonOption = False) -> None:
+    """Show the daemon of this host, how many worksets are in each state, and the queues.
+
+    Example: daylily-daemon status
+    """
+    found = loaded(config, set_)
+    figures = with_tools(found, _figures)
+    daemon = StateDir(found.settings.daemon.state_dir).read_status()
+    if json:
+        output.print_json({"daemon": daemon, **figures})
+        return
+    out.print(output.facts_table([("daemon", _daemon_text(daemon)), *_reload_text(daemon)]))
+    states = [(state, str(n)) for state, n in figures["worksets"].items() if n]
+    out.print(output.facts_table(states or [("worksets", "none")]))
+    out.print(output.facts_table([(q, f"{n} messages") for q, n in figures["queues"].items()]))
+
+
+async def _figures(tools: Tools) -> dict[str, dict[str, int]]:
+    counts: dict[State, int] = {}
+
+    async def count(state: State) -> None:
+        counts[state] = await tools.worksets.count(state)
+
+    async with anyio.create_task_group() as tg:
+        for state in State:
+            tg.start_soon(count, state)
+    queues = tools.settings.queues
+    names = [q for n in (queues.intake, queues.commands) for q in (n, dead_letter_name(n))]
+    return {
+        "worksets": {str(state): counts[state] for state in State},
+        "queues": {name: await _depth(name, tools) for name in names},
+    }
+
+
+async def _depth(name: str, tools: Tools) -> int:
+    sqs = await tools.aws.client("sqs")
+    url = await find_queue(sqs, name)
+    if url is None:
+        raise Usage(f"The queue {name} does not exist. Run `daylily-daemon init` first.")
+    return await tools.queue_depth(url)
+
+
+def _daemon_text(status: dict[str, Any] | None) -> str:
+    if status is None:
+        return "none has run with this state directory"
+    alive = Path(f"/proc/{status.get('pid')}").exists()
+    running = len(status.get("active") or {})
+    what = f"running {running} of {status.get('max_worksets')} worksets" if alive else "not running"
+    return f"{status.get('owner')}: {what}; last seen {status.get('seen_at')}"
+
+
+def _reload_text(status: dict[str, Any] | None) -> list[tuple[str, str]]:
+    reload = (status or {}).get("last_reload")
+    if not reload:
+        return []
+    more = "; ".join(reload.get("problems", [])) or ", ".join(reload.get("changed", []))
+    return [("last reload", f"{reload['result']} at {reload['at']}: {more or 'nothing changed'}")]

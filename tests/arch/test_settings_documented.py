@@ -1,0 +1,115 @@
+"""Every setting is documented, in default.yaml with its default, and read by the program."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from daylily_daemon.settings import LEAVES, Sources, load, shipped, value_of
+from daylily_daemon.settings_model import Channel
+from tests.arch.repository import ROOT
+
+PACKAGE = ROOT / "daylily_daemon"
+LAYERS_THAT_MAY_READ = ("__main__.py", "bootstrap*.py", "cli/**/*.py")
+UNITS = {"_s": "in seconds"}
+
+Read = tuple[str, str]
+"""What an attribute was taken from, by its last name, and the attribute."""
+
+
+def keys_of(found: object, prefix: str = "") -> set[str]:
+    if not isinstance(found, dict):
+        return {prefix.removesuffix(".")}
+    return {key for name, inner in found.items() for key in keys_of(inner, f"{prefix}{name}.")}
+
+
+def comment_of(key: str, text: str) -> str:
+    """Return the comment above the line of ``key`` in default.yaml."""
+    lines = text.splitlines()
+    position = -1
+    for depth, name in enumerate(key.split(".")):
+        position = lines.index(
+            next(
+                line for line in lines[position + 1 :] if line.startswith(f"{'  ' * depth}{name}:")
+            ),
+            position + 1,
+        )
+    return lines[position - 1].strip()
+
+
+def test_default_yaml_is_where_the_package_looks_for_it() -> None:
+    assert shipped("default.yaml").samefile(ROOT / "config" / "default.yaml")
+
+
+def test_default_yaml_holds_every_setting_and_nothing_else() -> None:
+    assert keys_of(yaml.safe_load(shipped("default.yaml").read_text())) == set(LEAVES)
+
+
+def test_default_yaml_equals_the_defaults_of_the_models() -> None:
+    loaded = load(Sources())
+    assert {key for key in LEAVES if value_of(loaded.settings, key) != LEAVES[key].default} == set()
+
+
+def test_default_yaml_explains_every_setting_in_the_words_of_the_models() -> None:
+    text = shipped("default.yaml").read_text()
+    wanted = {key: f"# {leaf.meaning}" for key, leaf in LEAVES.items()}
+    assert {key: comment_of(key, text) for key in LEAVES} == wanted
+
+
+@pytest.mark.parametrize("key", LEAVES)
+def test_every_setting_says_what_it_means_and_in_which_unit(key: str) -> None:
+    meaning = LEAVES[key].meaning
+    assert meaning.endswith(".")
+    assert len(meaning) > 15
+    for suffix, unit in UNITS.items():
+        assert not key.endswith(suffix) or unit in meaning
+
+
+def reads(source: str) -> set[Read]:
+    found: set[Read] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Attribute):
+            base = node.value
+            named = base.attr if isinstance(base, ast.Attribute) else getattr(base, "id", "")
+            found.add((named, node.attr))
+    return found
+
+
+def unread(keys: Iterable[str], found: set[Read]) -> set[str]:
+    """Return the settings of which no code takes ``<section>.<name>``.
+
+    What all channels have in common may be read in a loop over them, under any name. A ``…_file`` is
+    read by the settings themselves.
+    """
+    anywhere = {name for _, name in found} & set(Channel.model_fields)
+    missing = set()
+    for key in keys:
+        section, name = key.split(".")[-2:]
+        by_settings = key.endswith("_file") and key.removesuffix("_file") in LEAVES
+        if not by_settings and (section, name) not in found and name not in anywhere:
+            missing.add(key)
+    return missing
+
+
+def sources() -> list[Path]:
+    return [path for pattern in LAYERS_THAT_MAY_READ for path in PACKAGE.glob(pattern)]
+
+
+def test_every_setting_is_read() -> None:
+    found: set[Read] = set()
+    for path in sources():
+        found |= reads(path.read_text())
+    assert sorted(unread(LEAVES, found)) == []
+
+
+def test_a_setting_that_nobody_reads_is_found() -> None:
+    found = reads(
+        "def f(settings, path):\n    queues = settings.queues\n    use(queues.wait_s, path.dir)"
+    )
+    asked = ("queues.wait_s", "inputs.wait_s", "pipelines.dir", "notifications.sns.enabled")
+    assert unread(asked, found) == {"inputs.wait_s", "pipelines.dir", "notifications.sns.enabled"}
+    assert unread(asked[3:], reads("[c.enabled for c in channels]")) == set()

@@ -1,0 +1,217 @@
+"""One whole daemon over ports in memory, for tests of the engine on a virtual clock."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import anyio
+
+from daylily_daemon.adapters.memory import (
+    Counter,
+    LoopClock,
+    MemoryMailbox,
+    MemoryTrail,
+    MemoryWorksets,
+    NoDrops,
+    Queue,
+    Table,
+)
+from daylily_daemon.adapters.memory_notifier import MemoryNotifier
+from daylily_daemon.adapters.memory_runner import MemoryMachine, MemoryRunner
+from daylily_daemon.domain.model import (
+    Accepted,
+    Command,
+    Inspection,
+    Plan,
+    Record,
+    Step,
+    Submit,
+    Workset,
+    WorksetId,
+)
+from daylily_daemon.domain.pipeline import Pipeline, StepTemplate
+from daylily_daemon.domain.routing import Filter, Routing
+from daylily_daemon.engine.dials import Dials, Live
+from daylily_daemon.engine.lease import Desk, LeaseConfig
+from daylily_daemon.engine.outbox import Outbox, OutboxConfig
+from daylily_daemon.engine.shepherd import Shepherd
+from daylily_daemon.engine.supervisor import Place, Supervisor
+from daylily_daemon.ports import Change, Drops, Inputs, Mailbox, Notifier, Runner, Trail, Worksets
+from tests.sim.vclock import BACKEND
+
+STEPS = (Step.STAGE, Step.RUN, Step.EXPORT, Step.METRICS, Step.CLEANUP)
+PIPELINE = Pipeline(
+    name="demo",
+    steps=tuple(
+        StepTemplate(step=s, argv=("true",), fatal=s not in (Step.METRICS, Step.CLEANUP))
+        for s in STEPS
+    ),
+)
+PLAN = Plan(pipeline="demo", steps=STEPS, export_uri="s3://b/results/", samples=1)
+
+
+class GoodInputs:
+    async def inspect(self, workset: Workset) -> Inspection:
+        await anyio.sleep(0.05)
+        return Accepted(PLAN)
+
+
+@dataclass
+class World:
+    """What outlives daemons."""
+
+    table: Table = field(default_factory=Table)
+    intake: Queue = field(default_factory=Queue)
+    commands: Queue = field(default_factory=Queue)
+    machine: MemoryMachine = field(default_factory=MemoryMachine)
+    told: dict[str, list[Record]] = field(default_factory=lambda: {"sns": [], "slack": []})
+    dials: Dials = field(
+        default_factory=lambda: Dials(
+            pipelines={"demo": PIPELINE}, routing=Routing({"sns": Filter(), "slack": Filter()})
+        )
+    )
+    inputs: Inputs = field(default_factory=GoodInputs)
+    ids: Counter = field(default_factory=Counter)
+
+    def workset(self, id: str) -> Workset:
+        return self.table.worksets[WorksetId(id)]
+
+    def states(self, id: str) -> list[str]:
+        return [str(t.state) for t in self.workset(id).history]
+
+    async def submit(self, *ids: str, **fields: Any) -> None:
+        commands = [
+            Command(
+                id=f"drop-{self.ids.fresh()}",
+                workset_id=WorksetId(id),
+                by="s3",
+                ask=Submit(bucket="b", prefix=f"p/{id}/", **fields),
+            )
+            for id in ids
+        ]
+        await MemoryMailbox(self.commands).send(commands)
+
+    async def ask(self, id: str, ask: Any) -> None:
+        command = Command(id=f"ask-{self.ids.fresh()}", workset_id=WorksetId(id), by="cli", ask=ask)
+        await MemoryMailbox(self.commands).send([command])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """A daemon's ports; a simulation puts faults in front of each."""
+
+    worksets: Worksets
+    trail: Trail
+    intake: Mailbox
+    commands: Mailbox
+    runner: Runner
+    notifiers: dict[str, Notifier]
+    inputs: Inputs
+    drops: Drops
+
+
+def parts_of(world: World) -> Parts:
+    return Parts(
+        worksets=MemoryWorksets(world.table),
+        trail=MemoryTrail(world.table),
+        intake=MemoryMailbox(world.intake),
+        commands=MemoryMailbox(world.commands),
+        runner=MemoryRunner(world.machine),
+        notifiers={name: MemoryNotifier(delivered=told) for name, told in world.told.items()},
+        inputs=world.inputs,
+        drops=NoDrops(),
+    )
+
+
+def supervisor_of(
+    world: World, parts: Parts, owner: str = "a", lease: LeaseConfig | None = None
+) -> Supervisor:
+    clock, live = LoopClock(), Live(world.dials)
+    outbox = Outbox(parts.trail, lambda: parts.notifiers, clock, live, OutboxConfig(owner=owner))
+    desk = Desk(
+        worksets=parts.worksets,
+        clock=clock,
+        ids=world.ids,
+        owner=owner,
+        on_records=outbox.take,
+    )
+    return Supervisor(
+        desk=desk,
+        live=live,
+        lease=lease or LeaseConfig(),
+        place=Place(runner="memory", scope=parts.runner.scope, data_dir="/data", jobs_dir="/jobs"),
+        shepherd=Shepherd(runners={"memory": parts.runner}, live=live),
+        inputs=parts.inputs,
+        drops=parts.drops,
+        intake=parts.intake,
+        commands=parts.commands,
+        outbox=outbox,
+    )
+
+
+@asynccontextmanager
+async def daemon(
+    world: World, owner: str = "a", parts: Parts | None = None
+) -> AsyncIterator[Supervisor]:
+    """Run a daemon around the body and stop it as SIGTERM does."""
+    supervisor = supervisor_of(world, parts or parts_of(world), owner)
+    stop = anyio.Event()
+    async with anyio.create_task_group() as tg:
+        tg.start_soon(supervisor.run, stop)
+        yield supervisor
+        stop.set()
+
+
+@asynccontextmanager
+async def killed_daemon(world: World, owner: str = "a") -> AsyncIterator[Supervisor]:
+    """Run a daemon around the body and end it without a word: nothing it sends arrives any more."""
+    parts = parts_of(world)
+    cut = Cut(parts.worksets)
+    supervisor = supervisor_of(world, replace(parts, worksets=cut), owner)
+    async with anyio.create_task_group() as tg:
+        tg.start_soon(supervisor.run, anyio.Event())
+        yield supervisor
+        cut.dead = True
+        tg.cancel_scope.cancel()
+
+
+class Cut:
+    """A store whose wire can be cut."""
+
+    def __init__(self, inner: Worksets) -> None:
+        self._inner = inner
+        self.dead = False
+
+    async def _alive(self) -> None:
+        if self.dead:
+            await anyio.sleep_forever()
+
+    async def load(self, id: WorksetId) -> Workset | None:
+        await self._alive()
+        return await self._inner.load(id)
+
+    async def commit(self, change: Change) -> Workset:
+        await self._alive()
+        return await self._inner.commit(change)
+
+    async def in_state(self, state: Any, *, limit: int = 1000) -> Any:
+        await self._alive()
+        return await self._inner.in_state(state, limit=limit)
+
+    async def known(self, ids: Any) -> Any:
+        await self._alive()
+        return await self._inner.known(ids)
+
+
+def play(story: Callable[[], Awaitable[None]]) -> None:
+    """Run a story on a virtual clock: hours pass in milliseconds."""
+    anyio.run(story, backend_options=BACKEND)
+
+
+async def until(condition: Callable[[], bool], within_s: float = 3600.0) -> None:
+    with anyio.fail_after(within_s):
+        while not condition():
+            await anyio.sleep(0.25)

@@ -1,0 +1,247 @@
+"""The engine, whole, over ports in memory, on a virtual clock."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import anyio
+
+from daylily_daemon.adapters.memory_runner import MemoryMachine, Script
+from daylily_daemon.domain.lifecycle import Policy
+from daylily_daemon.domain.model import (
+    Cancel,
+    Ended,
+    Inspection,
+    Job,
+    Missing,
+    Outcome,
+    Priority,
+    Problem,
+    Progress,
+    Refused,
+    Retry,
+    SetPriority,
+    State,
+    Step,
+    Workset,
+)
+from tests.unit.daemons import World, daemon, killed_daemon, play, until
+
+FAILS = Outcome(ended=Ended.EXITED, code=1, tail="something went wrong")
+
+
+def is_in(world: World, id: str, state: State) -> bool:
+    return id in world.table.worksets and world.workset(id).state is state  # type: ignore[comparison-overlap]
+
+
+def test_a_submitted_workset_runs_every_step_and_tells_everyone() -> None:
+    async def story() -> None:
+        world = World()
+        async with daemon(world):
+            await world.submit("w1")
+            await until(lambda: is_in(world, "w1", State.COMPLETE))
+            assert anyio.current_time() < 10
+            await until(lambda: len(world.told["slack"]) == 3)
+        assert [n.split(".")[2] for n in world.machine.starts] == [
+            "stage", "run", "export", "metrics", "cleanup",
+        ]  # fmt: skip
+        assert world.states("w1") == ["ready", "in_progress", "complete"]
+        assert [r.state for r in world.told["sns"]] == ["ready", "in_progress", "complete"]
+        assert world.workset("w1").lock_owner is None
+        assert not [r for rows in world.table.records.values() for r in rows if r.owed]
+
+    play(story)
+
+
+def test_a_failed_step_is_tried_again_from_where_it_failed_and_then_given_up() -> None:
+    async def story() -> None:
+        def script(job: Job) -> Script:
+            return Script(outcome=FAILS) if job.step is Step.RUN else Script()
+
+        world = World(machine=MemoryMachine(script))
+        async with daemon(world):
+            await world.submit("w1")
+            await until(lambda: is_in(world, "w1", State.FAILED))
+        steps = [n.split(".", 1)[1] for n in world.machine.starts]
+        assert steps == ["1.stage", "1.run", "2.run", "3.run"]
+        assert "something went wrong" in world.workset("w1").error_details
+        assert world.workset("w1").error_code == "WS-UNK-000"
+
+    play(story)
+
+
+def test_the_run_outlives_the_daemon_and_is_picked_up_by_the_next() -> None:
+    async def story() -> None:
+        world = World(machine=MemoryMachine(lambda job: Script(duration_s=3600)))
+        async with daemon(world):
+            await world.submit("w1")
+            await until(lambda: len(world.machine.starts) == 1)
+        assert world.workset("w1").lock_owner is None
+        assert world.machine.running()
+        await anyio.sleep(600)
+        async with killed_daemon(world):
+            await until(lambda: world.workset("w1").lock_owner is not None)
+            await anyio.sleep(600)
+        async with daemon(world):
+            await until(lambda: is_in(world, "w1", State.COMPLETE), within_s=24 * 3600)
+        assert len(world.machine.starts) == 5
+
+    play(story)
+
+
+def test_another_daemon_takes_over_only_after_a_whole_ttl_of_silence() -> None:
+    async def story() -> None:
+        world = World(machine=MemoryMachine(lambda job: Script(duration_s=7200)))
+        async with daemon(world, "b"):
+            async with killed_daemon(world, "a"):
+                await world.submit("w1")
+                await until(lambda: len(world.machine.starts) == 1)
+                await anyio.sleep(300)
+                owner = world.workset("w1").lock_owner
+            died_at = anyio.current_time()
+            if owner == "a":
+                await until(lambda: world.workset("w1").lock_owner == "b")
+                assert 45 <= anyio.current_time() - died_at <= 90
+            await until(lambda: is_in(world, "w1", State.COMPLETE), within_s=48 * 3600)
+        assert len(world.machine.starts) == 5
+
+    play(story)
+
+
+def test_a_cancel_stops_the_job_and_ends_as_canceled() -> None:
+    async def story() -> None:
+        world = World(machine=MemoryMachine(lambda job: Script(duration_s=7200)))
+        async with daemon(world):
+            await world.submit("w1")
+            await until(lambda: len(world.machine.starts) == 1)
+            asked = anyio.current_time()
+            await world.ask("w1", Cancel(reason="wrong flow cell"))
+            await until(lambda: is_in(world, "w1", State.CANCELED))
+            assert anyio.current_time() - asked < 5
+        assert not world.machine.running()
+        assert "wrong flow cell" in world.workset("w1").history[-1].reason
+
+    play(story)
+
+
+def test_a_cancel_is_obeyed_when_another_daemon_reads_the_message() -> None:
+    async def story() -> None:
+        world = World(machine=MemoryMachine(lambda job: Script(duration_s=7200)))
+        async with daemon(world, "a"):
+            await world.submit("w1")
+            await until(lambda: len(world.machine.starts) == 1)
+            async with daemon(world, "b"):
+                for _ in range(8):
+                    await world.ask("w1", SetPriority(priority=Priority.LOW))
+                await world.ask("w1", Cancel())
+                await until(lambda: is_in(world, "w1", State.CANCELED), within_s=60)
+        assert not world.workset("w1").inbox
+
+    play(story)
+
+
+def test_input_that_never_comes_parks_the_workset_and_a_corrected_drop_runs() -> None:
+    class LateInputs:
+        there = False
+
+        async def inspect(self, workset: Workset) -> Inspection:
+            from tests.unit.daemons import GoodInputs
+
+            if self.there:
+                return await GoodInputs().inspect(workset)
+            return Missing((Problem("daylily_work.yaml", "", "is not there.", "Upload it."),))
+
+    async def story() -> None:
+        inputs = LateInputs()
+        world = World(inputs=inputs)
+        async with daemon(world):
+            await world.submit("w1")
+            await until(lambda: is_in(world, "w1", State.ERROR))
+            assert 115 <= anyio.current_time() <= 140
+            assert "daylily_work.yaml" in world.workset("w1").error_details
+            inputs.there = True
+            await world.submit("w1")
+            await until(lambda: is_in(world, "w1", State.COMPLETE))
+        assert world.workset("w1").error_details == ""
+
+    play(story)
+
+
+def test_a_bad_workset_among_good_ones_stops_nobody() -> None:
+    class SomeBad:
+        async def inspect(self, workset: Workset) -> Inspection:
+            from tests.unit.daemons import GoodInputs
+
+            if workset.id == "bad":
+                return Refused((Problem("stage_samples.tsv", "line 2", "is bad.", "Mend it."),))
+            return await GoodInputs().inspect(workset)
+
+    async def story() -> None:
+        world = World(inputs=SomeBad())
+        async with daemon(world):
+            await world.submit("w1", "bad", "w2")
+            await until(lambda: is_in(world, "w1", State.COMPLETE))
+            await until(lambda: is_in(world, "w2", State.COMPLETE))
+        assert world.workset("bad").state is State.ERROR
+
+    play(story)
+
+
+def test_no_more_than_allowed_run_at_once_and_urgent_goes_first() -> None:
+    async def story() -> None:
+        machine = MemoryMachine(lambda job: Script(duration_s=10))
+        world = World(machine=machine)
+        world.dials = replace(world.dials, max_worksets=1)
+        async with daemon(world):
+            await world.submit("w0")
+            await until(lambda: len(machine.starts) == 1)
+            await world.submit("w1", "w2", "w3")
+            await world.submit("u", priority=Priority.URGENT)
+            for id in ("u", "w1", "w2", "w3"):
+                await until(lambda id=id: is_in(world, id, State.COMPLETE))  # type: ignore[misc]
+        order = [n.split(".")[0] for n in machine.starts if n.endswith("stage")]
+        assert order == ["w0", "u", "w1", "w2", "w3"]
+
+    play(story)
+
+
+def test_progress_reaches_the_item_at_a_bounded_rate() -> None:
+    async def story() -> None:
+        lines = tuple(Progress(n / 1000, f"{n} of 1000") for n in range(1000))
+        machine = MemoryMachine(lambda job: Script(duration_s=100, progress=lines))
+        world = World(machine=machine)
+        world.dials = replace(world.dials, look_s=5.0)
+        async with daemon(world):
+            await world.submit("w1")
+            await until(
+                lambda: (
+                    (world.workset("w1").progress_fraction or 0) > 0.9
+                    if world.table.worksets
+                    else False
+                )
+            )
+            assert world.workset("w1").version < 40
+
+    play(story)
+
+
+def test_an_operator_retry_resumes_at_the_failed_step() -> None:
+    async def story() -> None:
+        broken = {"yes": True}
+
+        def script(job: Job) -> Script:
+            bad = job.step is Step.EXPORT and broken["yes"]
+            return Script(outcome=FAILS) if bad else Script()
+
+        world = World(machine=MemoryMachine(script))
+        world.dials = replace(world.dials, policy=Policy(max_retries=0))
+        async with daemon(world):
+            await world.submit("w1")
+            await until(lambda: is_in(world, "w1", State.FAILED))
+            broken["yes"] = False
+            await world.ask("w1", Retry())
+            await until(lambda: is_in(world, "w1", State.COMPLETE))
+        starts = [n.split(".", 1)[1] for n in world.machine.starts]
+        assert starts[3:] == ["2.export", "2.metrics", "2.cleanup"]
+
+    play(story)

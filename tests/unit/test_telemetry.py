@@ -1,0 +1,304 @@
+from __future__ import annotations
+
+import io
+import json
+import logging
+import socket
+import urllib.request
+import warnings
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+
+from daylily_daemon.domain.errors import Permanent
+from daylily_daemon.domain.model import State
+from daylily_daemon.telemetry import (
+    Metrics,
+    Style,
+    Systemd,
+    configure,
+    metrics,
+    sd_notify,
+    set_level,
+    style,
+    systemd,
+)
+
+JSON = Style(json=True)
+CONSOLE = Style(json=False)
+HUSH = "hush-1f3a"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    root, ours = logging.getLogger(), logging.getLogger("daylily_daemon")
+    handlers, root_level, our_level = root.handlers[:], root.level, ours.level
+    yield
+    logging.captureWarnings(capture=False)
+    structlog.reset_defaults()
+    root.handlers[:] = handlers
+    root.setLevel(root_level)
+    ours.setLevel(our_level)
+
+
+def log() -> Any:
+    return structlog.get_logger()
+
+
+def lines(stream: io.StringIO) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def fail_with_a_secret_at_hand() -> None:
+    password = HUSH
+    raise ValueError(f"first\nsecond\x1b[31m {len(password)}")
+
+
+def log_a_failure() -> None:
+    try:
+        fail_with_a_secret_at_hand()
+    except ValueError:
+        log().exception("step_failed", workset="w1")
+
+
+def test_an_event_is_one_line_of_json_with_its_context() -> None:
+    stream = io.StringIO()
+    configure("info", JSON, stream)
+    log().bind(workset="w1", run="r1").info("job_started", command="c1", text="a\nb")
+    (line,) = lines(stream)
+    at = datetime.fromisoformat(line.pop("timestamp"))
+    assert at.utcoffset() == timedelta(0)
+    assert line == {
+        "event": "job_started",
+        "level": "info",
+        "workset": "w1",
+        "run": "r1",
+        "command": "c1",
+        "text": "a\nb",
+    }
+
+
+def test_a_traceback_is_part_of_the_one_line() -> None:
+    stream = io.StringIO()
+    configure("info", JSON, stream)
+    log_a_failure()
+    (line,) = lines(stream)
+    assert "fail_with_a_secret_at_hand" in line["exception"]
+
+
+@pytest.mark.parametrize("look", [JSON, CONSOLE, Style(json=False, colors=True)])
+def test_a_traceback_shows_no_local_variables(look: Style) -> None:
+    stream = io.StringIO()
+    configure("info", look, stream)
+    log_a_failure()
+    assert "ValueError: first" in stream.getvalue()
+    assert HUSH not in stream.getvalue()
+
+
+@pytest.mark.parametrize("look", [JSON, CONSOLE])
+@pytest.mark.parametrize(
+    "key",
+    ["api_key", "ApiKey", "token", "password", "webhook_url", "client_secret", "Authorization"],
+)
+def test_what_looks_like_a_secret_is_masked_however_deep(look: Style, key: str) -> None:
+    stream = io.StringIO()
+    configure("info", look, stream)
+    log().info(
+        "asked", **{key: HUSH}, details={"headers": [{key: HUSH}], ("odd", 1): ({key: HUSH},)}
+    )
+    assert HUSH not in stream.getvalue()
+    assert stream.getvalue().count("***") == 3
+
+
+def test_what_looks_like_no_secret_is_shown() -> None:
+    stream = io.StringIO()
+    configure("info", JSON, stream)
+    log().info("asked", key="k", workset="w", sort_key="s", keys=["a"])
+    shown = lines(stream)[0]
+    assert (shown["key"], shown["sort_key"], shown["keys"]) == ("k", "s", ["a"])
+
+
+def test_nothing_foreign_forges_a_line_or_commands_a_terminal() -> None:
+    stream = io.StringIO()
+    configure("info", CONSOLE, stream)
+    log().info("read\x1b[2J", text="a\nb\x1b[31m\u2028c", details={"x": "d\ne\x1b"})
+    logging.getLogger("botocore").warning("foreign\nline\x07")
+    assert len(stream.getvalue().splitlines()) == 2
+    log_a_failure()
+    assert "\x1b" not in stream.getvalue()
+    assert "\x07" not in stream.getvalue()
+
+
+def test_the_level_changes_while_running() -> None:
+    stream = io.StringIO()
+    configure("info", JSON, stream)
+    bound = log().bind(workset="w1")
+    bound.debug("unseen")
+    set_level("debug")
+    bound.debug("seen")
+    set_level("error")
+    bound.warning("unseen")
+    assert [line["event"] for line in lines(stream)] == ["seen"]
+
+
+def test_libraries_speak_from_warning_on_in_the_same_form() -> None:
+    stream = io.StringIO()
+    configure("debug", JSON, stream)
+    logging.getLogger("botocore.retries").info("unseen")
+    logging.getLogger("botocore.retries").warning("retry %s", 3)
+    (line,) = lines(stream)
+    assert (line["event"], line["level"], line["logger"]) == (
+        "retry 3",
+        "warning",
+        "botocore.retries",
+    )
+    assert line["timestamp"].endswith("Z")
+
+
+def test_warnings_of_python_are_events_too() -> None:
+    stream = io.StringIO()
+    configure("info", JSON, stream)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.warn("odd", UserWarning, stacklevel=1)
+    (line,) = lines(stream)
+    assert "UserWarning: odd" in line["event"]
+
+
+def test_configuring_again_does_not_double_the_lines() -> None:
+    first, second = io.StringIO(), io.StringIO()
+    configure("info", JSON, first)
+    configure("info", JSON, second)
+    log().info("once")
+    assert (len(lines(first)), len(lines(second))) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("format", "stream", "environment", "expected"),
+    [
+        ("auto", Terminal(), {}, Style(json=False, colors=True)),
+        ("auto", Terminal(), {"NO_COLOR": "1"}, Style(json=False, colors=False)),
+        ("auto", io.StringIO(), {}, Style(json=True)),
+        ("json", Terminal(), {}, Style(json=True, colors=True)),
+        ("console", io.StringIO(), {}, Style(json=False)),
+    ],
+)
+def test_a_console_is_for_people_and_json_for_the_rest(
+    format: str, stream: io.StringIO, environment: dict[str, str], expected: Style
+) -> None:
+    assert style(format, stream, environment) == expected
+
+
+@pytest.fixture(params=["path", "abstract"])
+def service_manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[socket.socket]:
+    """The socket systemd would listen on, in both of its forms."""
+    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as listening:
+        listening.settimeout(5)
+        name = str(tmp_path / "notify")
+        listening.bind(name if request.param == "path" else "\0" + name)
+        yield listening
+
+
+def address_of(listening: socket.socket) -> str:
+    name = listening.getsockname()
+    return "@" + name[1:].decode() if isinstance(name, bytes) else str(name)
+
+
+def heard(listening: socket.socket) -> str:
+    return listening.recv(4096).decode()
+
+
+def test_each_state_is_one_datagram(service_manager: socket.socket) -> None:
+    manager = Systemd(address=address_of(service_manager))
+    assert manager.ready("Watching 3 worksets.")
+    assert heard(service_manager) == "READY=1\nSTATUS=Watching 3 worksets."
+    assert manager.reloading(1234567)
+    assert heard(service_manager) == "RELOADING=1\nMONOTONIC_USEC=1234567"
+    assert manager.ready()
+    assert heard(service_manager) == "READY=1"
+    assert manager.watchdog()
+    assert heard(service_manager) == "WATCHDOG=1"
+    assert manager.stopping("Letting go.")
+    assert heard(service_manager) == "STOPPING=1\nSTATUS=Letting go."
+
+
+def test_a_status_cannot_smuggle_in_a_state(service_manager: socket.socket) -> None:
+    Systemd(address=address_of(service_manager)).status("fine\nSTOPPING=1\r\0")
+    assert heard(service_manager) == "STATUS=fine STOPPING=1  "
+
+
+def test_without_a_service_manager_nothing_is_said(tmp_path: Path) -> None:
+    manager = systemd({}, pid=1)
+    assert manager == Systemd(address="", watchdog_s=None)
+    assert not manager.ready()
+    assert not manager.reloading(1)
+    assert not sd_notify(str(tmp_path / "nobody"), "READY=1")
+
+
+def test_a_service_manager_that_does_not_read_holds_nobody_up(
+    service_manager: socket.socket,
+) -> None:
+    address = address_of(service_manager)
+    for _ in range(5000):
+        if not sd_notify(address, "WATCHDOG=1"):
+            return
+    pytest.fail("the queue of a socket that nobody reads never filled up")
+
+
+def test_the_watchdog_is_fed_twice_as_often_as_systemd_looks() -> None:
+    told = {"NOTIFY_SOCKET": "@x", "WATCHDOG_USEC": "3000000", "WATCHDOG_PID": "42"}
+    assert systemd(told, pid=42).watchdog_s == 1.5
+    assert systemd(told, pid=43).watchdog_s is None
+    assert systemd(told | {"WATCHDOG_USEC": "soon"}, pid=42).watchdog_s is None
+    del told["WATCHDOG_PID"]
+    assert systemd(told, pid=43).watchdog_s == 1.5
+
+
+def value(figures: Metrics, name: str, **labels: str) -> float | None:
+    return figures.registry.get_sample_value(name, labels)
+
+
+def test_figures_begin_at_zero_and_stand_alone() -> None:
+    one, other = metrics(), metrics()
+    assert value(one, "daylily_config_reloads_total", result="refused") == 0
+    one.config_reloads.labels("refused").inc()
+    one.aws_calls.labels("sqs", "SendMessage").inc()
+    assert value(one, "daylily_config_reloads_total", result="refused") == 1
+    assert value(one, "daylily_aws_calls_total", service="sqs", operation="SendMessage") == 1
+    assert value(other, "daylily_config_reloads_total", result="refused") == 0
+
+
+def test_a_state_that_no_workset_is_in_any_more_goes_back_to_zero() -> None:
+    figures = metrics()
+    figures.show_worksets({State.READY: 2})
+    figures.show_worksets({State.COMPLETE: 2})
+    assert value(figures, "daylily_worksets", state="ready") == 0
+    assert value(figures, "daylily_worksets", state="complete") == 2
+
+
+def test_figures_are_served_on_one_address_of_loopback_until_closed() -> None:
+    figures = metrics()
+    figures.lease_lost.inc()
+    with closing(figures.serve(0)) as serving:
+        port = serving.port
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+            assert b"daylily_lease_lost_total 1.0" in answer.read()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.2", port), timeout=5)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), timeout=5)
+
+
+def test_a_taken_port_is_a_sentence() -> None:
+    with closing(metrics().serve(0)) as serving, pytest.raises(Permanent, match=r"metrics\.port"):
+        metrics().serve(serving.port)
