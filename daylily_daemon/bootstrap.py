@@ -352,7 +352,8 @@ async def open_daemon(
         outlets = Outlets(
             http=http,
             objects=tools.objects,
-            sns=await tools.aws.client("sns"),
+            # The outbox repeats by itself; a repeat of the SDK would be one that nobody counts.
+            sns=await tools.aws.client("sns", max_attempts=1),
             topic_arn=await _topic_arn(tools),
         )
         channels = Channels(outlets, settings)

@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from threading import Thread
-from typing import Any, Final, TextIO
+from typing import IO, Any, Final, TextIO
 from wsgiref.simple_server import WSGIServer
 
 import structlog
@@ -25,7 +25,6 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_serv
 from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
 from daylily_daemon.domain.errors import Permanent
-from daylily_daemon.domain.model import State
 
 LOGGER: Final = "daylily_daemon"
 MASK: Final = "***"
@@ -40,22 +39,13 @@ _SECRET_KEY: Final = re.compile(
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
-@dataclass(frozen=True, slots=True)
-class Style:
-    """How log lines look."""
-
-    json: bool
-    colors: bool = False
+def wants_json(format: str, stream: IO[str], environment: Mapping[str, str]) -> bool:
+    """Decide ``auto``: a console only where a person watches a terminal, never under systemd."""
+    watched = stream.isatty() and "NOTIFY_SOCKET" not in environment
+    return format == "json" or (format == "auto" and not watched)
 
 
-def style(format: str, stream: TextIO, environment: Mapping[str, str]) -> Style:
-    """Decide ``auto``, ``json`` or ``console``: a console by itself only where a person watches."""
-    terminal = stream.isatty()
-    json = format == "json" or (format == "auto" and not terminal)
-    return Style(json, colors=terminal and not environment.get("NO_COLOR"))
-
-
-def configure(level: str, style: Style, stream: TextIO | None = None) -> None:
+def configure(level: str, *, json: bool, stream: IO[str] | None = None) -> None:
     """Send all logging of this process to ``stream`` (stderr by default); may be called again."""
     stream = stream or sys.stderr
     shared: list[Processor] = [
@@ -75,7 +65,7 @@ def configure(level: str, style: Style, stream: TextIO | None = None) -> None:
         cache_logger_on_first_use=False,
     )
     libraries = [structlog.stdlib.add_logger_name, *shared]
-    rendering = _json() if style.json else _console(colors=style.colors)
+    rendering = _json() if json else _console(colors=stream.isatty())
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -220,29 +210,34 @@ class Serving:
         self._thread.join()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Metrics:
-    """Figures for Prometheus; the engine gets callables that bootstrap makes of them."""
+    """Figures for Prometheus, at zero, in a registry of their own.
 
-    registry: CollectorRegistry
-    config_reloads: Counter
-    """By result: ``applied`` or ``refused``."""
-    worksets: Gauge
-    """By state."""
-    jobs_started: Counter
-    transitions: Counter
-    """By the state that was entered."""
-    notices: Counter
-    """By channel and result."""
-    lease_lost: Counter
-    messages: Counter
-    """By queue and result."""
-    aws_calls: Counter
-    """By service and operation."""
+    The engine knows none of this: bootstrap and the commands hand its callables on.
+    """
 
-    def show_worksets(self, counts: Mapping[State, int]) -> None:
-        for state in State:
-            self.worksets.labels(state).set(counts.get(state, 0))
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.worksets = self._gauge("worksets", "Worksets seen by the last pass.", "state")
+        self.notices_owed = self._gauge("notices_owed", "Notices that no channel took yet.")
+        self.config_reloads = self._counter("config_reloads", "Reloads of the settings.", "result")
+        self.jobs_started = self._counter("jobs_started", "Jobs that were started.")
+        self.transitions = self._counter("transitions", "States that were entered.", "state")
+        self.notices = self._counter("notices", "Notices by outcome.", "channel", "result")
+        self.lease_lost = self._counter("lease_lost", "Claims that were lost while held.")
+        self.messages = self._counter("messages", "Messages by outcome.", "queue", "result")
+        self.aws_calls = self._counter("aws_calls", "Calls of AWS.", "service", "operation")
+        for result in ("applied", "refused"):
+            self.config_reloads.labels(result)
+
+    def count_call(self, service: str, operation: str) -> None:
+        self.aws_calls.labels(service, operation).inc()
+
+    def saw(self, running: int, waiting: int, owed: int) -> None:
+        """Note what a finished pass saw."""
+        self.worksets.labels("running").set(running)
+        self.worksets.labels("waiting").set(waiting)
+        self.notices_owed.set(owed)
 
     def serve(self, port: int) -> Serving:
         """Answer on this port of 127.0.0.1, in a thread; 0 takes a free one. Raises Permanent."""
@@ -253,25 +248,8 @@ class Metrics:
             raise Permanent(f"The port {port} for metrics {why}") from error
         return Serving(server, thread)
 
+    def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
+        return Counter(f"daylily_{name}", meaning, labels, registry=self.registry)
 
-def metrics() -> Metrics:
-    """Return the figures at zero, in a registry of their own."""
-    registry = CollectorRegistry()
-
-    def counter(name: str, meaning: str, *labels: str) -> Counter:
-        return Counter(f"daylily_{name}", meaning, labels, registry=registry)
-
-    figures = Metrics(
-        registry=registry,
-        config_reloads=counter("config_reloads", "Reloads of the configuration.", "result"),
-        worksets=Gauge("daylily_worksets", "Worksets by state.", ["state"], registry=registry),
-        jobs_started=counter("jobs_started", "Jobs that were started."),
-        transitions=counter("transitions", "States that were entered.", "state"),
-        notices=counter("notices", "Notices by channel and result.", "channel", "result"),
-        lease_lost=counter("lease_lost", "Claims that were lost while held."),
-        messages=counter("messages", "Messages by queue and result.", "queue", "result"),
-        aws_calls=counter("aws_calls", "Calls of AWS.", "service", "operation"),
-    )
-    for result in ("applied", "refused"):
-        figures.config_reloads.labels(result)
-    return figures
+    def _gauge(self, name: str, meaning: str, *labels: str) -> Gauge:
+        return Gauge(f"daylily_{name}", meaning, labels, registry=self.registry)

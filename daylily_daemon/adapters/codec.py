@@ -103,6 +103,8 @@ def workset_to_item(ws: Workset) -> Item:
     item = {_NAMES.get(name, name): value for name, value in data.items() if value not in _EMPTY}
     return {
         **item,
+        "bucket": ws.bucket,
+        "prefix": ws.prefix,
         "state": str(ws.state),
         "priority": str(ws.priority),
         "priority_key": ws.priority_key,

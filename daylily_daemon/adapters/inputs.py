@@ -54,6 +54,8 @@ AT_ONCE: Final = 32
 """Questions about input files that are open at the same time."""
 LOCAL_AT_ONCE: Final = 4
 """Threads that look at local files; a file system that hangs holds up no more than these."""
+PARSED_AT_ONCE: Final = 1
+"""Parsing is work for the CPU, seconds of it for the largest files; leases must beat meanwhile."""
 
 _ARCHIVED: Final = frozenset({"GLACIER", "DEEP_ARCHIVE", "ARCHIVE_ACCESS", "DEEP_ARCHIVE_ACCESS"})
 """Storage classes that cannot be read before a restore; GLACIER_IR can."""
@@ -123,6 +125,7 @@ class S3Inputs:
         self._pipelines = pipelines
         self._local_roots = tuple(os.path.normpath(root) for root in local_roots)
         self._local_limit = CapacityLimiter(LOCAL_AT_ONCE)
+        self._parse_limit = CapacityLimiter(PARSED_AT_ONCE)
 
     async def inspect(self, workset: Workset) -> Inspection:
         """Read and check recipe, sheet and the existence of every input file. Raises Transient."""
@@ -143,7 +146,7 @@ class S3Inputs:
             or isinstance(sheet, Refused)
             or isinstance(pipeline, Refused)
         ):
-            return _together(recipe, sheet, pipeline)
+            return _together(recipe, pipeline, sheet)
         if isinstance(sheet, Missing):
             return sheet
         return await self._with_files(drop, recipe, sheet, pipeline)
@@ -166,7 +169,7 @@ class S3Inputs:
         if data is None:
             what = f"It was not found in s3://{drop.bucket}/{drop.prefix}."
             return Missing((Problem(file, "", what, f"Upload it, {_AGAIN}"),))
-        found = await run_sync(read, data)
+        found = await run_sync(read, data, limiter=self._parse_limit)
         return Refused(found) if isinstance(found, tuple) else found
 
     async def _sheet(self, drop: _Drop, recipe: Recipe | Refused) -> Sheet | Missing | Refused:

@@ -240,7 +240,11 @@ def _header_problems(file: str, number: int, columns: list[str]) -> Iterator[Pro
         what = f"No column among {names} names input files (such as R1_FQ, ONT_CRAM or UG_BAM)."
         yield Problem(file, where, what, _TODO_HEADER)
     for name, times in Counter(columns).items():
-        what = f"The column {shown(name)} is there more than once." if name else "A column has no name."
+        what = (
+            f"The column {shown(name)} is there more than once."
+            if name
+            else "A column has no name."
+        )
         if times > 1 or not name:
             yield Problem(file, where, what, "Give every column one name of its own.")
 

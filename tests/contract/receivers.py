@@ -63,6 +63,8 @@ class Fault(StrEnum):
     UNAVAILABLE = auto()
     RESET = auto()
     """The connection is reset before anything is done."""
+    NOT_HTTP = auto()
+    """Nothing is done, and what comes back is no HTTP."""
     LOST = auto()
     """The notice arrives, and the connection is reset instead of an answer."""
     HALF = auto()
@@ -126,6 +128,10 @@ class Receiver:
         self.heard.append(heard)
         match self.script.popleft() if self.script else None:
             case Fault.RESET:
+                return _reset(request)
+            case Fault.NOT_HTTP:
+                assert request.transport is not None
+                request.transport.write(b"220 mail.example ESMTP\r\n\r\n")
                 return _reset(request)
             case Fault.LOST:
                 await self._answer(heard)

@@ -61,7 +61,7 @@ async def test_a_notice_is_told_once(bench: Bench) -> None:
     assert await bench.told() == [FAILED.id]
 
 
-@on(*UNKNOWN, Fault.LIMITED_UNTIL)
+@on(*UNKNOWN, Fault.LIMITED_UNTIL, Fault.NOT_HTTP)
 async def test_a_receiver_in_trouble_is_told_once_when_it_is_well_again(
     bench: Bench, fault: Fault
 ) -> None:

@@ -16,11 +16,17 @@ import pytest
 from aiohttp import web
 from yarl import URL
 
-from daylily_daemon.adapters import downloads, transfer, uploads
 from daylily_daemon.adapters.aws import Aws, AwsOptions
-from daylily_daemon.adapters.downloads import Downloaded, Fetch, download
-from daylily_daemon.adapters.transfer import CopyOptions, Tally
-from daylily_daemon.adapters.uploads import upload
+from daylily_daemon.adapters.transfer import (
+    CopyOptions,
+    Downloaded,
+    Fetch,
+    download,
+    downloads,
+    safe_relative,
+    upload,
+    uploads,
+)
 from daylily_daemon.domain.errors import Permanent, Transient
 from tests import emulators
 
@@ -318,7 +324,7 @@ async def test_what_is_there_already_needs_no_space(
 )
 def test_names_that_could_leave_the_folder_are_refused(name: str) -> None:
     with pytest.raises(Permanent, match="cannot be a file here"):
-        transfer.safe_relative(name)
+        safe_relative(name)
 
 
 async def test_a_destination_outside_the_folder_is_refused_without_a_call(
@@ -341,12 +347,19 @@ async def test_progress_only_grows_and_ends_with_everything_done(
 ) -> None:
     for key in "abc":
         await put(s3, bucket, key, content(MIB))
-    told: list[Tally] = []
+    told: list[tuple[int, int]] = []
+    files: list[tuple[int, int]] = []
     wanted = [Fetch(bucket, key, tmp_path / key) for key in "abc"]
-    await fetch(s3, tmp_path, *wanted, on_progress=told.append)
-    assert [tally.bytes_done for tally in told] == sorted(tally.bytes_done for tally in told)
-    assert told[-1] == Tally(files_done=3, files=3, bytes_done=3 * MIB, bytes_total=3 * MIB)
-    assert told[-1].percent == 100
+    await fetch(
+        s3,
+        tmp_path,
+        *wanted,
+        progress=lambda *now: told.append(now),
+        on_file=lambda *now: files.append(now),
+    )
+    assert told == sorted(told)
+    assert told[-1] == (3 * MIB, 3 * MIB)
+    assert files == [(1, 3), (2, 3), (3, 3)]
 
 
 async def test_an_endpoint_nobody_listens_at_is_a_sentence_that_names_it(tmp_path: Path) -> None:
@@ -376,7 +389,7 @@ async def test_a_folder_goes_up_and_comes_back_the_same(
     for name, body in files.items():
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).write_bytes(body)
-    done = await upload(s3, source, (bucket, "out/results/"), options=FAST)
+    done = await upload(s3, source, f"s3://{bucket}/out/results/", options=FAST)
     assert (done.files, done.unchanged, done.left_out) == (4, 0, ())
     back = tmp_path / "back"
     fetched = await fetch(
@@ -392,10 +405,10 @@ async def test_what_s3_has_already_is_not_sent_again(
     (tmp_path / "small").write_bytes(b"same")
     (tmp_path / "changed").write_bytes(b"one")
     (tmp_path / "large").write_bytes(content(7 * MIB))
-    await upload(s3, tmp_path, (bucket, "out/"), options=FAST)
+    await upload(s3, tmp_path, f"s3://{bucket}/out/", options=FAST)
     (tmp_path / "changed").write_bytes(b"two")
     wire.seen = []
-    done = await upload(s3, tmp_path, (bucket, "out/"), options=FAST)
+    done = await upload(s3, tmp_path, f"s3://{bucket}/out/", options=FAST)
     assert done.unchanged == 2
     assert [seen.path for seen in wire.of("PUT")] == [f"/{bucket}/out/changed"]
     assert wire.of("POST") == []
@@ -409,9 +422,9 @@ async def test_an_upload_in_parts_that_was_cut_sends_only_the_rest(
     (source / "large.bam").write_bytes(content(16 * MIB))
     wire.stop_uploads_after_part = 2
     with pytest.raises(Permanent, match="EntityTooSmall"):
-        await upload(s3, source, (bucket, "out/"), options=FAST)
+        await upload(s3, source, f"s3://{bucket}/out/", options=FAST)
     wire.stop_uploads_after_part, wire.seen = None, []
-    await upload(s3, source, (bucket, "out/"), options=FAST)
+    await upload(s3, source, f"s3://{bucket}/out/", options=FAST)
     sent = [seen.query for seen in wire.of("PUT")]
     assert ["partNumber=3" in query or "partNumber=4" in query for query in sent] == [True, True]
     await fetch(s3, tmp_path, Fetch(bucket, "out/large.bam", tmp_path / "back"))
@@ -429,7 +442,7 @@ async def test_links_that_lead_out_of_the_folder_are_left_out_and_named(
     (source / "out").symlink_to(tmp_path / "secret")
     (source / "up").symlink_to(tmp_path)
     (source / "broken").symlink_to("nothing")
-    done = await upload(s3, source, (bucket, "out/"), options=FAST)
+    done = await upload(s3, source, f"s3://{bucket}/out/", options=FAST)
     assert done.files == 2
     assert [line.split(" ", 1)[0] for line in done.left_out] == ["broken", "out", "up"]
 
@@ -437,7 +450,7 @@ async def test_links_that_lead_out_of_the_folder_are_left_out_and_named(
 async def test_a_bucket_that_does_not_exist_is_a_sentence(s3: Any, tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"x")
     with pytest.raises(Permanent, match=r"NoSuchBucket.*Create the bucket, or correct its name"):
-        await upload(s3, tmp_path, ("no-such-bucket-here", "out/"), options=FAST)
+        await upload(s3, tmp_path, "s3://no-such-bucket-here/out/", options=FAST)
 
 
 def test_a_file_of_any_size_fits_into_ten_thousand_parts() -> None:

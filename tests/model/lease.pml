@@ -35,7 +35,7 @@
 #define may_act(d) (D[d].hold && D[d].op == NONE && D[d].trusted)
 #endif
 
-#ifdef LIVE                     /* a quiet phase without faults may begin at any time */
+#ifdef QUIET_PHASE                     /* a quiet phase without faults may begin at any time */
 bool quiet = false;
 bool alone = false;             /* in it, daemon 0 is the only one left */
 #define FAULTY (!quiet)
@@ -46,7 +46,7 @@ bool alone = false;             /* in it, daemon 0 is the only one left */
 #endif
 
 mtype:phase = { ABSENT, READY, RUNNING, GIVING_UP, CANCELING, COMPLETE, FAILED, CANCELED }
-mtype:op = { NONE, CLAIM, RELEASE, START, EXIT_0, EXIT_1, ENDED_LOST, GIVE_UP, NEXT, STOP, STOPPED,
+mtype:op = { NONE, BEAT, CLAIM, RELEASE, START, EXIT_0, EXIT_1, ENDED_LOST, GIVE_UP, NEXT, STOP, STOPPED,
              CANCEL_NOW, RESTART }
 mtype:token = { FREE, STARTED, REVOKED }
 mtype:job = { NOT_SEEN, LIVE, LEFT_0, LEFT_1, LOST, KILLED }
@@ -74,11 +74,6 @@ byte live = 0;
 bool queued[3] = false;
 bool sent = false;              /* the cancel */
 
-/* A request that nobody waits for any more. Once anything was written its condition can never hold
-   again, so a stale one is forgotten, and of several that are not stale the first to arrive counts. */
-mtype:op late = NONE;
-byte late_from = NOBODY;
-
 typedef Daemon {
   bool hold, trusted;
   bool cur, fok;
@@ -89,6 +84,9 @@ typedef Daemon {
   bool mine;                    /* the nonce in the item is this request's */
   bool aged;
   byte watch;
+  /* A request that nobody waits for any more. Once anything is written its condition can never
+     hold again, so it is forgotten then. */
+  mtype:op late = NONE;
 #ifdef ACK_BEFORE_COMMIT
   byte hand;
 #endif
@@ -102,9 +100,9 @@ mtype:op which = NONE;
 
 inline wrote() {                /* version + 1 */
   for (k : 0 .. N - 1) {
-    D[k].cur = false; D[k].mine = false; D[k].watch = 0
+    D[k].cur = false; D[k].mine = false; D[k].watch = 0; D[k].late = NONE
   };
-  late = NONE; late_from = NOBODY
+  skip                          /* a d_step must not end in a loop */
 }
 
 inline claimed(d) {             /* fence + 1 */
@@ -130,6 +128,7 @@ inline next_attempt() {         /* after a failure that may be retried, or after
 inline apply(o, d) {
   if
   :: o == CLAIM -> claimed(d)
+  :: o == BEAT
   :: o == RELEASE -> owner = NOBODY
   :: o == START -> assert(!asked && att == 0); att = 1; phase = RUNNING
   :: o == EXIT_0 -> assert(job[att] == LEFT_0); record(att); settle(COMPLETE)
@@ -162,7 +161,8 @@ inline let_go(d) {
 
 inline leave_behind(d) {        /* the request in flight may still arrive */
   if
-  :: D[d].op != NONE && D[d].cur -> late = D[d].op; late_from = d
+  :: D[d].cur && D[d].op != NONE -> D[d].late = D[d].op
+  :: D[d].cur && D[d].op == NONE && D[d].hold -> D[d].late = BEAT
   :: else
   fi
 }
@@ -202,15 +202,8 @@ inline answered(d) {            /* applied, as far as the sender can tell */
 
 inline refused(d) {             /* the item is another one: what does it say? */
   if
-#ifdef NO_NONCE
-  :: D[d].mine && D[d].op != CLAIM && !final && phase == RUNNING && att < A ->
-       look(d); ask(d, RESTART)
-  :: D[d].mine && !(D[d].op != CLAIM && !final && phase == RUNNING && att < A) -> let_go(d)
-#else
-  :: D[d].mine -> answered(d)
-#endif
-  :: !D[d].mine && (D[d].op == CLAIM || fenced(d) || final) -> let_go(d)
-  :: !D[d].mine && D[d].op != CLAIM && !fenced(d) && !final ->
+  :: D[d].op == CLAIM || fenced(d) || final -> let_go(d)
+  :: else ->
        look(d);
 #ifdef EVENT_WITHOUT_NAME
        if                       /* the same event again, to whatever attempt is found */
@@ -370,20 +363,19 @@ end:
   :: d_step { may_act(d) && D[d].vphase == CANCELING && job[D[d].vatt] == LIVE ->
        timely(d); job[D[d].vatt] = KILLED; live-- }
 
-  /* network */
-  :: atomic { alive(d) && D[d].op != NONE ->
-       if
-       :: condition(d) ->
-            assert(D[d].op == CLAIM || D[d].fok);       /* a stale fence writes nothing */
-            d_step { arrive(d) };
-            if
-            :: answered(d)
-            :: FAULTY -> skip
-            fi
-       :: else -> refused(d)
-       fi }
-  :: d_step { late_from == d -> which = late; apply(which, d); which = NONE }
-  :: d_step { late_from == d -> late = NONE; late_from = NOBODY }
+  /* network: a request arrives, or arrives again; its answer comes, sooner or later or never */
+  :: d_step { alive(d) && D[d].op != NONE && condition(d) ->
+       assert(D[d].op == CLAIM || D[d].fok);            /* a stale fence writes nothing */
+       arrive(d) }
+  :: d_step { alive(d) && D[d].mine -> answered(d) }    /* a repeat that finds its nonce: the same */
+  :: d_step { alive(d) && D[d].op != NONE && !condition(d) && !D[d].mine -> refused(d) }
+#ifdef NO_NONCE
+  :: d_step { alive(d) && D[d].mine && D[d].op != CLAIM && phase == RUNNING && att < A ->
+       look(d); D[d].mine = false; ask(d, RESTART) }
+  :: d_step { alive(d) && D[d].mine -> let_go(d) }
+#endif
+  :: d_step { D[d].late != NONE -> which = D[d].late; apply(which, d); which = NONE }
+  :: d_step { D[d].late != NONE -> D[d].late = NONE }
 
   /* kill -9, and a start from nothing */
   :: d_step { FAULTY && (D[d].hold || D[d].op != NONE || in_hand(d)) -> crash(d) }
@@ -420,7 +412,7 @@ proctype World() {
 end:
   do
   :: d_step { FAULTY && !sent -> sent = true; queued[CANCEL] = true }
-#ifdef LIVE
+#ifdef QUIET_PHASE
   :: d_step { !quiet -> quiet = true }
   :: d_step { !quiet -> quiet = true; alone = true;
        for (j : 1 .. N - 1) { crash(j) }; skip }
@@ -437,7 +429,7 @@ init {
   }
 }
 
-#ifdef LIVE
+#ifdef QUIET_PHASE
 #define settled (final && !queued[SUBMIT] && !queued[CANCEL])
 ltl never_lost { [] (quiet -> <> settled) }
 #endif

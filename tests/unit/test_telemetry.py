@@ -16,21 +16,16 @@ import pytest
 import structlog
 
 from daylily_daemon.domain.errors import Permanent
-from daylily_daemon.domain.model import State
 from daylily_daemon.telemetry import (
     Metrics,
-    Style,
     Systemd,
     configure,
-    metrics,
     sd_notify,
     set_level,
-    style,
     systemd,
+    wants_json,
 )
 
-JSON = Style(json=True)
-CONSOLE = Style(json=False)
 HUSH = "hush-1f3a"
 
 
@@ -73,7 +68,7 @@ def log_a_failure() -> None:
 
 def test_an_event_is_one_line_of_json_with_its_context() -> None:
     stream = io.StringIO()
-    configure("info", JSON, stream)
+    configure("info", json=True, stream=stream)
     log().bind(workset="w1", run="r1").info("job_started", command="c1", text="a\nb")
     (line,) = lines(stream)
     at = datetime.fromisoformat(line.pop("timestamp"))
@@ -90,29 +85,30 @@ def test_an_event_is_one_line_of_json_with_its_context() -> None:
 
 def test_a_traceback_is_part_of_the_one_line() -> None:
     stream = io.StringIO()
-    configure("info", JSON, stream)
+    configure("info", json=True, stream=stream)
     log_a_failure()
     (line,) = lines(stream)
     assert "fail_with_a_secret_at_hand" in line["exception"]
 
 
-@pytest.mark.parametrize("look", [JSON, CONSOLE, Style(json=False, colors=True)])
-def test_a_traceback_shows_no_local_variables(look: Style) -> None:
-    stream = io.StringIO()
-    configure("info", look, stream)
+@pytest.mark.parametrize(
+    ("stream", "json"), [(io.StringIO(), True), (io.StringIO(), False), (Terminal(), False)]
+)
+def test_a_traceback_shows_no_local_variables(stream: io.StringIO, json: bool) -> None:
+    configure("info", json=json, stream=stream)
     log_a_failure()
     assert "ValueError: first" in stream.getvalue()
     assert HUSH not in stream.getvalue()
 
 
-@pytest.mark.parametrize("look", [JSON, CONSOLE])
+@pytest.mark.parametrize("json", [True, False])
 @pytest.mark.parametrize(
     "key",
     ["api_key", "ApiKey", "token", "password", "webhook_url", "client_secret", "Authorization"],
 )
-def test_what_looks_like_a_secret_is_masked_however_deep(look: Style, key: str) -> None:
+def test_what_looks_like_a_secret_is_masked_however_deep(json: bool, key: str) -> None:
     stream = io.StringIO()
-    configure("info", look, stream)
+    configure("info", json=json, stream=stream)
     log().info(
         "asked", **{key: HUSH}, details={"headers": [{key: HUSH}], ("odd", 1): ({key: HUSH},)}
     )
@@ -122,7 +118,7 @@ def test_what_looks_like_a_secret_is_masked_however_deep(look: Style, key: str) 
 
 def test_what_looks_like_no_secret_is_shown() -> None:
     stream = io.StringIO()
-    configure("info", JSON, stream)
+    configure("info", json=True, stream=stream)
     log().info("asked", key="k", workset="w", sort_key="s", keys=["a"])
     shown = lines(stream)[0]
     assert (shown["key"], shown["sort_key"], shown["keys"]) == ("k", "s", ["a"])
@@ -130,7 +126,7 @@ def test_what_looks_like_no_secret_is_shown() -> None:
 
 def test_nothing_foreign_forges_a_line_or_commands_a_terminal() -> None:
     stream = io.StringIO()
-    configure("info", CONSOLE, stream)
+    configure("info", json=False, stream=stream)
     log().info("read\x1b[2J", text="a\nb\x1b[31m\u2028c", details={"x": "d\ne\x1b"})
     logging.getLogger("botocore").warning("foreign\nline\x07")
     assert len(stream.getvalue().splitlines()) == 2
@@ -141,7 +137,7 @@ def test_nothing_foreign_forges_a_line_or_commands_a_terminal() -> None:
 
 def test_the_level_changes_while_running() -> None:
     stream = io.StringIO()
-    configure("info", JSON, stream)
+    configure("info", json=True, stream=stream)
     bound = log().bind(workset="w1")
     bound.debug("unseen")
     set_level("debug")
@@ -153,7 +149,7 @@ def test_the_level_changes_while_running() -> None:
 
 def test_libraries_speak_from_warning_on_in_the_same_form() -> None:
     stream = io.StringIO()
-    configure("debug", JSON, stream)
+    configure("debug", json=True, stream=stream)
     logging.getLogger("botocore.retries").info("unseen")
     logging.getLogger("botocore.retries").warning("retry %s", 3)
     (line,) = lines(stream)
@@ -167,7 +163,7 @@ def test_libraries_speak_from_warning_on_in_the_same_form() -> None:
 
 def test_warnings_of_python_are_events_too() -> None:
     stream = io.StringIO()
-    configure("info", JSON, stream)
+    configure("info", json=True, stream=stream)
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         warnings.warn("odd", UserWarning, stacklevel=1)
@@ -177,8 +173,8 @@ def test_warnings_of_python_are_events_too() -> None:
 
 def test_configuring_again_does_not_double_the_lines() -> None:
     first, second = io.StringIO(), io.StringIO()
-    configure("info", JSON, first)
-    configure("info", JSON, second)
+    configure("info", json=True, stream=first)
+    configure("info", json=True, stream=second)
     log().info("once")
     assert (len(lines(first)), len(lines(second))) == (0, 1)
 
@@ -186,17 +182,26 @@ def test_configuring_again_does_not_double_the_lines() -> None:
 @pytest.mark.parametrize(
     ("format", "stream", "environment", "expected"),
     [
-        ("auto", Terminal(), {}, Style(json=False, colors=True)),
-        ("auto", Terminal(), {"NO_COLOR": "1"}, Style(json=False, colors=False)),
-        ("auto", io.StringIO(), {}, Style(json=True)),
-        ("json", Terminal(), {}, Style(json=True, colors=True)),
-        ("console", io.StringIO(), {}, Style(json=False)),
+        ("auto", Terminal(), {}, False),
+        ("auto", Terminal(), {"NOTIFY_SOCKET": "@x"}, True),
+        ("auto", io.StringIO(), {}, True),
+        ("json", Terminal(), {}, True),
+        ("console", io.StringIO(), {"NOTIFY_SOCKET": "@x"}, False),
     ],
 )
 def test_a_console_is_for_people_and_json_for_the_rest(
-    format: str, stream: io.StringIO, environment: dict[str, str], expected: Style
+    format: str, stream: io.StringIO, environment: dict[str, str], expected: bool
 ) -> None:
-    assert style(format, stream, environment) == expected
+    assert wants_json(format, stream, environment) is expected
+
+
+def test_only_a_terminal_gets_colours() -> None:
+    terminal, file = Terminal(), io.StringIO()
+    for stream in (terminal, file):
+        configure("info", json=False, stream=stream)
+        log().info("seen")
+    assert "\x1b[" in terminal.getvalue()
+    assert "\x1b[" not in file.getvalue()
 
 
 @pytest.fixture(params=["path", "abstract"])
@@ -269,25 +274,26 @@ def value(figures: Metrics, name: str, **labels: str) -> float | None:
 
 
 def test_figures_begin_at_zero_and_stand_alone() -> None:
-    one, other = metrics(), metrics()
+    one, other = Metrics(), Metrics()
     assert value(one, "daylily_config_reloads_total", result="refused") == 0
     one.config_reloads.labels("refused").inc()
-    one.aws_calls.labels("sqs", "SendMessage").inc()
+    one.count_call("sqs", "SendMessage")
     assert value(one, "daylily_config_reloads_total", result="refused") == 1
     assert value(one, "daylily_aws_calls_total", service="sqs", operation="SendMessage") == 1
     assert value(other, "daylily_config_reloads_total", result="refused") == 0
 
 
-def test_a_state_that_no_workset_is_in_any_more_goes_back_to_zero() -> None:
-    figures = metrics()
-    figures.show_worksets({State.READY: 2})
-    figures.show_worksets({State.COMPLETE: 2})
-    assert value(figures, "daylily_worksets", state="ready") == 0
-    assert value(figures, "daylily_worksets", state="complete") == 2
+def test_a_pass_replaces_what_the_one_before_saw() -> None:
+    figures = Metrics()
+    figures.saw(running=2, waiting=5, owed=1)
+    figures.saw(running=3, waiting=0, owed=0)
+    assert value(figures, "daylily_worksets", state="running") == 3
+    assert value(figures, "daylily_worksets", state="waiting") == 0
+    assert value(figures, "daylily_notices_owed") == 0
 
 
 def test_figures_are_served_on_one_address_of_loopback_until_closed() -> None:
-    figures = metrics()
+    figures = Metrics()
     figures.lease_lost.inc()
     with closing(figures.serve(0)) as serving:
         port = serving.port
@@ -300,5 +306,5 @@ def test_figures_are_served_on_one_address_of_loopback_until_closed() -> None:
 
 
 def test_a_taken_port_is_a_sentence() -> None:
-    with closing(metrics().serve(0)) as serving, pytest.raises(Permanent, match=r"metrics\.port"):
-        metrics().serve(serving.port)
+    with closing(Metrics().serve(0)) as serving, pytest.raises(Permanent, match=r"metrics\.port"):
+        Metrics().serve(serving.port)

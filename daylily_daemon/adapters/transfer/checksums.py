@@ -15,6 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from botocore.exceptions import ClientError
+
+from daylily_daemon.adapters.aws import is_missing, translated
+
 READ_BYTES: Final = 1024 * 1024
 
 _MD5: Final = re.compile(r"[0-9a-f]{32}")
@@ -27,6 +31,35 @@ class Checksum:
     digest: bytes
     part_bytes: int | None = None
     """Size of every part but the last; None where ``digest`` is that of the whole content."""
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """An object as it is now."""
+
+    size_bytes: int
+    etag: str
+    """Without quotes."""
+    checksum: Checksum | None
+    """None where S3 keeps nothing that can be computed from the bytes."""
+
+
+async def look(client: Any, bucket: str, key: str) -> Remote | None:
+    """Return what S3 holds, None if nothing. Raises Transient and Permanent."""
+    request = {"Bucket": bucket, "Key": key, "ChecksumMode": "ENABLED"}
+    async with translated(f"s3://{bucket}/{key}"):
+        try:
+            head = await client.head_object(**request)
+        except ClientError as exc:
+            if is_missing(exc):
+                return None
+            raise
+        part_bytes = None
+        if "-" in head["ETag"]:
+            first = await client.head_object(**request, PartNumber=1)
+            part_bytes = first["ContentLength"]
+    checksum = _checksum_of(head, part_bytes)
+    return Remote(head["ContentLength"], head["ETag"].strip('"'), checksum)
 
 
 class Digest:
@@ -66,12 +99,7 @@ class Digest:
         return hashlib.new(self._algorithm, usedforsecurity=False)
 
 
-def is_multipart(etag: str) -> bool:
-    """Tell by an ETag, without its quotes, whether the object was uploaded in parts."""
-    return "-" in etag
-
-
-def checksum_of(head: Mapping[str, Any], part_bytes: int | None) -> Checksum | None:
+def _checksum_of(head: Mapping[str, Any], part_bytes: int | None) -> Checksum | None:
     """Return the best checksum in the answer to HEAD; None if there is none we can compute.
 
     ``part_bytes`` is the size of the first part, for an object that was uploaded in parts. Parts that

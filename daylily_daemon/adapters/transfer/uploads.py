@@ -18,10 +18,14 @@ from typing import Any, Final
 from anyio import to_thread
 
 from daylily_daemon.adapters.aws import translated
-from daylily_daemon.adapters.checksums import base64_sha256, digest_of_file, file_matches
-from daylily_daemon.adapters.downloads import Fetch, look
 from daylily_daemon.adapters.s3 import pages
-from daylily_daemon.adapters.transfer import (
+from daylily_daemon.adapters.transfer.checksums import (
+    base64_sha256,
+    digest_of_file,
+    file_matches,
+    look,
+)
+from daylily_daemon.adapters.transfer.copying import (
     MIB,
     CopyOptions,
     Meter,
@@ -30,6 +34,7 @@ from daylily_daemon.adapters.transfer import (
     name_of,
     retrying,
     run_all,
+    split_uri,
 )
 from daylily_daemon.domain.errors import Permanent
 
@@ -56,16 +61,17 @@ class Uploaded:
 async def upload(
     client: Any,
     source: Path,
-    target: tuple[str, str],
+    uri: str,
     *,
     options: CopyOptions | None = None,
-    on_progress: OnProgress | None = None,
+    progress: OnProgress | None = None,
+    on_file: OnProgress | None = None,
 ) -> Uploaded:
-    """Copy every file below ``source`` to ``target``, a bucket and a prefix with its closing slash.
+    """Copy every file below ``source`` to ``uri``, ``s3://bucket/prefix/``.
 
     Nothing is deleted from S3. Raises Permanent, or Transient if S3 could not be reached for long.
     """
-    bucket, prefix = target
+    bucket, prefix = split_uri(uri)
     with local_files(f"Reading {name_of(source)}"):
         found, left_out = await to_thread.run_sync(_files, source, prefix)
     there = {
@@ -73,7 +79,7 @@ async def upload(
         async for page in pages(client, bucket, prefix)
         for entry in page.get("Contents", ())
     }
-    meter = Meter([item.size_bytes for item in found], on_progress)
+    meter = Meter([item.size_bytes for item in found], progress, on_file)
     run = _Uploads(client, bucket, there, meter, options or CopyOptions())
     await run_all(found, run.copy, run.options.jobs)
     return Uploaded(
@@ -109,7 +115,7 @@ class _Uploads:
                 self._meter.finish(item, item.size_bytes)
 
     async def _is_there(self, item: Upload) -> bool:
-        remote = await look(self._client, Fetch(self._bucket, item.key, item.path))
+        remote = await look(self._client, self._bucket, item.key)
         if remote is None or remote.checksum is None or remote.size_bytes != item.size_bytes:
             return False
         return await to_thread.run_sync(file_matches, item.path, remote.checksum)

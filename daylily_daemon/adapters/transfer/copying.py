@@ -43,22 +43,8 @@ class CopyOptions:
     free_bytes: Callable[[Path], int] = _free_bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tally:
-    files_done: int
-    files: int
-    bytes_done: int
-    bytes_total: int
-
-    @property
-    def percent(self) -> int:
-        """By bytes, rounded down; 100 only when every file is done."""
-        if self.files_done == self.files:
-            return 100
-        return min(99, 100 * self.bytes_done // self.bytes_total) if self.bytes_total else 0
-
-
-OnProgress = Callable[[Tally], None]
+OnProgress = Callable[[int, int], None]
+"""Told how much is done, and of how much: bytes, or files. It must be quick."""
 
 
 class Damaged(Transient):
@@ -68,10 +54,13 @@ class Damaged(Transient):
 class Meter:
     """Counts how far each file is; a file that starts again takes its bytes back."""
 
-    def __init__(self, sizes: Sequence[int], on_progress: OnProgress | None) -> None:
+    def __init__(
+        self, sizes: Sequence[int], progress: OnProgress | None, on_file: OnProgress | None
+    ) -> None:
         self._files = len(sizes)
         self._bytes = sum(sizes)
-        self._on_progress = on_progress
+        self._progress = progress
+        self._on_file = on_file
         self._at: dict[Hashable, int] = {}
         self._bytes_done = 0
         self._files_done = 0
@@ -80,24 +69,17 @@ class Meter:
         """Say that the first ``position`` bytes of ``file`` are copied."""
         self._bytes_done += position - self._at.get(file, 0)
         self._at[file] = position
-        self._tell()
+        if self._progress:
+            self._progress(self._bytes_done, self._bytes)
 
     def finish(self, file: Hashable, size_bytes: int) -> None:
-        self._files_done += 1
         self.move(file, size_bytes)
+        self._files_done += 1
+        if self._on_file:
+            self._on_file(self._files_done, self._files)
 
     def position(self, file: Hashable) -> int:
         return self._at.get(file, 0)
-
-    def _tell(self) -> None:
-        if self._on_progress:
-            tally = Tally(
-                files_done=self._files_done,
-                files=self._files,
-                bytes_done=self._bytes_done,
-                bytes_total=self._bytes,
-            )
-            self._on_progress(tally)
 
 
 def retrying(options: CopyOptions, position: Callable[[], int]) -> AsyncRetrying:

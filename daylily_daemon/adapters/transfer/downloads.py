@@ -18,15 +18,14 @@ from typing import Any, BinaryIO, Final
 from anyio import to_thread
 from botocore.exceptions import ClientError
 
-from daylily_daemon.adapters.aws import error_code, is_missing, translated
-from daylily_daemon.adapters.checksums import (
-    Checksum,
+from daylily_daemon.adapters.aws import error_code, translated
+from daylily_daemon.adapters.transfer.checksums import (
     Digest,
-    checksum_of,
+    Remote,
     feed,
-    is_multipart,
+    look,
 )
-from daylily_daemon.adapters.transfer import (
+from daylily_daemon.adapters.transfer.copying import (
     CopyOptions,
     Damaged,
     Meter,
@@ -56,16 +55,6 @@ class Fetch:
         return f"s3://{self.bucket}/{self.key}"
 
 
-@dataclass(frozen=True, slots=True)
-class Remote:
-    """An object as it is now."""
-
-    size_bytes: int
-    etag: str
-    checksum: Checksum | None
-    """None where S3 keeps nothing that can be computed from the bytes."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Downloaded:
     files: int
@@ -82,7 +71,8 @@ async def download(
     root: Path,
     *,
     options: CopyOptions | None = None,
-    on_progress: OnProgress | None = None,
+    progress: OnProgress | None = None,
+    on_file: OnProgress | None = None,
 ) -> Downloaded:
     """Bring every object of ``plan`` to its place below ``root``.
 
@@ -93,25 +83,15 @@ async def download(
     with local_files(f"Reading what is in {name_of(root)}"):
         ledger = await to_thread.run_sync(Ledger.in_folder, root)
     run = _Download(client, root, ledger, options or CopyOptions())
-    return await run.all(fetches, on_progress)
-
-
-async def look(client: Any, fetch: Fetch) -> Remote | None:
-    """Return what S3 holds, None if nothing. Raises Transient and Permanent."""
-    request = {"Bucket": fetch.bucket, "Key": fetch.key, "ChecksumMode": "ENABLED"}
-    async with translated(fetch.uri):
-        try:
-            head = await client.head_object(**request)
-        except ClientError as exc:
-            if is_missing(exc):
-                return None
-            raise
-        part_bytes = None
-        if is_multipart(head["ETag"]):
-            first = await client.head_object(**request, PartNumber=1)
-            part_bytes = first["ContentLength"]
-    checksum = checksum_of(head, part_bytes)
-    return Remote(head["ContentLength"], head["ETag"].strip('"'), checksum)
+    sizes = await run.survey(fetches)
+    run.meter = Meter(sizes, progress, on_file)
+    await run.copy_all(fetches)
+    return Downloaded(
+        files=len(fetches),
+        size_bytes=sum(sizes),
+        unchanged=run.unchanged,
+        unverified=run.unverified,
+    )
 
 
 def _checked(plan: Sequence[Fetch], root: Path) -> list[Fetch]:
@@ -133,42 +113,34 @@ class _Download:
         self._options = options
         self._ledger = ledger
         self._remotes: dict[Fetch, Remote] = {}
-        self._meter = Meter((), None)
-        self._unchanged = 0
+        self.meter = Meter((), None, None)
+        self.unchanged = 0
 
-    async def all(self, fetches: list[Fetch], on_progress: OnProgress | None) -> Downloaded:
-        await self._survey(fetches)
-        sizes = [self._remotes[fetch].size_bytes for fetch in fetches]
-        self._meter = Meter(sizes, on_progress)
+    @property
+    def unverified(self) -> int:
+        return sum(remote.checksum is None for remote in self._remotes.values())
+
+    async def copy_all(self, fetches: list[Fetch]) -> None:
         await to_thread.run_sync(self._check_space, fetches)
         await run_all(fetches, self._copy, self._options.jobs)
-        return Downloaded(
-            files=len(fetches),
-            size_bytes=sum(sizes),
-            unchanged=self._unchanged,
-            unverified=sum(remote.checksum is None for remote in self._remotes.values()),
-        )
 
-    async def _survey(self, fetches: list[Fetch]) -> None:
+    async def survey(self, fetches: list[Fetch]) -> list[int]:
+        """Look at every object; return their sizes in bytes. Raises Permanent naming what is missing."""
         missing: list[str] = []
 
-        async def survey(fetch: Fetch) -> None:
+        async def look_at(fetch: Fetch) -> None:
             async for attempt in retrying(self._options, lambda: 0):
                 with attempt:
-                    remote = await look(self._client, fetch)
+                    remote = await look(self._client, fetch.bucket, fetch.key)
             if remote:
                 self._remotes[fetch] = remote
             else:
                 missing.append(fetch.uri)
 
-        await run_all(fetches, survey, self._options.jobs)
+        await run_all(fetches, look_at, self._options.jobs)
         if missing:
-            named = ", ".join(sorted(missing)[:_TOLD])
-            more = f" and {len(missing) - _TOLD} more" if len(missing) > _TOLD else ""
-            raise Permanent(
-                f"Missing input files: {named}{more} cannot be found in S3. Upload what is missing or "
-                "correct the sample sheet, then put daylily.ready into the folder again."
-            )
+            raise _not_there(missing)
+        return [self._remotes[fetch].size_bytes for fetch in fetches]
 
     def _check_space(self, fetches: list[Fetch]) -> None:
         with local_files(f"Looking at {name_of(self._root)}"):
@@ -189,19 +161,19 @@ class _Download:
 
     async def _copy(self, fetch: Fetch) -> None:
         remote: Remote | None = self._remotes[fetch]
-        async for attempt in retrying(self._options, lambda: self._meter.position(fetch)):
+        async for attempt in retrying(self._options, lambda: self.meter.position(fetch)):
             with attempt:
                 if attempt.retry_state.attempt_number > 1:
-                    remote = await look(self._client, fetch)
+                    remote = await look(self._client, fetch.bucket, fetch.key)
                 if remote is None:
                     raise Permanent(f"{fetch.uri} was removed while it was being copied.")
                 with local_files(f"Writing {name_of(fetch.dest)}"):
                     await self._ensure(fetch, remote)
-                self._meter.finish(fetch, remote.size_bytes)
+                self.meter.finish(fetch, remote.size_bytes)
 
     async def _ensure(self, fetch: Fetch, remote: Remote) -> None:
         if await to_thread.run_sync(self._ledger.holds, fetch.dest, remote):
-            self._unchanged += 1
+            self.unchanged += 1
             return
         fetch.dest.parent.mkdir(parents=True, exist_ok=True)
         part = _part_of(fetch.dest, remote)
@@ -234,10 +206,19 @@ class _Download:
             while piece := await _piece(body):
                 await to_thread.run_sync(_append, file, piece, target.digest)
                 target.position += len(piece)
-                self._meter.move(fetch, target.position)
+                self.meter.move(fetch, target.position)
             await to_thread.run_sync(_sync, file)
         finally:
             file.close()
+
+
+def _not_there(uris: list[str]) -> Permanent:
+    named = ", ".join(sorted(uris)[:_TOLD])
+    more = f" and {len(uris) - _TOLD} more" if len(uris) > _TOLD else ""
+    return Permanent(
+        f"Missing input files: {named}{more} cannot be found in S3. Upload what is missing or correct "
+        "the sample sheet, then put daylily.ready into the folder again."
+    )
 
 
 @dataclass(slots=True)

@@ -1,0 +1,387 @@
+"""``demo``: a real workset from an S3 drop to exported results, on this machine alone.
+
+The AWS endpoint is an emulator on loopback; everything else is what production has: ``init``, the daemon as a
+process of its own, jobs that outlive it, and a mail box that is subscribed to the topic.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, Final
+
+import anyio
+import typer
+import yaml
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+
+from daylily_daemon.adapters.host import StateDir, SystemClock
+from daylily_daemon.adapters.runners import procfs
+from daylily_daemon.adapters.runners.jobdir import JobDirectory, Started
+from daylily_daemon.adapters.uploads import upload
+from daylily_daemon.bootstrap import Tools, open_tools
+from daylily_daemon.cli import output
+from daylily_daemon.cli.options import Failed, err, out, reporting
+from daylily_daemon.cli.sampledata import write_sample_workset
+from daylily_daemon.domain.errors import Transient
+from daylily_daemon.domain.model import Record, State, Workset, WorksetId
+from daylily_daemon.settings import Settings, Sources, load
+
+BUCKET: Final = "daylily-demo-control"
+PREFIX: Final = "daylily_monitoring/active_worksets/"
+MAIL: Final = "daylily-demo-mail"
+TRIGGER: Final = "daylily.ready"
+START_WAIT_S: Final = 30.0
+RUN_WAIT_S: Final = 300.0
+LOOK_S: Final = 0.2
+BAD: Final = "demo-bad"
+
+
+def demo(
+    worksets: Annotated[int, typer.Option("--worksets", min=1, max=50, help="How many.")] = 1,
+    fail: Annotated[bool, typer.Option("--fail", help="Add one whose FASTQ is missing.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave everything running.")] = False,
+) -> None:
+    """Run sample worksets from drop to results on an emulated AWS, and show every step.
+
+    Example: daylily-daemon demo --worksets 4 --fail
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
+    with reporting():
+        raise typer.Exit(anyio.run(partial(_demo, worksets, fail, keep)))
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """End as Ctrl-C does, so that nothing is left behind."""
+    raise KeyboardInterrupt
+
+
+@dataclass(slots=True)
+class Stage:
+    """The folder of one demo and the processes that belong to it."""
+
+    folder: Path
+    url: str = ""
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    @property
+    def state(self) -> StateDir:
+        return StateDir(self.folder / "state")
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "demo.yaml"
+
+    def environment(self) -> dict[str, str]:
+        """Only what a daemon needs: nothing of this user's AWS can be reached by mistake."""
+        kept = {"PATH", "HOME", "LANG", "TERM", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH"}
+        return {name: value for name, value in os.environ.items() if name in kept} | {
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_REGION": "us-west-2",
+            "AWS_ACCESS_KEY_ID": "demo",
+            "AWS_SECRET_ACCESS_KEY": "demo",
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "DAYLILY_CONFIG": str(self.config),
+        }
+
+    def start(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
+        with open(self.folder / f"{name}.log", "ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self.environment(),
+                start_new_session=True,
+            )
+        self.processes.append(process)
+        return process
+
+    def log_tail(self, name: str) -> str:
+        return (self.folder / f"{name}.log").read_text(errors="replace")[-2000:]
+
+    def clear_away(self) -> None:
+        """End what was started, the last first; jobs too; then remove the folder."""
+        for process in reversed(self.processes):
+            _end(process)
+        for token in self.state.path.glob("jobs/*/*/*/token"):
+            with suppress(Transient, OSError):
+                _end_job(JobDirectory(str(token.parent)))
+        if Path(self.state.tmux_socket).exists():
+            kill = ["tmux", "-S", self.state.tmux_socket, "kill-server"]
+            subprocess.run(kill, check=False, capture_output=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError):
+        process.terminate()
+        try:
+            process.wait(timeout=15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _end_job(job: JobDirectory) -> None:
+    token = job.token()
+    if isinstance(token, Started) and procfs.is_alive(token.shim):
+        procfs.send(token.shim, signal.SIGTERM)
+        for _ in range(100):
+            if not procfs.is_alive(token.shim):
+                return
+            time.sleep(0.05)
+
+
+async def _demo(worksets: int, fail: bool, keep: bool) -> int:
+    stage = Stage(Path(tempfile.mkdtemp(prefix="daylily-demo-")))
+    kept = False
+    try:
+        settings = await _prepare(stage)
+        ids = [f"demo-{n + 1}" for n in range(worksets)] + ([BAD] if fail else [])
+        async with open_tools(settings) as tools:
+            code = await _play(stage, tools, ids)
+        kept = keep
+    finally:
+        if not kept:
+            stage.clear_away()
+    if kept:
+        _say_how_to_look_around(stage)
+    return code
+
+
+async def _prepare(stage: Stage) -> Settings:
+    """Start the emulator, run ``init`` on it, subscribe to the topic, start the daemon."""
+    port = _free_port()
+    stage.url = f"http://127.0.0.1:{port}"
+    emulator = stage.start("emulator", "moto.server", "-H", "127.0.0.1", "-p", str(port))
+    await _until(stage, emulator, "emulator", lambda: _listens(port))
+    out.print(f"AWS emulator on {stage.url}")
+    stage.config.write_text(yaml.safe_dump(_settings(stage)), encoding="utf-8")
+    environment = stage.environment()
+    os.environ.update(environment)
+    await _init(stage)
+    settings = load(Sources(config=stage.config, environment=environment)).settings
+    async with open_tools(settings) as tools:
+        await _subscribe(tools)
+    daemon = stage.start("daemon", "daylily_daemon", "run", "--config", str(stage.config))
+    ready = partial(_says_ready, stage, daemon.pid)
+    await _until(stage, daemon, "daemon", ready)
+    runner = "tmux" if shutil.which("tmux") else "plain processes (tmux is not installed)"
+    out.print(f"daemon is process {daemon.pid}; jobs run in {runner}")
+    return settings
+
+
+def _settings(stage: Stage) -> dict[str, Any]:
+    return {
+        "control": {"bucket": BUCKET, "prefix": PREFIX},
+        "daemon": {
+            "name": "demo",
+            "state_dir": str(stage.state.path),
+            "data_dir": str(stage.folder / "data"),
+            "sweep_s": 5,
+            "max_worksets": 4,
+        },
+        "inputs": {"wait_s": 4, "poll_s": 1},
+        "pipelines": {"default": "demo"},
+        "progress": {"interval_s": 0.5},
+        "log": {"level": "info"},
+    }
+
+
+async def _init(stage: Stage) -> None:
+    arguments = ["daylily_daemon", "init", "--create-bucket", "--config", str(stage.config)]
+    process = stage.start("init", *arguments)
+    code = await anyio.to_thread.run_sync(process.wait)
+    if code:
+        raise Failed(f"init ended with exit code {code}:\n{stage.log_tail('init')}")
+    stage.processes.remove(process)
+    out.print("init made tables, queues, topic and bucket notification")
+
+
+def _says_ready(stage: Stage, pid: int) -> bool:
+    status = stage.state.read_status()
+    return status is not None and status.get("pid") == pid
+
+
+async def _until(
+    stage: Stage, process: subprocess.Popen[bytes], name: str, condition: Callable[[], bool]
+) -> None:
+    with anyio.move_on_after(START_WAIT_S):
+        while process.poll() is None:
+            if condition():
+                return
+            await anyio.sleep(0.05)
+    if name == "emulator" and "No module named" in stage.log_tail(name):
+        raise Failed("The emulator is not installed. Install it with: pip install 'daylily-daemon[demo]'")
+    raise Failed(f"The {name} did not start:\n{stage.log_tail(name)}")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(0.2)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+async def _subscribe(tools: Tools) -> None:
+    sns, sqs = await tools.aws.client("sns"), await tools.aws.client("sqs")
+    url = (await sqs.create_queue(QueueName=MAIL))["QueueUrl"]
+    answer = await sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])
+    topic = (await sns.create_topic(Name=tools.settings.topic.sns_topic_name))["TopicArn"]
+    arn = answer["Attributes"]["QueueArn"]
+    await sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)
+
+
+# --- the play ------------------------------------------------------------------------------------
+
+
+async def _play(stage: Stage, tools: Tools, ids: list[str]) -> int:
+    dropped: dict[str, datetime] = {}
+    for id in ids:
+        folder = stage.folder / "drops" / id
+        write_sample_workset(folder, samples=3, leave_out_a_fastq=id == BAD, name=id)
+        dropped[id] = await _drop(tools, folder)
+    out.print(f"dropped {len(ids)} worksets of 3 samples into s3://{BUCKET}/{PREFIX}")
+    ended = await _watch(tools, ids)
+    trails = {id: list(await tools.trail.read(WorksetId(id))) for id in ids}
+    mail = await _mail(tools, sum(bool(_told(r)) for rows in trails.values() for r in rows))
+    for id in ids:
+        out.print()
+        out.print(_report(stage, ended[id], trails[id], dropped[id], mail))
+    wrong = [ws.id for ws in ended.values() if (ws.state is State.COMPLETE) == (ws.id == BAD)]
+    if wrong:
+        err.print(f"Not as expected: {', '.join(wrong)}\n{stage.log_tail('daemon')}", markup=False)
+    return 1 if wrong else 0
+
+
+def _told(record: Record) -> bool:
+    return record.notify
+
+
+async def _drop(tools: Tools, folder: Path) -> datetime:
+    """Upload a folder as a lab does: the trigger last. Return when the trigger was put."""
+    trigger = folder / TRIGGER
+    body = trigger.read_bytes()
+    trigger.unlink()
+    target = BUCKET, f"{PREFIX}{folder.name}/"
+    await upload(await tools.aws.client("s3"), folder, target)
+    at = SystemClock().now()
+    await tools.objects.put(BUCKET, f"{PREFIX}{folder.name}/{TRIGGER}", body)
+    return at
+
+
+async def _watch(tools: Tools, ids: list[str]) -> dict[str, Workset]:
+    """Show progress until every workset has come to rest."""
+    rest = {State.COMPLETE, State.ERROR, State.FAILED, State.CANCELED}
+    seen: dict[str, Workset] = {}
+    with Live(console=out, refresh_per_second=8, transient=True) as live:
+        with anyio.move_on_after(RUN_WAIT_S):
+            while len(seen) < len(ids) or any(ws.state not in rest for ws in seen.values()):
+                for id in ids:
+                    await _look(tools, id, seen, live.is_started and out.is_terminal)
+                live.update(output.list_table(list(seen.values())))
+                await anyio.sleep(LOOK_S)
+    if len(seen) < len(ids) or any(ws.state not in rest for ws in seen.values()):
+        late = ", ".join(id for id in ids if id not in seen or seen[id].state not in rest)
+        raise Failed(f"After {RUN_WAIT_S:.0f} s these have not ended: {late}.")
+    return seen
+
+
+async def _look(tools: Tools, id: str, seen: dict[str, Workset], live: bool) -> None:
+    ws = await tools.worksets.load(WorksetId(id))
+    if ws is None:
+        return
+    before = seen.get(id)
+    seen[id] = ws
+    moved = before is None or (before.state, before.step) != (ws.state, ws.step)
+    if moved and not live:
+        out.print(f"{id}: {ws.shown_state} {output.progress_text(ws)}", markup=False)
+
+
+async def _mail(tools: Tools, expected: int) -> dict[str, list[str]]:
+    """Return the subjects that arrived, by workset."""
+    sqs = await tools.aws.client("sqs")
+    url = (await sqs.get_queue_url(QueueName=MAIL))["QueueUrl"]
+    found: dict[str, list[str]] = {}
+    count = 0
+    with anyio.move_on_after(10.0):
+        while count < expected:
+            answer = await sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10)
+            for message in answer.get("Messages", []):
+                envelope = json.loads(message["Body"])
+                id = envelope["MessageAttributes"]["workset_id"]["Value"]
+                state = envelope["MessageAttributes"]["state"]["Value"]
+                found.setdefault(id, []).append(f"{envelope['Subject']} ({state})")
+                count += 1
+                await sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+    return found
+
+
+def _report(
+    stage: Stage,
+    ws: Workset,
+    trail: list[Record],
+    dropped: datetime,
+    mail: dict[str, list[str]],
+) -> Table:
+    table = Table(title=f"{ws.id}: {ws.shown_state}", show_header=False, title_justify="left")
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, at in (("claimed", _claimed_at(trail)), ("first job", _first_job(stage, ws))):
+        if at is not None:
+            table.add_row(f"drop to {name}", f"{(at - dropped).total_seconds():.2f} s")
+    for step in ws.plan.steps if ws.plan else ():
+        if f"{step}_s" in ws.metrics:
+            table.add_row(f"step {step}", f"{ws.metrics[f'{step}_s']:.2f} s")
+    if ws.error_details:
+        table.add_row("parked", escape(ws.error_details))
+    for line in mail.get(ws.id, []):
+        table.add_row("notification", escape(line))
+    if ws.state is State.COMPLETE:
+        table.add_row("drop to complete", f"{(trail[-1].at - dropped).total_seconds():.2f} s")
+        table.add_row("results", ws.results_s3_uri)
+    return table
+
+
+def _claimed_at(trail: list[Record]) -> datetime | None:
+    return next((r.at for r in trail if r.state is State.IN_PROGRESS), None)
+
+
+def _first_job(stage: Stage, ws: Workset) -> datetime | None:
+    tokens = [p.stat().st_mtime for p in stage.state.path.glob(f"jobs/{ws.id}/*/*/token")]
+    return datetime.fromtimestamp(min(tokens), UTC) if tokens else None
+
+
+def _say_how_to_look_around(stage: Stage) -> None:
+    exports = "".join(f"export {k}='{v}'\n" for k, v in stage.environment().items() if "_" in k)
+    (stage.folder / "env").write_text(exports, encoding="utf-8")
+    pids = " ".join(str(p.pid) for p in reversed(stage.processes))
+    program = f"{sys.executable} -m daylily_daemon"
+    out.print("\nEverything keeps running. To look around:")
+    out.print(f"  . {stage.folder}/env", markup=False)
+    for command in ("list", "show demo-1", "events demo-1", "logs demo-1 --step run", "status"):
+        out.print(f"  {program} {command}", markup=False, soft_wrap=True)
+    out.print(f"The log of the daemon is {stage.folder}/daemon.log. To end it:")
+    out.print(f"  kill {pids}; rm -r {stage.folder}", markup=False, soft_wrap=True)

@@ -1,0 +1,169 @@
+"""Items and messages come back as they went, and old items can still be read."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daylily_daemon.adapters.codec import (
+    FORMAT,
+    Unusable,
+    plain_item,
+    record_from_item,
+    record_to_item,
+    typed_item,
+    workset_from_item,
+    workset_to_item,
+)
+from daylily_daemon.domain.model import (
+    Cancel,
+    Category,
+    Command,
+    Fence,
+    Ignore,
+    Plan,
+    Priority,
+    Record,
+    RecordType,
+    Retry,
+    SetPriority,
+    State,
+    Step,
+    Submit,
+    Transition,
+    Workset,
+    WorksetId,
+)
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+times = st.timedeltas(timedelta(0), timedelta(days=400)).map(lambda d: NOW + d)
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**15), 10**15) | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=5,
+)
+mappings = st.dictionaries(texts, json_values, max_size=3)
+asks = st.one_of(
+    st.builds(Submit, bucket=texts, prefix=texts),
+    st.builds(Cancel, reason=texts),
+    st.builds(Retry, from_start=st.booleans()),
+    st.builds(Ignore, reason=texts),
+    st.builds(SetPriority, priority=st.sampled_from(Priority)),
+)
+commands = st.builds(
+    Command,
+    id=texts.filter(bool),
+    workset_id=st.just(WorksetId("HG002")),
+    by=texts.filter(bool),
+    ask=asks,
+)
+worksets = st.builds(
+    Workset,
+    id=st.just(WorksetId("HG002")),
+    bucket=texts,
+    prefix=texts,
+    created_at=times,
+    updated_at=times,
+    customer_id=texts,
+    priority=st.sampled_from(Priority),
+    metadata=mappings,
+    metrics=mappings,
+    state=st.sampled_from(State),
+    plan=st.none()
+    | st.builds(
+        Plan,
+        pipeline=texts,
+        steps=st.just((Step.RUN,)),
+        run_args=st.lists(texts, max_size=3).map(tuple),
+    ),
+    lock_owner=st.none() | texts.filter(bool),
+    fence=st.integers(0, 10**9).map(Fence),
+    step=st.none() | st.sampled_from(Step),
+    progress_fraction=st.none() | st.floats(0, 1),
+    inbox=st.lists(commands, max_size=2).map(tuple),
+    seen_commands=st.lists(texts, max_size=2).map(tuple),
+    retry_after=st.none() | times,
+    error_category=st.none() | st.sampled_from(Category),
+    history=st.lists(
+        st.builds(Transition, state=st.sampled_from(State), at=times, reason=texts), max_size=3
+    ).map(tuple),
+)
+
+
+@given(worksets)
+def test_a_workset_survives_its_item(ws: Workset) -> None:
+    assert workset_from_item(plain_item(typed_item(workset_to_item(ws)))) == ws
+
+
+@given(
+    st.builds(
+        Record,
+        workset_id=st.just(WorksetId("HG002")),
+        seq=st.integers(1, 10**6),
+        at=times,
+        type=st.sampled_from(RecordType),
+        state=st.sampled_from(State),
+        previous=st.none() | st.sampled_from(State),
+        message=texts,
+        details=mappings,
+        notify=st.booleans(),
+        owed=st.sets(texts.filter(bool), max_size=3).map(frozenset),
+    )
+)
+def test_a_record_survives_its_item(record: Record) -> None:
+    assert record_from_item(plain_item(typed_item(record_to_item(record)))) == record
+
+
+def test_times_are_written_in_utc_with_z() -> None:
+    ws = Workset(id=WorksetId("w"), bucket="b", prefix="p", created_at=NOW, updated_at=NOW)
+    assert workset_to_item(ws)["created_at"] == "2026-03-01T12:00:00Z"
+
+
+OLD: dict[str, Any] = {
+    "workset_id": "old-1",
+    "state": "ready",
+    "priority": "normal",
+    "bucket": "control",
+    "prefix": "daylily_monitoring/active_worksets/old-1/",
+    "created_at": "2025-10-16T11:11:11Z",
+    "updated_at": "2025-10-16T11:11:11Z",
+    "state_history": [
+        {"state": "ready", "timestamp": "2025-10-16T11:11:11Z", "reason": "Initial registration"},
+        {"state": "locked", "timestamp": "2025-10-16T11:11:12Z", "reason": "lock"},
+    ],
+    "metadata": {"samples": [{"id": 1}]},
+    "estimated_cost_usd": 12.5,
+}
+
+
+def test_an_item_of_the_old_system_can_be_read() -> None:
+    ws = workset_from_item(OLD)
+    assert (ws.state, ws.version, ws.fence, ws.plan) == (State.READY, 0, 0, None)
+    assert [t.state for t in ws.history] == [State.READY]
+
+
+def test_what_we_do_not_know_is_left_alone() -> None:
+    ws = workset_from_item({**OLD, "added_by_a_newer_minor_version": {"x": 1}})
+    changed = workset_to_item(replace(ws, state=State.IGNORED))
+    assert "added_by_a_newer_minor_version" not in changed
+    assert "estimated_cost_usd" not in changed
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"state": "exploded"}, "state"),
+        ({"format": FORMAT + 1}, "newer version"),
+        ({"version": "many"}, "version"),
+        ({"inbox": [{"kind": "nonsense"}]}, "unknown"),
+    ],
+)
+def test_an_item_no_decision_may_be_based_on_says_why(change: dict[str, Any], told: str) -> None:
+    with pytest.raises(Unusable, match=told):
+        workset_from_item({**OLD, **change})

@@ -1,0 +1,266 @@
+"""Properties of the state machine, over every story hypothesis can think of."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daylily_daemon.domain.commands import register
+from daylily_daemon.domain.decision import NEXT, Decision, RunJob, StopJob
+from daylily_daemon.domain.lifecycle import (
+    Claimed,
+    Commanded,
+    Event,
+    Inspected,
+    JobExited,
+    JobRefused,
+    JobStopped,
+    Policy,
+    decide,
+    due,
+    resume,
+)
+from daylily_daemon.domain.model import (
+    HISTORY_LIMIT,
+    SEEN_LIMIT,
+    Accepted,
+    Cancel,
+    Command,
+    Ended,
+    Ignore,
+    JobName,
+    Missing,
+    Outcome,
+    Plan,
+    Priority,
+    Problem,
+    Refused,
+    Retry,
+    SetPriority,
+    State,
+    Step,
+    Submit,
+    Workset,
+    WorksetId,
+)
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+ID = WorksetId("HG002")
+STEPS = (Step.STAGE, Step.RUN, Step.EXPORT)
+PLAN = Plan(pipeline="demo", steps=STEPS, export_uri="s3://b/r/")
+PROBLEMS = (Problem("stage_samples.tsv", "line 2", "is wrong.", "Mend it."),)
+POLICY = Policy(max_retries=2)
+CLAIM = Claimed(owner="a", runner="process", scope="host:1", data_dir="/d", jobs_dir="/j", ttl_s=60)
+SUBMIT = Submit(bucket="b", prefix="p/HG002/")
+
+asks = st.one_of(
+    st.just(SUBMIT),
+    st.builds(Cancel),
+    st.builds(Retry, from_start=st.booleans()),
+    st.builds(Ignore),
+    st.builds(SetPriority, priority=st.sampled_from(Priority)),
+)
+outcomes = st.builds(
+    Outcome,
+    ended=st.sampled_from(Ended),
+    code=st.sampled_from([0, 0, 0, 1, 137]),
+    tail=st.sampled_from(["", "out of memory", "invalid fastq", "connection refused"]),
+)
+
+
+@st.composite
+def events(draw: st.DrawFn) -> tuple[str, Any]:
+    """An event as data: job names are filled in from the workset the event meets."""
+    kind = draw(
+        st.sampled_from(["command", "inspected", "claimed", "exited", "refused", "stopped"])
+    )
+    match kind:
+        case "command":
+            return kind, (draw(st.integers(0, 60)), draw(asks))
+        case "inspected":
+            return kind, draw(
+                st.sampled_from([Accepted(PLAN), Missing(PROBLEMS), Refused(PROBLEMS)])
+            )
+        case "exited":
+            return kind, (draw(st.booleans()), draw(outcomes))
+        case _:
+            return kind, draw(st.booleans())
+
+
+def meet(ws: Workset, kind: str, what: Any) -> Event:
+    current = ws.job or JobName("HG002.0.run")
+    old = JobName("HG002.99.run")
+    match kind:
+        case "command":
+            number, ask = what
+            return Commanded(Command(id=f"c{number}", workset_id=ID, by="test", ask=ask))
+        case "inspected":
+            return Inspected(what)
+        case "claimed":
+            return CLAIM if what else replace(CLAIM, owner="b")
+        case "exited":
+            return JobExited(current if what[0] else old, what[1])
+        case "refused":
+            return JobRefused(current if what else old, "no such pipeline")
+        case _:
+            return JobStopped(current if what else old)
+
+
+def started(**changes: Any) -> Workset:
+    command = Command(id="first", workset_id=ID, by="s3", ask=SUBMIT)
+    return replace(register(command, SUBMIT, NOW).workset, **changes)
+
+
+def in_progress() -> Workset:
+    ready = decide(started(), Inspected(Accepted(PLAN)), POLICY, NOW).workset
+    return decide(ready, CLAIM, POLICY, NOW).workset
+
+
+def path(decision: Decision) -> list[State]:
+    return [r.state for r in decision.records]
+
+
+@given(st.lists(events(), max_size=40))
+def test_any_story_keeps_to_the_table_and_its_bounds(story: list[tuple[str, Any]]) -> None:
+    ws, now = started(), NOW
+    for kind, what in story:
+        now += timedelta(seconds=90)
+        decision = decide(ws, meet(ws, kind, what), POLICY, now)
+        after = decision.workset
+        states = [ws.state, *path(decision), after.state]
+        for before, following in zip(states, states[1:], strict=False):
+            assert before == following or following in NEXT[before]
+        assert after.attempt >= ws.attempt
+        assert after.fence >= ws.fence
+        assert after.retry_count <= POLICY.max_retries
+        assert len(after.history) <= HISTORY_LIMIT
+        assert len(after.seen_commands) <= SEEN_LIMIT
+        assert [r.seq for r in decision.records] == list(range(ws.last_seq + 1, after.last_seq + 1))
+        assert (after.lock_owner is not None) == (after.state is State.IN_PROGRESS)
+        ws = after
+
+
+@given(st.lists(events(), max_size=40))
+def test_whatever_happened_something_can_go_on(story: list[tuple[str, Any]]) -> None:
+    ws, now = started(), NOW
+    for kind, what in story:
+        now += timedelta(seconds=90)
+        ws = decide(ws, meet(ws, kind, what), POLICY, now).workset
+    if ws.state is State.IN_PROGRESS:
+        assert resume(ws)
+        assert decide(ws, CLAIM, POLICY, now).effects == resume(ws)
+    if ws.state is State.READY and ws.plan is None:
+        assert decide(ws, Inspected(Accepted(PLAN)), POLICY, now).workset.plan == PLAN
+    if ws.state is State.RETRYING:
+        assert due(ws, now + timedelta(hours=3))
+
+
+@given(st.lists(events(), max_size=30), events())
+def test_the_same_command_twice_changes_nothing(
+    story: list[tuple[str, Any]], last: tuple[str, Any]
+) -> None:
+    ws = started()
+    for kind, what in story:
+        ws = decide(ws, meet(ws, kind, what), POLICY, NOW).workset
+    event = meet(ws, *last)
+    if isinstance(event, Commanded):
+        once = decide(ws, event, POLICY, NOW).workset
+        again = decide(once, event, POLICY, NOW + timedelta(hours=1))
+        assert again.workset == once
+        assert again.effects == ()
+
+
+def test_every_state_has_a_row() -> None:
+    assert set(NEXT) == set(State)
+
+
+def test_a_claim_starts_the_first_step_and_names_its_job_for_ever() -> None:
+    ws = in_progress()
+    assert (ws.state, ws.step, ws.attempt, ws.fence) == (State.IN_PROGRESS, Step.STAGE, 1, 1)
+    assert resume(ws) == (RunJob(JobName("HG002.1.stage")),)
+    assert ws.run_dir == "/d/HG002/r1"
+    assert ws.job_dir == "/j/HG002/r1/1-stage"
+
+
+def test_a_claim_of_what_is_not_due_changes_nothing() -> None:
+    unchecked = started()
+    assert decide(unchecked, CLAIM, POLICY, NOW).workset == unchecked
+
+
+def test_success_of_every_step_completes_and_gives_the_lock_back() -> None:
+    ws = in_progress()
+    for _ in STEPS:
+        assert ws.job
+        done = JobExited(ws.job, Outcome(ended=Ended.EXITED, code=0, duration_s=1.5))
+        ws = decide(ws, done, POLICY, NOW).workset
+    assert ws.state is State.COMPLETE
+    assert ws.lock_owner is None
+    assert ws.metrics == {"stage_s": 1.5, "run_s": 1.5, "export_s": 1.5}
+
+
+def test_an_exit_of_an_older_job_is_old_news() -> None:
+    ws = in_progress()
+    stale = JobExited(JobName("HG002.0.stage"), Outcome(ended=Ended.EXITED, code=1))
+    assert decide(ws, stale, POLICY, NOW) == Decision(ws)
+
+
+def test_a_step_that_is_not_fatal_is_recorded_and_passed() -> None:
+    ws = in_progress()
+    assert ws.job
+    failed = JobExited(ws.job, Outcome(ended=Ended.EXITED, code=2), fatal=False)
+    decision = decide(ws, failed, POLICY, NOW)
+    assert decision.workset.step is Step.RUN
+    assert any("failed and the run goes on" in r.message for r in decision.records)
+
+
+def test_a_cancel_that_came_first_wins_over_the_end() -> None:
+    ws = in_progress()
+    command = Command(id="c", workset_id=ID, by="me", ask=Cancel())
+    stopping = decide(ws, Commanded(command), POLICY, NOW)
+    assert stopping.effects == (StopJob(JobName("HG002.1.stage")),)
+    assert stopping.workset.job
+    end = JobExited(stopping.workset.job, Outcome(ended=Ended.EXITED, code=0))
+    assert decide(stopping.workset, end, POLICY, NOW).workset.state is State.CANCELED
+
+
+def test_a_stopping_workset_is_stopped_again_after_a_crash() -> None:
+    ws = replace(in_progress(), stopping="canceled by me")
+    assert ws.job
+    assert decide(ws, CLAIM, POLICY, NOW).effects == (StopJob(ws.job),)
+
+
+def test_data_errors_are_not_tried_again() -> None:
+    ws = in_progress()
+    assert ws.job
+    bad = JobExited(ws.job, Outcome(ended=Ended.EXITED, code=1, tail="Error: invalid FASTQ"))
+    decision = decide(ws, bad, POLICY, NOW)
+    assert path(decision) == [State.ERROR, State.FAILED]
+    assert decision.workset.error_code == "WS-DAT-001"
+    assert [r.notify for r in decision.records] == [False, True]
+
+
+def test_pauses_double_and_never_pass_the_cap_by_more_than_a_quarter() -> None:
+    policy = Policy(base_s=60, cap_s=600)
+    pauses = [policy.delay_s(replace(started(), retry_count=n, attempt=n)) for n in range(8)]
+    for n, pause_s in enumerate(pauses):
+        expected_s = min(600, 60 * 2**n)
+        assert expected_s <= pause_s <= expected_s * 1.25
+
+
+def test_an_ignored_workset_in_progress_asks_for_a_cancel_first() -> None:
+    command = Command(id="c", workset_id=ID, by="me", ask=Ignore())
+    decision = decide(in_progress(), Commanded(command), POLICY, NOW)
+    assert decision.workset.state is State.IN_PROGRESS
+    assert "cancel it first" in decision.records[0].message
+
+
+def test_a_drop_with_an_unusable_name_is_parked_where_it_can_be_seen() -> None:
+    problem = Problem("my folder", "folder name", "is no id.", "Rename it.")
+    command = Command(id="c", workset_id=ID, by="s3", ask=replace(SUBMIT, problem=problem))
+    decision = register(command, replace(SUBMIT, problem=problem), NOW)
+    assert decision.workset.state is State.ERROR
+    assert "my folder, folder name" in decision.workset.error_details
