@@ -199,6 +199,7 @@ def dials_of(settings: Settings) -> Dials:
         look_s=settings.progress.interval_s,
         policy=policy_of(settings),
         pipelines=pipelines_of(settings),
+        default_pipeline=settings.pipelines.default,
         values={
             "daylily": (sys.executable, "-P", "-m", "daylily_daemon"),
             "python": sys.executable,
@@ -404,7 +405,10 @@ async def _supervisor(
         ),
         shepherd=Shepherd(runners=runners, live=live),
         inputs=S3Inputs(
-            tools.objects, lambda: settings.pipelines.default, lambda: live.now.pipelines
+            tools.objects,
+            lambda: live.now.default_pipeline,
+            lambda: live.now.pipelines,
+            local_roots=[str(root) for root in settings.inputs.local_roots],
         ),
         drops=S3Drops(await tools.aws.client("s3"), origin_of(settings), known),
         intake=await tools.intake(),

@@ -163,6 +163,10 @@ class Control(Section):
 class Tables(Section):
     worksets: Table = fixed("daylily-worksets", "DynamoDB table of the worksets.")
     events: Table = fixed("daylily-workset-events", "DynamoDB table of audit events and outbox.")
+    state_index: Table = fixed(
+        "state-priority-index",
+        "Index of the worksets by state and priority_key; another name beside an old one.",
+    )
 
 
 class Queues(Section):
@@ -235,6 +239,9 @@ class Lease(Section):
 class Inputs(Section):
     wait_s: float = live(120, "Time that the files of a drop may still take, in seconds.", ge=0)
     poll_s: float = live(5, "Time between two looks for missing files, in seconds.", gt=0)
+    local_roots: tuple[Absolute, ...] = fixed(
+        (Path("/fsx"),), "Folders of this host whose files a sheet may name as input."
+    )
 
 
 class Runner(Section):

@@ -8,12 +8,13 @@ time. Plain and gzip files are told apart by their first bytes, not by their nam
 from __future__ import annotations
 
 import gzip
+import io
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
 from daylily_daemon.domain.errors import Permanent
 
@@ -84,6 +85,9 @@ def count_reads(path: Path) -> tuple[Counts, bytes]:
 def _reads(path: Path) -> Iterator[Read]:
     lines = _lines(path)
     for number, header in lines:
+        if not header.startswith(b"@") or not _name(header):
+            what = f"expected '@' and the name of a read, found {_shown(header)}"
+            raise _invalid(path, number, what)
         record = [next(lines, None) for _ in range(3)]
         if any(line is None for line in record):
             raise _invalid(path, number, "the file ends within a read (is it truncated?)")
@@ -96,9 +100,7 @@ def _reads(path: Path) -> Iterator[Read]:
 
 
 def _fault(header: bytes, bases: bytes, plus: bytes, quality: bytes) -> tuple[int, str] | None:
-    """Return which of the four lines is wrong, and why."""
-    if not header.startswith(b"@") or not _name(header):
-        return 0, f"expected '@' and the name of a read, found {_shown(header)}"
+    """Return which line below the header is wrong, and why."""
     if odd := bases.translate(None, _BASES):
         return 1, f"{_shown(odd[:1])} is no base"
     if not plus.startswith(b"+"):
@@ -136,7 +138,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
         raise Permanent(f"{path} cannot be read: {exc.strerror}. Check its permissions.") from exc
 
 
-def _opened(path: Path) -> IO[bytes]:
+def _opened(path: Path) -> io.BufferedIOBase:
     with path.open("rb") as file:
         compressed = file.read(2) == _GZIP
     return gzip.open(path, "rb") if compressed else path.open("rb")

@@ -115,7 +115,7 @@ class S3Inputs:
     def __init__(
         self,
         objects: Objects,
-        default_pipeline: str,
+        default_pipeline: Callable[[], str],
         pipelines: Callable[[], Mapping[str, Pipeline]],
         *,
         local_roots: Sequence[str] = ("/fsx",),
@@ -185,7 +185,7 @@ class S3Inputs:
     def _pipeline(self, recipe: Recipe | Refused) -> Pipeline | Refused:
         if isinstance(recipe, Refused):
             return recipe
-        name = recipe.pipeline or self._default_pipeline
+        name = recipe.pipeline or self._default_pipeline()
         known = self._pipelines()
         return known.get(name) or Refused((_unknown_pipeline(name, known),))
 

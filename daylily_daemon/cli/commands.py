@@ -14,7 +14,7 @@ import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
 from daylily_daemon.adapters.codec import command_to_dict
-from daylily_daemon.adapters.transfer import upload
+from daylily_daemon.adapters.transfer.uploads import upload
 from daylily_daemon.bootstrap import Tools
 from daylily_daemon.cli import output
 from daylily_daemon.cli.options import (

@@ -34,11 +34,11 @@ from rich.table import Table
 from daylily_daemon.adapters.host import StateDir, SystemClock
 from daylily_daemon.adapters.runners import procfs
 from daylily_daemon.adapters.runners.jobdir import JobDirectory, Started
-from daylily_daemon.adapters.uploads import upload
+from daylily_daemon.adapters.transfer.uploads import upload
 from daylily_daemon.bootstrap import Tools, open_tools
 from daylily_daemon.cli import output
 from daylily_daemon.cli.options import Failed, err, out, reporting
-from daylily_daemon.cli.sampledata import write_sample_workset
+from daylily_daemon.cli.sampledata import SampleWorkset, write_sample_workset
 from daylily_daemon.domain.errors import Transient
 from daylily_daemon.domain.model import Record, State, Workset, WorksetId
 from daylily_daemon.settings import Settings, Sources, load
@@ -259,9 +259,9 @@ async def _subscribe(tools: Tools) -> None:
 
 async def _play(stage: Stage, tools: Tools, ids: list[str]) -> int:
     dropped: dict[str, datetime] = {}
-    for id in ids:
+    for n, id in enumerate(ids):
         folder = stage.folder / "drops" / id
-        write_sample_workset(folder, samples=3, leave_out_a_fastq=id == BAD, name=id)
+        write_sample_workset(folder, SampleWorkset(samples=3, seed=n, leave_out_a_fastq=id == BAD))
         dropped[id] = await _drop(tools, folder)
     out.print(f"dropped {len(ids)} worksets of 3 samples into s3://{BUCKET}/{PREFIX}")
     ended = await _watch(tools, ids)
@@ -285,8 +285,7 @@ async def _drop(tools: Tools, folder: Path) -> datetime:
     trigger = folder / TRIGGER
     body = trigger.read_bytes()
     trigger.unlink()
-    target = BUCKET, f"{PREFIX}{folder.name}/"
-    await upload(await tools.aws.client("s3"), folder, target)
+    await upload(await tools.aws.client("s3"), folder, f"s3://{BUCKET}/{PREFIX}{folder.name}/")
     at = SystemClock().now()
     await tools.objects.put(BUCKET, f"{PREFIX}{folder.name}/{TRIGGER}", body)
     return at

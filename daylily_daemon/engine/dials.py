@@ -23,6 +23,8 @@ class Dials:
     """Waiting time after which a workset counts one priority higher."""
     policy: Policy = field(default_factory=Policy)
     pipelines: Mapping[str, Pipeline] = field(default_factory=dict)
+    default_pipeline: str = ""
+    """Of a recipe that names none."""
     values: Mapping[str, Value] = field(default_factory=dict)
     """Placeholder values that do not depend on the workset: ``daylily``, ``python``, ``region``."""
     environment: Mapping[str, str] = field(default_factory=dict)

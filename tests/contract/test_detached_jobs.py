@@ -26,6 +26,7 @@ from tests.contract.runner_harness import (
     ProcessHarness,
     TmuxHarness,
     eventually,
+    running_in,
 )
 
 OTHER_BOOT = "another boot id"
@@ -125,8 +126,8 @@ async def test_a_killed_shim_means_lost_only_once_nothing_of_the_job_runs(
     with anyio.move_on_after(0.4) as waiting:
         await processes.runner().wait(job)
     assert waiting.cancelled_caught, "the command was still running"
-    for process in JobDirectory(job.directory).survivors():
-        procfs.send(process, signal.SIGKILL)
+    for pid in running_in(job.directory):
+        os.kill(pid, signal.SIGKILL)
     assert (await processes.runner().wait(job)).ended is Ended.LOST
     await processes.runner().ensure(job)
     assert (await processes.runner().wait(job)).ended is Ended.LOST

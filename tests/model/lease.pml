@@ -40,9 +40,11 @@ bool quiet = false;
 bool alone = false;             /* in it, daemon 0 is the only one left */
 #define FAULTY (!quiet)
 #define alive(d) (!alone || (d) == 0)
+#define unanswered_for_ttl(d) (!quiet || !D[d].mine)
 #else
 #define FAULTY true
 #define alive(d) true
+#define unanswered_for_ttl(d) true
 #endif
 
 mtype:phase = { ABSENT, READY, RUNNING, GIVING_UP, CANCELING, COMPLETE, FAILED, CANCELED }
@@ -71,6 +73,7 @@ byte live = 0;
 /* ---- the doorbell's messages: FIFO, the cancel behind the submit ---- */
 #define SUBMIT 1
 #define CANCEL 2
+#define durable(m) ((m) == SUBMIT && phase != ABSENT || (m) == CANCEL && seen)
 bool queued[3] = false;
 bool sent = false;              /* the cancel */
 
@@ -87,14 +90,18 @@ typedef Daemon {
   /* A request that nobody waits for any more. Once anything is written its condition can never
      hold again, so it is forgotten then. */
   mtype:op late = NONE;
-#ifdef ACK_BEFORE_COMMIT
-  byte hand;
-#endif
+  byte hand;                    /* the message the doorbell works on; others may have it too */
 }
 Daemon D[N];
 
 byte j, k;
 mtype:op which = NONE;
+
+#ifdef ACK_BEFORE_COMMIT
+#define acknowledge(m) queued[m] = false
+#else
+#define acknowledge(m) skip
+#endif
 
 /* ---- writing the item ---- */
 
@@ -202,7 +209,7 @@ inline answered(d) {            /* applied, as far as the sender can tell */
 
 inline refused(d) {             /* the item is another one: what does it say? */
   if
-  :: D[d].op == CLAIM || fenced(d) || final -> let_go(d)
+  :: D[d].op == CLAIM || D[d].op == RELEASE || fenced(d) || final -> let_go(d)
   :: else ->
        look(d);
 #ifdef EVENT_WITHOUT_NAME
@@ -233,36 +240,25 @@ inline timely(d) {              /* without pauses, only the owner of the item ac
 #endif
 }
 
-#ifdef ACK_BEFORE_COMMIT        /* deleted at once, worked on from memory */
-#define waiting(m) (D[d].hand == (m))
-#define acknowledge(m) D[d].hand = 0
-#define in_hand(d) (D[d].hand != 0)
-#else
-#define waiting(m) (queued[m] && ((m) == SUBMIT || !queued[SUBMIT]))
-#define acknowledge(m) skip
-#define in_hand(d) false
-#endif
-
-inline forget(d) {
-#ifdef ACK_BEFORE_COMMIT
-  D[d].hand = 0;
+inline nothing_lost() {
   assert(queued[SUBMIT] || phase != ABSENT);
-  assert(!sent || queued[CANCEL] || seen);
-#endif
-  skip
+  assert(!sent || queued[CANCEL] || seen)
 }
 
-inline crash(d) { leave_behind(d); let_go(d); D[d].watch = 0; forget(d) }
+inline crash(d) { leave_behind(d); let_go(d); D[d].watch = 0; D[d].hand = 0; nothing_lost() }
 
 /* ---- one daemon ---- */
 
 proctype Steps(byte d) {
 end:
   do
-  /* doorbell: what a message says enters the item, then it is deleted; until then anyone gets it */
-  :: d_step { alive(d) && waiting(SUBMIT) && phase == ABSENT -> acknowledge(SUBMIT);
-       phase = READY; wrote() }
-  :: d_step { alive(d) && waiting(CANCEL) && !seen -> acknowledge(CANCEL);
+  /* doorbell: what a message says enters the item, then the message is deleted. Until then it comes
+     again (visibility timeout, at least once); a delete by an old receipt handle does nothing. */
+  :: d_step { alive(d) && D[d].hand == 0 && queued[SUBMIT] -> D[d].hand = SUBMIT; acknowledge(SUBMIT) }
+  :: d_step { alive(d) && D[d].hand == 0 && queued[CANCEL] && !queued[SUBMIT] ->
+       D[d].hand = CANCEL; acknowledge(CANCEL) }
+  :: d_step { alive(d) && D[d].hand == SUBMIT && phase == ABSENT -> phase = READY; wrote() }
+  :: d_step { alive(d) && D[d].hand == CANCEL && !seen ->
        seen = true;
        if
        :: final || phase == ABSENT || phase == CANCELING
@@ -270,15 +266,8 @@ end:
        :: else -> asked = true
        fi;
        wrote() }
-#ifdef ACK_BEFORE_COMMIT
-  :: d_step { alive(d) && D[d].hand == 0 && queued[SUBMIT] ->
-       queued[SUBMIT] = false; D[d].hand = SUBMIT }
-  :: d_step { alive(d) && D[d].hand == 0 && !queued[SUBMIT] && queued[CANCEL] ->
-       queued[CANCEL] = false; D[d].hand = CANCEL }
-#else
-  :: d_step { alive(d) && queued[SUBMIT] && phase != ABSENT -> queued[SUBMIT] = false }
-  :: d_step { alive(d) && queued[CANCEL] && seen -> queued[CANCEL] = false }
-#endif
+  :: d_step { alive(d) && durable(D[d].hand) -> queued[D[d].hand] = false; D[d].hand = 0 }
+  :: d_step { FAULTY && durable(D[d].hand) -> D[d].hand = 0 }
 
   /* contender: free, left behind by a former self (the flock proves it dead), or watched for a TTL */
   :: d_step { alive(d) && !D[d].hold && D[d].op == NONE && D[d].watch == 0 &&
@@ -287,7 +276,7 @@ end:
 #ifdef TRUST_UNBOUNDED
   :: d_step { alive(d) && D[d].watch == 1 ->
 #else
-  :: d_step { alive(d) && D[d].watch == 1 && !D[owner].trusted ->
+  :: d_step { alive(d) && D[d].watch == 1 && !D[owner].trusted && unanswered_for_ttl(owner) ->
 #endif
        D[d].watch = 2;
 #ifndef TRUST_FROM_ANSWER
@@ -378,7 +367,7 @@ end:
   :: d_step { D[d].late != NONE -> D[d].late = NONE }
 
   /* kill -9, and a start from nothing */
-  :: d_step { FAULTY && (D[d].hold || D[d].op != NONE || in_hand(d)) -> crash(d) }
+  :: d_step { FAULTY && (D[d].hold || D[d].op != NONE || D[d].hand != 0) -> crash(d) }
   od
 }
 

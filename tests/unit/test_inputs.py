@@ -60,7 +60,7 @@ class Lab:
         self.objects = MemoryObjects()
         store: Objects = self.objects
         roots = local_roots or ("/fsx",)
-        self.inputs: Inputs = S3Inputs(store, "default", self.pipelines, local_roots=roots)
+        self.inputs: Inputs = S3Inputs(store, lambda: "default", self.pipelines, local_roots=roots)
         self.known: Mapping[str, Pipeline] = PIPELINES
 
     def pipelines(self) -> Mapping[str, Pipeline]:
@@ -211,7 +211,7 @@ async def test_a_recipe_that_grew_after_the_listing_is_never_read_in_part() -> N
 
     objects = Growing()
     await objects.put(BUCKET, PREFIX + RECIPE, b"dy: help")
-    result = await S3Inputs(objects, "default", lambda: PIPELINES).inspect(WORKSET)
+    result = await S3Inputs(objects, lambda: "default", lambda: PIPELINES).inspect(WORKSET)
     assert isinstance(result, Refused)
     assert f"at most {MAX_BYTES:,}" in result.problems[0].what
 
@@ -438,7 +438,7 @@ async def test_a_recipe_deleted_between_listing_and_reading_is_missing() -> None
 
     objects = Vanishing()
     await objects.put(BUCKET, PREFIX + RECIPE, b"dy: help")
-    result = await S3Inputs(objects, "default", lambda: PIPELINES).inspect(WORKSET)
+    result = await S3Inputs(objects, lambda: "default", lambda: PIPELINES).inspect(WORKSET)
     assert isinstance(result, Missing)
     assert result.problems[0].file == RECIPE
 

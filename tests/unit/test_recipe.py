@@ -277,7 +277,15 @@ def test_a_run_key_with_nothing_in_it_is_named_with_its_line() -> None:
 @pytest.mark.parametrize(
     "uri",
     [
-        *("lab/out", "s3://lab", "s3://lab/", "s3://Lab_X/out", "s3://a..b/out", "s3:///out"),
+        *(
+            "lab/out",
+            "s3://lab",
+            "s3://lab/",
+            "s3://lab//",
+            "s3://Lab_X/out",
+            "s3://a..b/out",
+            "s3:///out",
+        ),
         *("s3://lab//out", "s3://lab/../x", "s3://lab/a b", "https://lab/out", "s3://<BUCKET>/out"),
         "s3://lab/" + "x" * 2000,
     ],

@@ -1,0 +1,149 @@
+"""What the steps of a pipeline leave behind: sample reports, and the figures of a run."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from daylily_daemon.adapters.fastq import Counts, count_reads
+from daylily_daemon.adapters.transfer import local_files
+from daylily_daemon.domain.errors import Permanent
+from daylily_daemon.domain.sheet import Row, read_sheet
+
+SUMMARY_FILE: Final = "summary.tsv"
+_FASTQ: Final = ("_FQ", "_FASTQ")
+_COLUMNS: Final = ("sample", "files", "reads", "bases", "gc_fraction", "mean_quality")
+
+OnStep = Callable[[int, int], None]
+"""Told after each step how many of how many are done: one a file, one a sample, and the summary."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleReport:
+    sample: str
+    files: int
+    counts: Counts
+
+    def as_dict(self) -> dict[str, Any]:
+        counts = self.counts
+        return {
+            "sample": self.sample,
+            "files": self.files,
+            "reads": counts.reads,
+            "bases": counts.bases,
+            "gc_fraction": round(counts.gc_fraction, 4),
+            "mean_quality": round(counts.mean_quality, 2),
+        }
+
+
+def report_on_samples(sheet_file: Path, dest: Path, on_step: OnStep) -> list[SampleReport]:
+    """Read every FASTQ file of the sheet; write ``<sample>.report.json`` and, last, ``summary.tsv``.
+
+    Relative paths start at the folder of the sheet. Raises Permanent at the first file that is damaged.
+    """
+    samples = _samples(sheet_file)
+    total = sum(len(row.files) for rows in samples.values() for row in rows) + len(samples) + 1
+    done = 0
+
+    def step() -> None:
+        nonlocal done
+        done += 1
+        on_step(done, total)
+
+    reports = []
+    with local_files(f"Writing into {dest}"):
+        dest.mkdir(parents=True, exist_ok=True)
+        for sample, rows in samples.items():
+            report = _report(sample, rows, sheet_file.parent, step)
+            write_json(dest / f"{sample}.report.json", report.as_dict())
+            reports.append(report)
+            step()
+        _write_summary(dest / SUMMARY_FILE, reports)
+    step()
+    return reports
+
+
+def figures(results: Path) -> dict[str, int]:
+    """Return how many files and bytes there are below ``results``, and what ``summary.tsv`` adds up to."""
+    if not results.is_dir():
+        raise Permanent(f"There is no folder {results}; give the folder of the results.")
+    with local_files(f"Reading {results}"):
+        sizes = [
+            (Path(folder) / name).stat().st_size
+            for folder, _, names in os.walk(results.resolve())
+            for name in names
+            if (Path(folder) / name).is_file()
+        ]
+        summary = results / SUMMARY_FILE
+        rows = _summary(summary) if summary.is_file() else []
+    found = {"results_files": len(sizes), "results_bytes": sum(sizes)}
+    if rows:
+        found["samples"] = len(rows)
+        found |= {key: sum(int(row[key]) for row in rows) for key in ("reads", "bases")}
+    return found
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write all of it or nothing."""
+    written = path.with_name(f".{path.name}.new")
+    written.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(written, path)
+
+
+def _samples(sheet_file: Path) -> dict[str, list[Row]]:
+    with local_files(f"Reading {sheet_file}"):
+        sheet = read_sheet(sheet_file.read_bytes(), str(sheet_file))
+    if isinstance(sheet, tuple):
+        raise Permanent("\n".join(str(problem) for problem in sheet))
+    samples: dict[str, list[Row]] = {}
+    for row in sheet.rows:
+        for file in row.files:
+            if not file.column.upper().endswith(_FASTQ):
+                raise Permanent(
+                    f"{sheet_file}, {file.where}: this pipeline reads FASTQ files only. "
+                    "Choose another pipeline in daylily_work.yaml."
+                )
+        samples.setdefault(row.sample_id, []).append(row)
+    return samples
+
+
+def _report(
+    sample: str, rows: Sequence[Row], folder: Path, step: Callable[[], None]
+) -> SampleReport:
+    counts, files = Counts(), 0
+    for row in rows:
+        orders = set()
+        for file in row.files:
+            found, order = count_reads(folder / file.path)
+            counts += found
+            orders.add(order)
+            files += 1
+            step()
+        if len(orders) > 1:
+            named = " and ".join(file.path for file in row.files)
+            raise Permanent(
+                f"Invalid FASTQ pair (line {row.line} of the sheet): {named} do not hold the same reads in "
+                "the same order. Upload the two files of one run, unsorted and unfiltered."
+            )
+    return SampleReport(sample=sample, files=files, counts=counts)
+
+
+def _write_summary(path: Path, reports: Sequence[SampleReport]) -> None:
+    written = path.with_name(f".{path.name}.new")
+    with written.open("w", encoding="utf-8", newline="") as file:
+        table = csv.DictWriter(file, _COLUMNS, dialect="excel-tab", lineterminator="\n")
+        table.writeheader()
+        table.writerows(report.as_dict() for report in reports)
+    os.replace(written, path)
+
+
+def _summary(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file, dialect="excel-tab"))
+    ours = all((row.get("reads") or "").isdecimal() for row in rows)
+    return rows if ours and all((row.get("bases") or "").isdecimal() for row in rows) else []

@@ -1,0 +1,204 @@
+"""Whole daemons that live, die and overlap, and the drivers that make them do so."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import anyio
+
+from daylily_daemon.domain.lifecycle import Policy
+from daylily_daemon.domain.model import Cancel, Priority, Retry, SetPriority
+from tests.sim.vclock import BACKEND
+from tests.sim.wire import QUIET, ROUGH, Death, Weather, Wire
+from tests.sim.world import Sim
+from tests.unit.daemons import supervisor_of
+
+REST_WITHIN_S = 4 * 3600.0
+"""How long everything may take to settle once the weather is quiet."""
+
+Script = Callable[[Sim], Awaitable[None]]
+
+
+@dataclass
+class Outcome:
+    """What a story came to."""
+
+    broken: list[str]
+    effects: list[str]
+    history: list[tuple[Any, ...]]
+    virtual_s: float
+    happened: list[Death]
+    starts: int
+    crashes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Story:
+    name: str
+    script: Script
+    failures: float = 0.0
+    daemons: int = 1
+    patches: Callable[[], Any] | None = field(default=None)
+
+
+async def submit_one(sim: Sim) -> None:
+    await sim.world.submit("w1")
+
+
+async def submit_and_cancel(sim: Sim) -> None:
+    await sim.world.submit("w1")
+    await anyio.sleep(30)
+    await sim.world.ask("w1", Cancel())
+
+
+async def submit_twice_and_more(sim: Sim) -> None:
+    await sim.world.submit("w1", "w2")
+    await anyio.sleep(3)
+    await sim.world.submit("w1")
+    await sim.world.ask("w2", SetPriority(priority=Priority.URGENT))
+    await anyio.sleep(60)
+    await sim.world.ask("w1", Cancel())
+    await anyio.sleep(60)
+    await sim.world.ask("w1", Retry())
+
+
+PLAIN = Story(name="plain", script=submit_one)
+FAILING = Story(name="failing", script=submit_one, failures=0.5)
+CANCELED = Story(name="canceled", script=submit_and_cancel)
+BUSY = Story(name="busy", script=submit_twice_and_more, failures=0.2)
+STORIES = {story.name: story for story in (PLAIN, FAILING, CANCELED, BUSY)}
+
+
+def new_sim(seed: int, story: Story) -> Sim:
+    sim = Sim(random.Random(seed), failures=story.failures)
+    policy = Policy(max_retries=2, base_s=20, cap_s=60)
+    sim.world.dials = replace(sim.world.dials, policy=policy, look_s=5.0)
+    return sim
+
+
+async def _life(sim: Sim, name: str, weather: Callable[[], Weather], rest_s: float) -> None:
+    """Run a daemon; whenever it dies, start it again after a pause."""
+    while True:
+        wire = Wire(sim.log, sim.rng, sim.spawn, name)
+        wire.weather = weather()
+        sim.wires[name] = wire
+        supervisor = supervisor_of(sim.world, sim.parts(wire), owner=name)
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(supervisor.run, anyio.Event())
+            await wire.died.wait()
+            sim.crashes += 1
+            tg.cancel_scope.cancel()
+        await anyio.sleep(rest_s)
+
+
+async def _until_rest(sim: Sim) -> None:
+    with anyio.move_on_after(REST_WITHIN_S):
+        while not sim.at_rest:
+            await anyio.sleep(1.0)
+
+
+@contextmanager
+def _patched(story: Story) -> Iterator[None]:
+    if story.patches is None:
+        yield
+        return
+    with story.patches():
+        yield
+
+
+def _outcome(sim: Sim, *, exactly_once: bool) -> Outcome:
+    table = sim.world.table
+    records = [r for rows in table.records.values() for r in rows]
+    history = [(r.id, r.state, r.at.isoformat(), r.message) for r in records]
+    return Outcome(
+        broken=sim.broken(exactly_once=exactly_once),
+        effects=list(sim.log.effects),
+        history=history,
+        virtual_s=anyio.current_time(),
+        happened=list(sim.log.happened),
+        starts=len(sim.world.machine.starts),
+        crashes=sim.crashes,
+    )
+
+
+async def _with_deaths(story: Story, seed: int, deaths: frozenset[Death]) -> Outcome:
+    sim = new_sim(seed, story)
+    sim.log.deaths = set(deaths)
+    async with anyio.create_task_group() as tg:
+        sim.spawner = tg
+        tg.start_soon(_life, sim, "a", lambda: QUIET, 2.0)
+        await story.script(sim)
+        await _until_rest(sim)
+        outcome = _outcome(sim, exactly_once=not deaths)
+        tg.cancel_scope.cancel()
+    return outcome
+
+
+def play_with_deaths(
+    story: Story, deaths: frozenset[Death] = frozenset(), seed: int = 1
+) -> Outcome:
+    """Play ``story`` on a quiet day, killing the daemon at exactly these effects."""
+    with _patched(story):
+        return anyio.run(_with_deaths, story, seed, deaths, backend_options=BACKEND)
+
+
+def crash_points(story: Story) -> list[Death]:
+    """Return every place at which the daemon of ``story`` can die: before and after every effect."""
+    effects = len(play_with_deaths(story).effects)
+    return [Death(at, after) for at in range(effects) for after in (False, True)]
+
+
+async def _weathered(story: Story, seed: int) -> Outcome:
+    sim = new_sim(seed, story)
+    rng = sim.rng
+    storm = {"on": True}
+    daemons = rng.choice([1, 2, 2, 3])
+    async with anyio.create_task_group() as tg:
+        sim.spawner = tg
+        for name in "abc"[:daemons]:
+            tg.start_soon(
+                _life, sim, name, lambda: ROUGH if storm["on"] else QUIET, rng.uniform(1, 90)
+            )
+        tg.start_soon(_misfortunes, sim, storm)
+        for n in range(4):
+            await sim.world.submit(f"w{n}")
+            await anyio.sleep(rng.uniform(0, 60))
+            if rng.random() < 0.4:
+                await sim.world.ask(f"w{rng.randrange(4)}", rng.choice([Cancel(), Retry()]))
+        await anyio.sleep(rng.uniform(60, 600))
+        storm["on"] = False
+        for wire in sim.wires.values():
+            wire.weather, wire.cut_until = QUIET, 0.0
+        await _until_rest(sim)
+        await anyio.sleep(ROUGH.late_s + 1)
+        await _until_rest(sim)
+        outcome = _outcome(sim, exactly_once=False)
+        tg.cancel_scope.cancel()
+    return outcome
+
+
+async def _misfortunes(sim: Sim, storm: dict[str, bool]) -> None:
+    """Kill, cut off and pause daemons while the storm lasts."""
+    rng = sim.rng
+    while storm["on"]:
+        await anyio.sleep(rng.uniform(5, 120))
+        wire = rng.choice(list(sim.wires.values()))
+        now = anyio.current_time()
+        match rng.choice(["kill", "kill", "cut", "pause"]) if storm["on"] else "":
+            case "kill":
+                wire.died.set()
+            case "cut":
+                wire.cut_until = now + rng.uniform(5, 200)
+            case "pause":
+                wire.paused_until = now + rng.choice([5.0, 70.0, 600.0])
+
+
+def play_seed(seed: int, story: Story | None = None) -> Outcome:
+    """Play a storm of faults chosen by ``seed``, then a quiet phase in which everything must settle."""
+    story = story or Story(name="storm", script=submit_one, failures=0.15)
+    with _patched(story):
+        return anyio.run(_weathered, story, seed, backend_options=BACKEND)

@@ -1,0 +1,147 @@
+"""The wire between one daemon and the world: every call crosses it, and every fault happens on it.
+
+A call is an *effect* with a number. On the way there it may be lost, on the way back its answer may be lost, with
+or without the SDK's blind repeat; it may be slow; the daemon may die before or after it, or be cut off for a
+while. A dead daemon never hears back again, and nothing it sends arrives.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio
+
+from daylily_daemon.domain.errors import Transient
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weather:
+    """How often what goes wrong; all zero is a quiet day."""
+
+    lost: float = 0.0
+    answer_lost: float = 0.0
+    blind_repeat: float = 0.5
+    """Of the lost answers, how many the SDK repeats by itself."""
+    late: float = 0.0
+    """A request that is given up on, and arrives all the same, up to ``late_s`` later."""
+    late_s: float = 90.0
+    slow_s: float = 0.02
+    stale: float = 0.0
+    """Index reads that show an older moment."""
+
+
+QUIET = Weather()
+ROUGH = Weather(lost=0.03, answer_lost=0.03, late=0.01, slow_s=0.2, stale=0.2)
+
+
+@dataclass(frozen=True)
+class Death:
+    """Kill the daemon that makes effect number ``at``, before or after it happens."""
+
+    at: int
+    after: bool
+
+
+@dataclass
+class Log:
+    """What crossed all wires of a world, numbered."""
+
+    effects: list[str] = field(default_factory=list)
+    deaths: set[Death] = field(default_factory=set)
+    happened: list[Death] = field(default_factory=list)
+
+
+READS = ("receive", "in_state", "owed", "unannounced", "wait", "progress")
+"""Calls that change nothing (a receive only hides messages for a while): dying there is dying between effects."""
+
+
+class Wire:
+    def __init__(
+        self, log: Log, rng: random.Random, spawn: Callable[..., None], name: str = "a"
+    ) -> None:
+        self.log = log
+        self.name = name
+        self.weather = QUIET
+        self.cut_until = 0.0
+        self.paused_until = 0.0
+        self.died = anyio.Event()
+        self._rng = rng
+        self._spawn = spawn
+
+    @property
+    def dead(self) -> bool:
+        return self.died.is_set()
+
+    async def call(self, name: str, do: Callable[[], Awaitable[Any]]) -> Any:
+        await self._travel()
+        number = self._number(name)
+        await self._die_if(Death(number, after=False))
+        self._lose(self.weather.lost, name)
+        if self._rng.random() < self.weather.late:
+            self._spawn(self._arrive_late, do)
+            raise Transient(f"{name}: no answer")
+        result = await do()
+        if self._rng.random() < self.weather.answer_lost:
+            if self._rng.random() < self.weather.blind_repeat:
+                return await do()
+            raise Transient(f"{name}: the answer was lost")
+        await self._die_if(Death(number, after=True))
+        await self._travel()
+        return result
+
+    def _number(self, name: str) -> int:
+        if name in READS:
+            return -1
+        self.log.effects.append(f"{self.name}:{name}")
+        return len(self.log.effects) - 1
+
+    async def _travel(self) -> None:
+        slow_s = self.weather.slow_s
+        await anyio.sleep(self._rng.uniform(0, slow_s) if slow_s else 0)
+        while (now := anyio.current_time()) < self.paused_until:
+            await anyio.sleep(self.paused_until - now)
+        if self.dead:
+            await anyio.sleep_forever()
+        if now < self.cut_until:
+            await anyio.sleep(self._rng.uniform(0.1, 5.0))
+            raise Transient("no route")
+
+    def _lose(self, chance: float, name: str) -> None:
+        if self._rng.random() < chance:
+            raise Transient(f"{name}: the request was lost")
+
+    async def _arrive_late(self, do: Callable[[], Awaitable[Any]]) -> None:
+        await anyio.sleep(self._rng.uniform(0, self.weather.late_s))
+        try:
+            await do()
+        except Exception:  # noqa: BLE001 - nobody hears the answer
+            return
+
+    async def _die_if(self, death: Death) -> None:
+        if death in self.log.deaths:
+            self.log.deaths.discard(death)
+            self.log.happened.append(death)
+            self.died.set()
+            await anyio.sleep_forever()
+
+
+class Wired:
+    """A port behind a wire. Coroutine methods cross it; everything else passes through."""
+
+    def __init__(self, inner: Any, wire: Wire, role: str) -> None:
+        self._inner = inner
+        self._wire = wire
+        self._role = role
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._inner, name)
+        if name == "scope" or not callable(found):
+            return found
+
+        async def crossing(*args: Any, **kwargs: Any) -> Any:
+            return await self._wire.call(name, lambda: found(*args, **kwargs))
+
+        return crossing

@@ -1,0 +1,374 @@
+"""Pipeline files: what is refused and how, and that the shipped ones do what they say."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from daylily_daemon.adapters.pipelines import BadPipelines, load_pipelines
+from daylily_daemon.domain.model import Job, JobName, Step
+from daylily_daemon.domain.pipeline import Pipeline, Value, render
+from daylily_daemon.settings import shipped
+
+GOOD = """\
+description: A trial.
+steps:
+  - step: stage
+    argv: ["{daylily}", stage, "{input_uri}", "{stage_dir}"]
+  - step: run
+    argv: [tool, --project, "{customer}", "{run_args}"]
+    environment: {PROJECT: "{customer}"}
+    timeout_s: 60
+    grace_s: 1.5
+    fatal: true
+    success_file: done.txt
+    progress_pattern: '(?P<percent>\\d+)%'
+"""
+
+STAGE_RUN = "steps:\n  - step: stage\n    argv: [a]\n  - step: run\n    argv: [b]\n"
+
+
+def load(folder: Path, text: str, name: str = "trial.yaml") -> Pipeline:
+    (folder / name).write_text(text, encoding="utf-8")
+    return load_pipelines(folder)[Path(name).stem]
+
+
+def refusal(folder: Path, text: str) -> str:
+    with pytest.raises(BadPipelines) as refused:
+        load(folder, text)
+    return str(refused.value)
+
+
+def test_a_good_file_becomes_a_pipeline_named_like_the_file(tmp_path: Path) -> None:
+    pipeline = load(tmp_path, GOOD)
+    assert (pipeline.name, pipeline.description) == ("trial", "A trial.")
+    assert [template.step for template in pipeline.steps] == [Step.STAGE, Step.RUN]
+    run = pipeline.template(Step.RUN)
+    assert run is not None
+    assert run.argv == ("tool", "--project", "{customer}", "{run_args}")
+    assert run.environment == {"PROJECT": "{customer}"}
+    assert (run.timeout_s, run.grace_s, run.fatal) == (60, 1.5, True)
+    assert (run.cwd, run.success_file) == ("{work_dir}", "done.txt")
+
+
+def test_a_file_in_the_other_spelling_of_yaml_is_read_too(tmp_path: Path) -> None:
+    assert load(tmp_path, GOOD, "other.yml").name == "other"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("{customer}", "{costumer}", r"line 6, key steps\[1\]\.argv\[2\].*{costumer} is not known"),
+        ("{customer}", "{costumer}", r"did you mean {customer}\?"),
+        ("{customer}", "{zzz}", r"see the list in domain/pipeline\.py"),
+        ('"{run_args}"', '"x={run_args}"', r"{run_args} is a list: it must be an element of argv by itself"),
+        ('PROJECT: "{customer}"', 'PROJECT: "{clone_args}"', r"line 7, key steps\[1\]\.environment\.PROJECT"),
+        ("timeout_s: 60", "timeout: 60", r"line 8, .*\.timeout: The key 'timeout' is not known\. Did you mean `timeout_s`\?"),
+        ("description:", "descriptoin:", r"line 1, key descriptoin.*Did you mean `description`\?"),
+        ("description:", "zzzz:", r"Known keys are description, steps"),
+        ("step: run", "step: runn", r"line 5, key steps\[1\]\.step: Input should be 'stage', 'run'"),
+        ("timeout_s: 60", "timeout_s: -1", r"line 8, key steps\[1\]\.timeout_s: .*greater than"),
+        ("timeout_s: 60", "timeout_s: long", r"line 8, .*Input should be a valid number"),
+        ("timeout_s: 60", "timeout_s: 99999999", r"line 8, .*less than or equal"),
+        ("fatal: true", "fatal: maybe", r"line 10, .*valid boolean\. Write true or false"),
+        ("success_file: done.txt", "success_file: /etc/passwd", r"line 11, .*relative to cwd"),
+        ("success_file: done.txt", "success_file: a/../../b", r"line 11, .*without `\.\.`"),
+        (r"(?P<percent>\d+)%", "(", r"line 12, .*does not compile"),
+        (r"(?P<percent>\d+)%", "%", r"line 12, .*A group named percent, or groups named done and total"),
+        ("argv: [tool,", "argv: [12,", r"line 6, .*argv\[0\].*valid string\. Put the value in quotes"),
+        ('argv: [tool, --project, "{customer}", "{run_args}"]', "argv: []", r"line 6, .*at least 1 item"),
+        ('argv: [tool, --project, "{customer}", "{run_args}"]', "argv: tool", r"line 6, .*Write a list"),
+        ("PROJECT: ", "1BAD: ", r"environment.*"),
+    ],
+)  # fmt: skip
+def test_a_fault_is_told_with_file_line_key_and_what_was_expected(
+    tmp_path: Path, old: str, new: str, told: str
+) -> None:
+    text = GOOD.replace(old, new)
+    assert text != GOOD
+    message = refusal(tmp_path, text)
+    assert message.startswith(f"{tmp_path / 'trial.yaml'}, line ")
+    assert re.search(told, message), message
+
+
+def test_every_problem_of_every_file_is_told_at_once(tmp_path: Path) -> None:
+    (tmp_path / "other.yaml").write_text("steps: [")
+    message = refusal(
+        tmp_path, GOOD.replace("timeout_s", "timeout").replace("step: run", "step: x")
+    )
+    assert len(message.splitlines()) == 3
+    assert "other.yaml" in message
+    assert "is not valid YAML" in message
+
+
+def test_steps_out_of_order_twice_or_without_run_are_refused(tmp_path: Path) -> None:
+    swapped = "steps:\n  - {step: run, argv: [b]}\n  - {step: stage, argv: [a]}\n"
+    assert "out of order; the order is stage, run, export, metrics, cleanup" in refusal(
+        tmp_path, swapped
+    )
+    twice = STAGE_RUN + "  - step: run\n    argv: [c]\n"
+    assert "The step run is there twice" in refusal(tmp_path, twice)
+    assert "There is no step `run`" in refusal(tmp_path, "steps:\n  - {step: stage, argv: [a]}\n")
+
+
+def test_a_missing_key_is_told_at_the_step_that_lacks_it(tmp_path: Path) -> None:
+    message = refusal(tmp_path, "steps:\n  - step: run\n")
+    assert "line 2, key steps[0].argv: The key is missing. Add the key." in message
+
+
+def test_two_files_of_one_name_and_a_name_that_is_none_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "trial.yml").write_text(GOOD)
+    (tmp_path / "no name.yaml").write_text(GOOD)
+    message = refusal(tmp_path, GOOD)
+    assert "Another file gives the same pipeline" in message
+    assert "no name of a pipeline" in message
+
+
+def test_a_folder_that_is_empty_or_missing_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(BadPipelines, match="There is no pipeline file"):
+        load_pipelines(tmp_path)
+    with pytest.raises(BadPipelines, match="cannot be read: No such file or directory"):
+        load_pipelines(tmp_path / "none")
+
+
+# The shipped pipelines.
+
+PROGRAM = ("python3", "-P", "-m", "daylily_daemon")
+
+
+def values(folder: Path, **changed: Value) -> dict[str, Value]:
+    return {
+        "daylily": PROGRAM,
+        "workset": "ws1",
+        "customer": "lab one",
+        "input_uri": "s3://lab/drops/ws1/",
+        "export_uri": "s3://lab/out/ws1/",
+        "stage_dir": str(folder / "stage"),
+        "work_dir": str(folder / "work"),
+        "results_dir": str(folder / "work" / "results"),
+        "run_args": ("help",),
+        "clone_args": ("-d", "ws1", "-t", "main"),
+        "workdir_name": "ws1",
+        **changed,
+    }
+
+
+def shipped_pipeline(name: str) -> Pipeline:
+    return load_pipelines(shipped("pipelines"))[name]
+
+
+def job(name: str, step: Step, filled: dict[str, Value]) -> Job:
+    template = shipped_pipeline(name).template(step)
+    assert template is not None
+    return render(template, filled, JobName(f"ws1.1.{step}"), "jobs")
+
+
+@pytest.mark.parametrize("name", ["demo", "daylily-omics"])
+def test_a_shipped_pipeline_has_all_steps_and_can_be_filled(name: str, tmp_path: Path) -> None:
+    assert [template.step for template in shipped_pipeline(name).steps] == list(Step)
+    for step in Step:
+        assert "{" + "work_dir}" not in str(job(name, step, values(tmp_path)))
+    fatal = [template.step for template in shipped_pipeline(name).steps if template.fatal]
+    assert fatal == [Step.STAGE, Step.RUN, Step.EXPORT]
+
+
+def test_the_demo_runs_our_own_commands(tmp_path: Path) -> None:
+    made = job("demo", Step.RUN, values(tmp_path))
+    sheet, results = tmp_path / "stage" / "stage_samples.tsv", tmp_path / "work" / "results"
+    assert made.argv == (*PROGRAM, "fastq-report", str(sheet), str(results))
+    assert made.success_file == "results/summary.tsv"
+
+
+def test_the_progress_patterns_understand_snakemake(tmp_path: Path) -> None:
+    for name, line in (
+        ("demo", "3 of 10 steps (30%) done"),
+        ("daylily-omics", "17 of 192 steps (8.9%) done"),
+    ):
+        found = re.search(job(name, Step.RUN, values(tmp_path)).progress_pattern, line)
+        assert found is not None
+        assert int(found["done"]) in {3, 17}
+        assert int(found["total"]) in {10, 192}
+
+
+DAY_CLONE = """\
+#!/bin/bash
+printf '%s\\n' "$@" > "$TRACE/day-clone"
+[ -z "$CLONE_FAILS" ] || { echo "Error: destination '/x' already exists." >&2; exit 1; }
+mkdir -p "$TREE" && echo "Great success! Daylily repository cloned." && echo "Location  : $TREE"
+"""
+DYOINIT = """\
+printf '%s\\n' "$#" "$PWD" "$DAYLILY_PROJECT" > "$TRACE/dyoinit"
+alias dy-a='. day_activate'
+"""
+DAY_ACTIVATE = """\
+printf '%s\\n' "$@" > "$TRACE/dy-a"
+export DAY_PROFILE=$1
+"""
+DY_R = """\
+#!/bin/bash
+printf '%s\\n' "$@" > "$TRACE/dy-r"
+echo "1 of 2 steps (50%) done"
+[ "$DAY_PROFILE" = slurm ] || exit 33
+[ -z "$RUN_FAILS" ] || { date >> daylily.failed_run; exit "$RUN_FAILS"; }
+[ -n "$FORGETS" ] || date >> daylily.successful_run
+echo report > results/report.txt
+"""
+
+
+@dataclass
+class HeadNode:
+    """Stand-ins for the programs of the head node, on the PATH that a login shell sets up."""
+
+    folder: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def work(self) -> Path:
+        return self.folder / "work"
+
+    @property
+    def tree(self) -> Path:
+        return self.folder / "analysis results" / "ws1" / "daylily-omics-analysis"
+
+    def run(self, step: Step = Step.RUN, **changed: Value) -> subprocess.CompletedProcess[str]:
+        return self.start(job("daylily-omics", step, values(self.folder, **changed)))
+
+    def start(self, made: Job) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            made.argv,
+            cwd=self.work,
+            env={
+                "PATH": "/usr/bin:/bin",
+                "HOME": str(self.folder),
+                "TRACE": str(self.folder / "trace"),
+                "TREE": str(self.tree),
+                **made.environment,
+                **self.environment,
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=30,
+        )
+
+    def trace(self, program: str) -> list[str]:
+        return (self.folder / "trace" / program).read_text().splitlines()
+
+    def traced(self) -> set[str]:
+        return set(os.listdir(self.folder / "trace"))
+
+
+@pytest.fixture
+def head_node(tmp_path: Path) -> HeadNode:
+    node = HeadNode(tmp_path)
+    programs = tmp_path / "bin"
+    for folder in (programs, tmp_path / "trace", tmp_path / "stage", node.work):
+        folder.mkdir()
+    for name, text in (
+        ("day-clone", DAY_CLONE),
+        ("dyoinit", DYOINIT),
+        ("day_activate", DAY_ACTIVATE),
+        ("dy-r", DY_R),
+    ):
+        (programs / name).write_text(text)
+        (programs / name).chmod(0o755)
+    (tmp_path / ".profile").write_text(f'export PATH="{programs}:$PATH"\n')
+    (tmp_path / "stage" / "stage_samples.tsv").write_text("SAMPLE_ID\tR1_FQ\n")
+    return node
+
+
+def test_the_omics_run_clones_initialises_activates_and_runs(head_node: HeadNode) -> None:
+    done = head_node.run()
+    assert done.returncode == 0, done.stderr
+    assert head_node.trace("day-clone") == ["-d", "ws1", "-t", "main"]
+    assert head_node.trace("dyoinit") == ["0", str(head_node.tree), "lab one"]
+    assert head_node.trace("dy-a") == ["slurm", "hg38"]
+    assert head_node.trace("dy-r") == ["-p", "help"]
+    assert "1 of 2 steps (50%) done" in done.stdout
+    assert (head_node.work / "daylily.successful_run").is_file()
+    assert (head_node.work / "results" / "report.txt").read_text() == "report\n"
+    assert (head_node.tree / "config" / "stage_samples.tsv").read_text() == "SAMPLE_ID\tR1_FQ\n"
+
+
+def test_what_a_lab_writes_stays_an_argument_and_is_never_run(head_node: HeadNode) -> None:
+    bait = head_node.folder / "bait"
+    evil = (f"$(touch {bait})", f"`touch {bait}`", f"; touch {bait} #", "a b", '"', "'", "*", "")
+    done = head_node.run(clone_args=evil, run_args=evil)
+    assert done.returncode == 0, done.stderr
+    assert head_node.trace("day-clone") == list(evil)
+    assert not bait.exists()
+
+
+def test_the_line_for_production_hands_over_all_run_arguments(head_node: HeadNode) -> None:
+    arguments = ("produce_snv", "-j", "20", "--config", 'aligners=["sent","bwa2a"]', "--", "$HOME")
+    made = job("daylily-omics", Step.RUN, values(head_node.folder, run_args=arguments))
+    bash, option, script, *rest = made.argv
+    changed = re.sub(r'(?m)^dy-r -p help .*|^#   (?=dy-r "\$)', "", script)
+    done = head_node.start(replace(made, argv=(bash, option, changed, *rest)))
+    assert done.returncode == 0, done.stderr
+    assert head_node.trace("dy-r") == list(arguments)
+
+
+def test_without_clone_arguments_the_tree_gets_the_name_of_the_recipe(head_node: HeadNode) -> None:
+    assert head_node.run(clone_args=(), workdir_name="tree7").returncode == 0
+    assert head_node.trace("day-clone") == ["-d", "tree7"]
+
+
+def test_a_second_attempt_goes_on_in_the_tree_of_the_first(head_node: HeadNode) -> None:
+    head_node.environment = {"RUN_FAILS": "7"}
+    assert head_node.run().returncode == 1
+    assert not (head_node.work / "daylily.successful_run").exists()
+    (head_node.folder / "trace" / "day-clone").unlink()
+    head_node.environment = {}
+    done = head_node.run()
+    assert done.returncode == 0, done.stderr
+    assert "day-clone" not in head_node.traced()
+    assert not (head_node.tree / "daylily.failed_run").exists()
+
+
+@pytest.mark.parametrize(
+    ("environment", "told"),
+    [
+        ({"CLONE_FAILS": "1"}, "day-clone failed. If the folder is there already"),
+        ({"TREE": "/proc/none"}, "day-clone failed"),
+        ({"RUN_FAILS": "7"}, "dy-r failed; see its log above and daylily.failed_run"),
+        ({"FORGETS": "1"}, "dy-r left no daylily.successful_run"),
+    ],
+)
+def test_a_failure_ends_the_run_with_a_sentence(
+    head_node: HeadNode, environment: dict[str, str], told: str
+) -> None:
+    head_node.environment = environment
+    done = head_node.run()
+    assert done.returncode == 1
+    assert told in done.stderr
+    assert not (head_node.work / "daylily.successful_run").exists()
+
+
+def test_a_clone_that_names_no_folder_is_a_failure(head_node: HeadNode) -> None:
+    (head_node.folder / "bin" / "day-clone").write_text("#!/bin/bash\necho cloned\n")
+    done = head_node.run()
+    assert done.returncode == 1
+    assert "day-clone printed no line 'Location: DIR'" in done.stderr
+    assert "dy-r" not in head_node.traced()
+
+
+def test_cleaning_up_removes_stage_and_tree_after_a_success(head_node: HeadNode) -> None:
+    head_node.run()
+    done = head_node.run(Step.CLEANUP)
+    assert done.returncode == 0, done.stderr
+    assert not (head_node.folder / "stage").exists()
+    assert not head_node.tree.parent.exists()
+    assert head_node.tree.parent.parent.exists()
+
+
+def test_cleaning_up_leaves_a_tree_that_did_not_succeed(head_node: HeadNode) -> None:
+    head_node.environment = {"RUN_FAILS": "7"}
+    head_node.run()
+    assert head_node.run(Step.CLEANUP).returncode == 1
+    assert head_node.tree.exists()
