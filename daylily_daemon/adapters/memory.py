@@ -134,7 +134,8 @@ class MemoryMailbox:
     async def receive(self) -> Sequence[Delivery]:
         until = current_time() + self._wait_s
         while not (taken := self._take()) and current_time() < until:
-            next_visible = min((m.visible_at for m in self._queue.messages), default=until)
+            hidden = (m.visible_at for m in self._queue.messages if m.visible_at > current_time())
+            next_visible = min(hidden, default=until)
             self._queue.arrived = Event()
             with move_on_after(max(0.0, min(until, next_visible) - current_time())):
                 await self._queue.arrived.wait()

@@ -73,7 +73,6 @@ async def stage(
     *,
     options: CopyOptions,
     progress: OnProgress | None = None,
-    on_file: OnProgress | None = None,
 ) -> Staged:
     """Stage the workset at ``uri`` in ``dest``; repeating it copies only what is missing.
 
@@ -94,7 +93,6 @@ async def stage(
         dest,
         options=options,
         progress=progress,
-        on_file=on_file,
     )
     text = relocated(sheet, lambda path: str(local[path]))
     with local_files(f"Writing into {dest}"):

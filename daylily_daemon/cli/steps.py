@@ -90,11 +90,10 @@ def stage(
 
 async def _stage(uri: str, dest: Path, options: CopyOptions) -> None:
     lines = ProgressLines()
+    options = replace(options, on_file=lines.files)
     async with _aws(options) as aws:
         client = await aws.client("s3")
-        staged = await stage_workset(
-            client, uri, dest, options=options, progress=lines.bytes, on_file=lines.files
-        )
+        staged = await stage_workset(client, uri, dest, options=options, progress=lines.bytes)
     done = staged.downloaded
     print(f"Remote FSx stage directory: {staged.folder}")
     print(f"Staged files ({len(staged.files)}):")
@@ -125,13 +124,12 @@ def export(
 
 async def _export(source: Path, uri: str, options: CopyOptions) -> None:
     lines = ProgressLines()
+    options = replace(options, on_file=lines.files)
     try:
         bucket, prefix = split_uri(uri)
         async with _aws(options) as aws:
             client = await aws.client("s3")
-            done = await upload(
-                client, source, uri, options=options, progress=lines.bytes, on_file=lines.files
-            )
+            done = await upload(client, source, uri, options=options, progress=lines.bytes)
     except DaemonError as exc:
         await anyio.to_thread.run_sync(_write_status, source, "error", uri, str(exc))
         raise

@@ -42,26 +42,33 @@ class Doorbell:
                 await sleep(self.pause_s)
 
     async def _answer(self, deliveries: Sequence[Delivery]) -> None:
+        """Worksets at the same time, the commands of one workset in their order."""
+        lines: dict[str, list[Delivery]] = {}
+        for delivery in deliveries:
+            lines.setdefault(_workset_of(delivery), []).append(delivery)
         settled: list[Delivery] = []
         async with create_task_group() as tg:
-            for delivery in deliveries:
-                tg.start_soon(self._answer_one, delivery, settled)
+            for line in lines.values():
+                tg.start_soon(self._answer_line, line, settled)
         if settled:
             await self.mailbox.settle(settled)
 
-    async def _answer_one(self, delivery: Delivery, settled: list[Delivery]) -> None:
-        if isinstance(delivery.content, Unreadable):
-            await _park(self.mailbox, delivery, delivery.content.reason)
-            return
-        try:
-            for command in delivery.content:
-                await self._ring_until_answered(command)
-        except Transient as exc:
-            log.warning("command_comes_again", error=str(exc), tries=delivery.tries)
-        except Permanent as exc:
-            await _park(self.mailbox, delivery, str(exc))
-        else:
-            settled.append(delivery)
+    async def _answer_line(self, line: Sequence[Delivery], settled: list[Delivery]) -> None:
+        """Stop at the first that gets no answer: what is behind it must not overtake it."""
+        for delivery in line:
+            if isinstance(delivery.content, Unreadable):
+                await _park(self.mailbox, delivery, delivery.content.reason)
+                continue
+            try:
+                for command in delivery.content:
+                    await self._ring_until_answered(command)
+            except Transient as exc:
+                log.warning("command_comes_again", error=str(exc), tries=delivery.tries)
+                return
+            except Permanent as exc:
+                await _park(self.mailbox, delivery, str(exc))
+            else:
+                settled.append(delivery)
 
     async def _ring_until_answered(self, command: Command) -> None:
         for left in reversed(range(self.tries)):
@@ -152,6 +159,11 @@ class Relay:
             await self.commands.send(commands)
         if good:
             await self.intake.settle(good)
+
+
+def _workset_of(delivery: Delivery) -> str:
+    known = isinstance(delivery.content, tuple) and delivery.content
+    return known[0].workset_id if known else ""
 
 
 async def _park(mailbox: Mailbox, delivery: Delivery, reason: str) -> None:

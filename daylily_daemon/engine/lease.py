@@ -22,10 +22,10 @@ from datetime import timedelta
 
 from anyio import CancelScope, Event, Lock, current_time, move_on_after, sleep
 
-from daylily_daemon.domain.errors import Fenced, Transient
 from daylily_daemon.domain.decision import Effect, released
-from daylily_daemon.domain.lifecycle import Policy, decide, resume
+from daylily_daemon.domain.errors import Fenced, Transient
 from daylily_daemon.domain.lifecycle import Event as LifeEvent
+from daylily_daemon.domain.lifecycle import Policy, decide, resume
 from daylily_daemon.domain.model import Command, Fence, Progress, Record, State, Workset, WorksetId
 from daylily_daemon.domain.routing import Routing
 from daylily_daemon.ports import Change, Clock, Conflict, Ids, Worksets

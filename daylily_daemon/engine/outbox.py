@@ -10,20 +10,24 @@ they have been standing still for ``takeover_s`` on this host's clock.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any, Final
 
 import structlog
 from anyio import CapacityLimiter, Event, create_task_group, current_time, sleep
 from anyio.abc import TaskGroup
 
 from daylily_daemon.domain.errors import Permanent, Transient
-from daylily_daemon.domain.model import Record
+from daylily_daemon.domain.model import Record, WorksetId
 from daylily_daemon.engine.dials import Live
 from daylily_daemon.ports import Clock, Notifier, Trail
 
 log = structlog.get_logger()
+
+_REMEMBERED: Final = 10_000
+"""Worksets whose last record is remembered; one that is forgotten costs a look at its trail."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +74,8 @@ class Outbox:
         self._still: dict[str, tuple[Record, float]] = {}
         self._tg: TaskGroup | None = None
         self._paid = Event()
+        self._last: dict[WorksetId, int] = {}
+        self._held: dict[WorksetId, list[Record]] = {}
 
     @property
     def waiting(self) -> int:
@@ -83,21 +89,68 @@ class Outbox:
             await self._paid.wait()
 
     def take(self, records: tuple[Record, ...]) -> None:
-        """Deliver what these freshly written records owe."""
+        """Deliver what these freshly written records owe.
+
+        A record that does not follow the last one we saw of its workset waits: another daemon wrote
+        what lies between, or an answer got lost, and may still have to deliver it.
+        """
         for record in records:
-            if record.owed and record.id not in self._debts:
-                debt = self._debts[record.id] = _Debt(record, set(record.owed))
-                for channel in sorted(record.owed):
-                    self._queue(channel, debt)
+            last = self._last.get(record.workset_id)
+            if record.workset_id in self._held:
+                self._held[record.workset_id].append(record)
+            elif record.seq == 1 or (last is not None and record.seq == last + 1):
+                self._enqueue(record)
+            elif record.owed:
+                self._held[record.workset_id] = [record]
+                self._spawn(self._catch_up, record.workset_id)
+
+    def _enqueue(self, record: Record) -> None:
+        if len(self._last) > _REMEMBERED:
+            self._last.clear()
+        self._last[record.workset_id] = record.seq
+        if record.owed and record.id not in self._debts:
+            debt = self._debts[record.id] = _Debt(record, set(record.owed))
+            for channel in sorted(record.owed):
+                self._queue(channel, debt)
+
+    async def _catch_up(self, workset: WorksetId) -> None:
+        """Wait until nothing before the held records is owed, taking over what stands still."""
+        first = self._held[workset][0].seq
+        while True:
+            try:
+                rows = await self._trail.read(workset)
+                earlier = [r for r in rows if r.seq < first and r.owed and r.id not in self._debts]
+                if not await self._take_over(earlier):
+                    break
+            except (Transient, Permanent) as exc:
+                log.warning("outbox_unreachable", error=str(exc))
+            await sleep(self._config.flush_s)
+        for record in self._held.pop(workset):
+            self._enqueue(record)
+
+    async def _take_over(self, records: Sequence[Record]) -> bool:
+        """Take over, in order, what stands still of one workset; True if something is left."""
+        for record in records:
+            if not self._stands_still(record):
+                return True
+            taken = await self._trail.take_over(record, self._config.owner)
+            self._still.pop(record.id, None)
+            if taken is not None:
+                self._enqueue(taken)
+        return False
 
     async def run(self) -> None:
         """Deliver until cancelled. What is not delivered then is still owed in the store."""
         async with create_task_group() as tg:
             self._tg = tg
-            for channel, workset in list(self._lines):
-                tg.start_soon(self._pay, channel, workset)
             tg.start_soon(self._flush)
             await self._sweep()
+
+    def _spawn(self, work: Callable[..., Coroutine[Any, Any, None]], *args: str) -> None:
+        """Records come only from tasks that live shorter than ``run``: see the supervision tree."""
+        if self._tg is None:
+            raise RuntimeError("the outbox does not run yet")
+        self._tg.start_soon(work, *args)
 
     def _queue(self, channel: str, debt: _Debt) -> None:
         key = (channel, debt.record.workset_id)
@@ -106,8 +159,7 @@ class Outbox:
             line.append(debt)
             return
         self._lines[key] = deque([debt])
-        if self._tg is not None:
-            self._tg.start_soon(self._pay, *key)
+        self._spawn(self._pay, *key)
 
     async def _pay(self, channel: str, workset: str) -> None:
         """Work off one line: one workset's notices on one channel, in their order."""
@@ -181,17 +233,21 @@ class Outbox:
             await sleep(self._config.sweep_s)
 
     async def _find_leftovers(self) -> None:
-        found = [r for r in await self._trail.owed() if r.id not in self._debts]
-        self._still = {r.id: self._still.get(r.id, (r, current_time())) for r in found}
-        for record in sorted(found, key=lambda r: (r.workset_id, r.seq)):
-            if self._stands_still(record):
-                taken = await self._trail.take_over(record, self._config.owner)
-                self.take((taken,) if taken else ())
+        """Take over what others left, a workset at a time, up to the first that may still be alive."""
+        found: dict[WorksetId, list[Record]] = {}
+        for record in await self._trail.owed():
+            if record.id not in self._debts and record.workset_id not in self._held:
+                found.setdefault(record.workset_id, []).append(record)
+        seen = {r.id for rows in found.values() for r in rows}
+        held = {id for id in self._still if id.rsplit("/", 1)[0] in self._held}
+        self._still = {id: at for id, at in self._still.items() if id in seen | held}
+        for rows in found.values():
+            await self._take_over(sorted(rows, key=lambda r: r.seq))
 
     def _stands_still(self, record: Record) -> bool:
         if record.teller == self._config.owner:
             return True
-        seen, since = self._still[record.id]
+        seen, since = self._still.setdefault(record.id, (record, current_time()))
         if (seen.teller, seen.owed) != (record.teller, record.owed):
             self._still[record.id] = (record, current_time())
             return False

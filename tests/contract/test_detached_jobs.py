@@ -18,6 +18,7 @@ from structlog.testing import capture_logs
 from daylily_daemon.adapters.runners import procfs, shim
 from daylily_daemon.adapters.runners.jobdir import JobDirectory, Revoked
 from daylily_daemon.adapters.runners.process import Isolation, ProcessRunner, follow, launch_argv
+from daylily_daemon.adapters.runners.tmux import TmuxRunner
 from daylily_daemon.domain.errors import Permanent, Transient
 from daylily_daemon.domain.model import Ended, Job, Outcome
 from tests.contract.runner_harness import (
@@ -112,6 +113,18 @@ async def test_a_slow_launcher_finds_the_token_revoked_and_does_nothing(
     late = await anyio.run_process(launch_argv(job, Isolation.SESSION, ()), check=False)
     assert late.returncode == shim.TOKEN_LOST
     assert processes.starts(job) == 0
+
+
+async def test_a_start_given_up_halfway_is_completed_by_the_next_try(
+    processes: ProcessHarness,
+) -> None:
+    jobs = [processes.shell("echo $(seq 20); exit 8") for _ in range(14)]
+    for number, job in enumerate(jobs):
+        with anyio.move_on_after(0.005 * number):
+            await processes.runner().ensure(job)
+    for job in jobs:
+        assert (await run(processes, job)).code == 8
+        assert processes.starts(job) == 1
 
 
 # Losing the shim, the host, or the daemon
@@ -470,6 +483,15 @@ async def test_the_session_opens_once_and_closes_after_the_job(tmux: TmuxHarness
     )
     await tmux.runner().stop(job)
     await eventually(lambda: tmux.ask_tmux("has-session").returncode != 0)
+
+
+async def test_without_tmux_jobs_run_and_only_the_view_is_missing(tmux: TmuxHarness) -> None:
+    job = tmux.job(Act(lasts_s=0.3, code=2))
+    runner = TmuxRunner(tmux.processes(), socket=tmux.socket, environment={"PATH": "/nonexistent"})
+    with capture_logs() as logs:
+        await runner.ensure(job)
+    assert [line["event"] for line in logs] == ["tmux_session_not_opened"]
+    assert (await runner.wait(job)).code == 2
 
 
 async def test_a_session_that_cannot_be_opened_is_only_a_warning(tmux: TmuxHarness) -> None:

@@ -7,7 +7,7 @@ import itertools
 import os
 import random
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -257,6 +257,18 @@ async def test_an_object_that_always_arrives_damaged_is_refused_with_both_digest
     assert len(wire.of("GET")) == 3
 
 
+async def test_an_object_in_parts_that_arrives_damaged_is_noticed_too(
+    s3: Any, bucket: str, wire: Wire, tmp_path: Path
+) -> None:
+    source = tmp_path / "results"
+    source.mkdir()
+    (source / "large").write_bytes(content(7 * MIB))
+    await upload(s3, source, f"s3://{bucket}/out/", options=FAST)
+    wire.flips = 99
+    with pytest.raises(Transient, match="its sha256 is"):
+        await fetch(s3, tmp_path, Fetch(bucket, "out/large", tmp_path / "large"))
+
+
 async def test_a_complete_file_is_not_fetched_again_and_a_touched_one_is(
     s3: Any, bucket: str, wire: Wire, tmp_path: Path
 ) -> None:
@@ -350,16 +362,11 @@ async def test_progress_only_grows_and_ends_with_everything_done(
     told: list[tuple[int, int]] = []
     files: list[tuple[int, int]] = []
     wanted = [Fetch(bucket, key, tmp_path / key) for key in "abc"]
-    await fetch(
-        s3,
-        tmp_path,
-        *wanted,
-        progress=lambda *now: told.append(now),
-        on_file=lambda *now: files.append(now),
-    )
+    options = replace(FAST, on_file=lambda *now: files.append(now))
+    await download(s3, wanted, tmp_path, options=options, progress=lambda *now: told.append(now))
     assert told == sorted(told)
     assert told[-1] == (3 * MIB, 3 * MIB)
-    assert files == [(1, 3), (2, 3), (3, 3)]
+    assert files == [(0, 3), (1, 3), (2, 3), (3, 3)]
 
 
 async def test_an_endpoint_nobody_listens_at_is_a_sentence_that_names_it(tmp_path: Path) -> None:

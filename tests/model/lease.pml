@@ -2,32 +2,32 @@
  * One workset, its lease, its attempts, and the daemons that want it.
  *
  * The item in DynamoDB carries a version (grows with every write), a fence (grows with every claim)
- * and a beat. Conditions on them are equalities, and the numbers never come back, so the model keeps
- * no numbers: beside every snapshot stands one bit, "the item was not written since" (`cur`) or "was
- * not claimed since" (`fok`). That makes the state space finite without a bound on heartbeats,
- * claims, crashes or restarts.
+ * and a beat. Conditions on them are equalities, and the numbers never come back, so the model
+ * keeps no numbers: beside every snapshot stands one bit, "the item was not written since" (`cur`)
+ * or "was not claimed since" (`fok`). That makes the state space finite without a bound on
+ * heartbeats, claims, crashes or restarts.
  *
- * A daemon is a set of atomic steps that interleave freely. A request stays in `op` until its answer
- * came; it may arrive more than once (its answer got lost and it is repeated under the same nonce)
- * or, when its sender died or let go, at any later time (`late`). What a daemon knows is its view
- * (`vphase`, `vatt`, `vasked`), which may be out of date whenever `cur` is false.
+ * A daemon is a set of atomic steps that interleave freely. A request stays in `op` until its
+ * answer came; it may arrive more than once (its answer got lost and it is repeated under the same
+ * nonce) or, when its sender died or let go, at any later time (`late`). What a daemon knows is its
+ * view (`vphase`, `vatt`, `vasked`), which may be out of date whenever `cur` is false.
  *
- * Time is in three bits. `trusted`: the holder's trust (time before the request + TTL - margin) still
- * runs. `watch`: a contender has seen this beat (1), for a whole TTL (2). `aged`: the TTL has run out
- * over a claim that was applied but not answered. The only rule between them is the one the margin
- * buys: 2 is reached only after the trust ended.
+ * Time is in three marks. `trusted`: the holder's trust (time before the request + TTL - margin)
+ * still runs. `watch`: a contender has seen this beat (1), for a whole TTL (2). `aged`: the TTL has
+ * run out over a claim that was applied but not answered. The only rule between them is the one the
+ * margin buys: 2 is reached only after the trust ended.
  *
- * Variants and mutants are chosen by -D; see README.md.
+ * Variants and mutants are chosen by -D; README.md lists them, check.py runs them.
  */
 
-#ifndef N
-#define N 2                     /* daemons */
+#ifndef DAEMONS
+#define DAEMONS 2
 #endif
-#define A 2                     /* attempts */
+#define ATTEMPTS 2
 #ifndef LAUNCHES
 #define LAUNCHES 1              /* launch requests of one attempt on their way at once */
 #endif
-#define NOBODY N
+#define NOBODY DAEMONS
 
 #ifdef PAUSE                    /* stopped between looking at its trust and acting (SIGSTOP) */
 #define may_act(d) (D[d].hold && D[d].op == NONE)
@@ -35,7 +35,7 @@
 #define may_act(d) (D[d].hold && D[d].op == NONE && D[d].trusted)
 #endif
 
-#ifdef QUIET_PHASE                     /* a quiet phase without faults may begin at any time */
+#ifdef QUIET_PHASE              /* a quiet phase without faults may begin at any time */
 bool quiet = false;
 bool alone = false;             /* in it, daemon 0 is the only one left */
 #define FAULTY (!quiet)
@@ -48,8 +48,8 @@ bool alone = false;             /* in it, daemon 0 is the only one left */
 #endif
 
 mtype:phase = { ABSENT, READY, RUNNING, GIVING_UP, CANCELING, COMPLETE, FAILED, CANCELED }
-mtype:op = { NONE, BEAT, CLAIM, RELEASE, START, EXIT_0, EXIT_1, ENDED_LOST, GIVE_UP, NEXT, STOP, STOPPED,
-             CANCEL_NOW, RESTART }
+mtype:op = { NONE, BEAT, CLAIM, RELEASE, START, EXIT_0, EXIT_1, ENDED_LOST, GIVE_UP, NEXT, STOP,
+             STOPPED, CANCEL_NOW, RESTART }
 mtype:token = { FREE, STARTED, REVOKED }
 mtype:job = { NOT_SEEN, LIVE, LEFT_0, LEFT_1, LOST, KILLED }
 
@@ -62,13 +62,26 @@ bool seen = false;              /* the cancel's command id is among the seen one
 #define final (phase == COMPLETE || phase == FAILED || phase == CANCELED)
 
 /* ---- the attempts: token, job, launch requests on their way; index 0 is not used ---- */
-mtype:token token[A + 1] = FREE;
-mtype:job job[A + 1] = NOT_SEEN;
-byte flying[A + 1] = 0;
-bool recorded[A + 1] = false;
+mtype:token token[ATTEMPTS + 1] = FREE;
+mtype:job job[ATTEMPTS + 1] = NOT_SEEN;
+byte flying[ATTEMPTS + 1] = 0;
+bool recorded[ATTEMPTS + 1] = false;
 byte live = 0;
 #define proof(a) (job[a] == LEFT_0 || job[a] == LEFT_1 || job[a] == LOST || job[a] == KILLED)
 #define gone(a) (token[a] == REVOKED || proof(a))
+
+/* A rule is kept so that the invariants hold. Mutants are tried without the rules, and those that
+   lead to two live jobs without the other invariants: breaking a rule must do harm in the end. */
+#if defined(HARM_ONLY) || defined(DOUBLE_RUN_ONLY)
+#define rule(x) skip
+#else
+#define rule(x) assert(x)
+#endif
+#ifdef DOUBLE_RUN_ONLY
+#define invariant(x) skip
+#else
+#define invariant(x) assert(x)
+#endif
 
 /* ---- the doorbell's messages: FIFO, the cancel behind the submit ---- */
 #define SUBMIT 1
@@ -92,7 +105,7 @@ typedef Daemon {
   mtype:op late = NONE;
   byte hand;                    /* the message the doorbell works on; others may have it too */
 }
-Daemon D[N];
+Daemon D[DAEMONS];
 
 byte j, k;
 mtype:op which = NONE;
@@ -106,19 +119,23 @@ mtype:op which = NONE;
 /* ---- writing the item ---- */
 
 inline wrote() {                /* version + 1 */
-  for (k : 0 .. N - 1) {
-    D[k].cur = false; D[k].mine = false; D[k].watch = 0; D[k].late = NONE
-  };
+  for (k : 0 .. DAEMONS - 1) { D[k].cur = false; D[k].mine = false; D[k].late = NONE };
   skip                          /* a d_step must not end in a loop */
 }
 
+inline beaten() {               /* version + 1, beat + 1: an owner's write */
+  wrote();
+  for (k : 0 .. DAEMONS - 1) { D[k].watch = 0 };
+  skip
+}
+
 inline claimed(d) {             /* fence + 1 */
-  for (k : 0 .. N - 1) { D[k].fok = false };
+  for (k : 0 .. DAEMONS - 1) { D[k].fok = false };
   owner = d
 }
 
 inline record(a) {              /* an end of attempt a enters the item */
-  assert(!recorded[a]);         /* once */
+  invariant(!recorded[a]);      /* once */
   recorded[a] = true
 }
 
@@ -126,32 +143,33 @@ inline settle(p) { phase = p; owner = NOBODY }
 
 inline next_attempt() {         /* after a failure that may be retried, or after giving up */
   if
-  :: asked -> assert(gone(att)); settle(CANCELED)
-  :: !asked && att < A -> assert(gone(att)); att++; phase = RUNNING
-  :: !asked && att == A -> assert(proof(att)); settle(FAILED)
+  :: asked -> rule(gone(att)); settle(CANCELED)
+  :: !asked && att < ATTEMPTS -> rule(gone(att)); att++; phase = RUNNING
+  :: !asked && att == ATTEMPTS -> invariant(proof(att)); settle(FAILED)  /* never out of an unknown */
   fi
 }
 
 inline apply(o, d) {
+  invariant(!final);            /* a final workset stays as it is */
   if
   :: o == CLAIM -> claimed(d)
   :: o == BEAT
   :: o == RELEASE -> owner = NOBODY
-  :: o == START -> assert(!asked && att == 0); att = 1; phase = RUNNING
-  :: o == EXIT_0 -> assert(job[att] == LEFT_0); record(att); settle(COMPLETE)
-  :: o == EXIT_1 -> assert(job[att] == LEFT_1); record(att); next_attempt()
-  :: o == ENDED_LOST -> assert(job[att] == LOST); record(att); next_attempt()
+  :: o == START -> invariant(!asked);   /* a cancel in the item is never passed over */
+       att = 1; phase = RUNNING
+  :: o == EXIT_0 -> invariant(job[att] == LEFT_0); record(att); settle(COMPLETE)
+  :: o == EXIT_1 -> invariant(job[att] == LEFT_1); record(att); next_attempt()
+  :: o == ENDED_LOST -> invariant(job[att] == LOST); record(att); next_attempt()
   :: o == GIVE_UP -> phase = GIVING_UP
   :: o == NEXT -> next_attempt()
   :: o == STOP -> phase = CANCELING
-  :: o == STOPPED -> assert(gone(att)); settle(CANCELED)
-  :: o == CANCEL_NOW -> settle(CANCELED)
+  :: o == STOPPED -> rule(gone(att)); settle(CANCELED)
+  :: o == CANCEL_NOW -> rule(asked && att == 0); settle(CANCELED)
 #ifdef NO_NONCE
   :: o == RESTART -> next_attempt()
 #endif
   fi;
-  assert(phase != CANCELED || asked || o == CLAIM);
-  wrote()
+  beaten()
 }
 
 /* ---- what a daemon knows ---- */
@@ -177,7 +195,8 @@ inline leave_behind(d) {        /* the request in flight may still arrive */
 inline ask(d, o) { D[d].op = o; D[d].vphase = ABSENT; D[d].vatt = 0 }
 
 inline nobody_else_trusts(d) {
-  for (k : 0 .. N - 1) { assert(k == d || !D[k].trusted) }
+  for (k : 0 .. DAEMONS - 1) { invariant(k == d || !D[k].trusted) };
+  skip
 }
 
 inline answered(d) {            /* applied, as far as the sender can tell */
@@ -234,15 +253,15 @@ inline arrive(d) {              /* the answer comes back, or is lost and the req
 
 inline timely(d) {              /* without pauses, only the owner of the item acts */
 #ifndef PAUSE
-  assert(D[d].fok)
+  invariant(D[d].fok)
 #else
   skip
 #endif
 }
 
 inline nothing_lost() {
-  assert(queued[SUBMIT] || phase != ABSENT);
-  assert(!sent || queued[CANCEL] || seen)
+  invariant(queued[SUBMIT] || phase != ABSENT);
+  invariant(!sent || queued[CANCEL] || seen)
 }
 
 inline crash(d) { leave_behind(d); let_go(d); D[d].watch = 0; D[d].hand = 0; nothing_lost() }
@@ -254,7 +273,8 @@ end:
   do
   /* doorbell: what a message says enters the item, then the message is deleted. Until then it comes
      again (visibility timeout, at least once); a delete by an old receipt handle does nothing. */
-  :: d_step { alive(d) && D[d].hand == 0 && queued[SUBMIT] -> D[d].hand = SUBMIT; acknowledge(SUBMIT) }
+  :: d_step { alive(d) && D[d].hand == 0 && queued[SUBMIT] ->
+       D[d].hand = SUBMIT; acknowledge(SUBMIT) }
   :: d_step { alive(d) && D[d].hand == 0 && queued[CANCEL] && !queued[SUBMIT] ->
        D[d].hand = CANCEL; acknowledge(CANCEL) }
   :: d_step { alive(d) && D[d].hand == SUBMIT && phase == ABSENT -> phase = READY; wrote() }
@@ -269,7 +289,7 @@ end:
   :: d_step { alive(d) && durable(D[d].hand) -> queued[D[d].hand] = false; D[d].hand = 0 }
   :: d_step { FAULTY && durable(D[d].hand) -> D[d].hand = 0 }
 
-  /* contender: free, left behind by a former self (the flock proves it dead), or watched for a TTL */
+  /* contender: free, left by a former self (the flock proves it dead), or watched for a TTL */
   :: d_step { alive(d) && !D[d].hold && D[d].op == NONE && D[d].watch == 0 &&
               owner != NOBODY && owner != d && !final -> D[d].watch = 1 }
 #ifndef NO_TAKEOVER
@@ -291,7 +311,7 @@ end:
   /* holder: the heartbeat, which returns the item, and the end of trust */
   :: d_step { D[d].hold && D[d].trusted && D[d].fok && alive(d) &&
               (FAULTY || !D[d].cur && D[d].op == NONE) ->
-       wrote();
+       beaten();
        if
        :: D[d].op == NONE -> look(d)
        :: else                  /* the pending request has lost version and nonce to the beat */
@@ -326,7 +346,7 @@ end:
 #ifdef UNKNOWN_IS_FAILED
   :: d_step { may_act(d) && D[d].vphase == RUNNING && !proof(D[d].vatt) -> ask(d, EXIT_1) }
 #endif
-  :: d_step { may_act(d) && D[d].vphase == RUNNING && !D[d].vasked && D[d].vatt < A &&
+  :: d_step { may_act(d) && D[d].vphase == RUNNING && !D[d].vasked && D[d].vatt < ATTEMPTS &&
               token[D[d].vatt] == FREE -> ask(d, GIVE_UP) }
 #ifdef NO_REVOKE                /* it looked, and nothing was there */
 #define stopped(a) (gone(a) || job[a] == NOT_SEEN)
@@ -345,6 +365,10 @@ end:
   :: d_step { may_act(d) && D[d].vphase == RUNNING && token[D[d].vatt] == FREE &&
               flying[D[d].vatt] < LAUNCHES ->
        timely(d); flying[D[d].vatt]++ }
+#ifdef REVOKE_BEFORE_PERSIST
+  :: d_step { may_act(d) && D[d].vphase == RUNNING && !D[d].vasked && D[d].vatt < ATTEMPTS &&
+              token[D[d].vatt] == FREE -> token[D[d].vatt] = REVOKED; ask(d, NEXT) }
+#endif
 #ifndef NO_REVOKE
   :: d_step { may_act(d) && (D[d].vphase == GIVING_UP || D[d].vphase == CANCELING) &&
               token[D[d].vatt] == FREE -> timely(d); token[D[d].vatt] = REVOKED }
@@ -354,12 +378,12 @@ end:
 
   /* network: a request arrives, or arrives again; its answer comes, sooner or later or never */
   :: d_step { alive(d) && D[d].op != NONE && condition(d) ->
-       assert(D[d].op == CLAIM || D[d].fok);            /* a stale fence writes nothing */
+       invariant(D[d].op == CLAIM || D[d].fok);         /* a stale fence writes nothing */
        arrive(d) }
-  :: d_step { alive(d) && D[d].mine -> answered(d) }    /* a repeat that finds its nonce: the same */
+  :: d_step { alive(d) && D[d].mine -> answered(d) }    /* or a repeat finds its nonce */
   :: d_step { alive(d) && D[d].op != NONE && !condition(d) && !D[d].mine -> refused(d) }
 #ifdef NO_NONCE
-  :: d_step { alive(d) && D[d].mine && D[d].op != CLAIM && phase == RUNNING && att < A ->
+  :: d_step { alive(d) && D[d].mine && D[d].op != CLAIM && phase == RUNNING && att < ATTEMPTS ->
        look(d); D[d].mine = false; ask(d, RESTART) }
   :: d_step { alive(d) && D[d].mine -> let_go(d) }
 #endif
@@ -384,7 +408,8 @@ end:
 #else
        :: token[a] == FREE ->
 #endif
-            assert(!final && att == a && live == 0);
+            assert(live == 0);                     /* never two live jobs */
+            invariant(!final && att == a);         /* none after the end or the next attempt */
             token[a] = STARTED; job[a] = LIVE; live++
 #ifndef NO_TOKEN
        :: else
@@ -404,7 +429,7 @@ end:
 #ifdef QUIET_PHASE
   :: d_step { !quiet -> quiet = true }
   :: d_step { !quiet -> quiet = true; alone = true;
-       for (j : 1 .. N - 1) { crash(j) }; skip }
+       for (j : 1 .. DAEMONS - 1) { crash(j) }; skip }
 #endif
   od
 }
@@ -412,8 +437,8 @@ end:
 init {
   atomic {
     queued[SUBMIT] = true;
-    for (j : 0 .. N - 1) { run Steps(j) };
-    for (j : 1 .. A) { run Attempt(j) };
+    for (j : 0 .. DAEMONS - 1) { run Steps(j) };
+    for (j : 1 .. ATTEMPTS) { run Attempt(j) };
     run World()
   }
 }

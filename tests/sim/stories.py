@@ -6,12 +6,15 @@ import random
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import anyio
 
+from daylily_daemon.adapters.memory import LoopClock
 from daylily_daemon.domain.lifecycle import Policy
 from daylily_daemon.domain.model import Cancel, Priority, Retry, SetPriority
+from daylily_daemon.engine.supervisor import Supervisor
 from tests.sim.vclock import BACKEND
 from tests.sim.wire import QUIET, ROUGH, Death, Weather, Wire
 from tests.sim.world import Sim
@@ -81,18 +84,25 @@ def new_sim(seed: int, story: Story) -> Sim:
 
 
 async def _life(sim: Sim, name: str, weather: Callable[[], Weather], rest_s: float) -> None:
-    """Run a daemon; whenever it dies, start it again after a pause."""
+    """Run a daemon; whenever it dies or is told to end, start it again after a pause."""
+    skew = timedelta(seconds=sim.rng.uniform(-300, 300) if sim.skewed else 0)
+    clock = LoopClock(datetime(2026, 1, 1, tzinfo=UTC) + skew)
     while True:
         wire = Wire(sim.log, sim.rng, sim.spawn, name)
         wire.weather = weather()
         sim.wires[name] = wire
-        supervisor = supervisor_of(sim.world, sim.parts(wire), owner=name)
+        supervisor = supervisor_of(sim.world, sim.parts(wire), name, clock)
         async with anyio.create_task_group() as tg:
-            tg.start_soon(supervisor.run, anyio.Event())
+            tg.start_soon(_until_told, supervisor, wire)
             await wire.died.wait()
             sim.crashes += 1
             tg.cancel_scope.cancel()
         await anyio.sleep(rest_s)
+
+
+async def _until_told(supervisor: Supervisor, wire: Wire) -> None:
+    await supervisor.run(wire.told_to_end)
+    wire.died.set()
 
 
 async def _until_rest(sim: Sim) -> None:
@@ -154,6 +164,7 @@ def crash_points(story: Story) -> list[Death]:
 
 async def _weathered(story: Story, seed: int) -> Outcome:
     sim = new_sim(seed, story)
+    sim.skewed = True
     rng = sim.rng
     storm = {"on": True}
     daemons = rng.choice([1, 2, 2, 3])
@@ -168,7 +179,7 @@ async def _weathered(story: Story, seed: int) -> Outcome:
             await sim.world.submit(f"w{n}")
             await anyio.sleep(rng.uniform(0, 60))
             if rng.random() < 0.4:
-                await sim.world.ask(f"w{rng.randrange(4)}", rng.choice([Cancel(), Retry()]))
+                await sim.world.ask(f"w{rng.randrange(n + 1)}", rng.choice([Cancel(), Retry()]))
         await anyio.sleep(rng.uniform(60, 600))
         storm["on"] = False
         for wire in sim.wires.values():
@@ -188,9 +199,11 @@ async def _misfortunes(sim: Sim, storm: dict[str, bool]) -> None:
         await anyio.sleep(rng.uniform(5, 120))
         wire = rng.choice(list(sim.wires.values()))
         now = anyio.current_time()
-        match rng.choice(["kill", "kill", "cut", "pause"]) if storm["on"] else "":
+        match rng.choice(["kill", "kill", "end", "cut", "pause"]) if storm["on"] else "":
             case "kill":
                 wire.died.set()
+            case "end":
+                wire.told_to_end.set()
             case "cut":
                 wire.cut_until = now + rng.uniform(5, 200)
             case "pause":

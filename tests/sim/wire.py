@@ -1,8 +1,8 @@
 """The wire between one daemon and the world: every call crosses it, and every fault happens on it.
 
-A call is an *effect* with a number. On the way there it may be lost, on the way back its answer may be lost, with
-or without the SDK's blind repeat; it may be slow; the daemon may die before or after it, or be cut off for a
-while. A dead daemon never hears back again, and nothing it sends arrives.
+A call is an *effect* with a number. On the way there it may be lost, on the way back its answer may be
+lost, with or without the SDK's blind repeat; it may be slow; the daemon may die before or after it, or be cut
+off for a while. A dead daemon never hears back again, and nothing it sends arrives.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Log:
 
 
 READS = ("receive", "in_state", "owed", "unannounced", "wait", "progress")
-"""Calls that change nothing (a receive only hides messages for a while): dying there is dying between effects."""
+"""Calls that change nothing: dying there is dying between effects."""
 
 
 class Wire:
@@ -67,13 +67,22 @@ class Wire:
         self.weather = QUIET
         self.cut_until = 0.0
         self.paused_until = 0.0
+        self.born_at = anyio.current_time()
         self.died = anyio.Event()
+        self.told_to_end = anyio.Event()
         self._rng = rng
         self._spawn = spawn
 
     @property
     def dead(self) -> bool:
         return self.died.is_set()
+
+    @property
+    def was_in_trouble(self) -> bool:
+        """Whether anything happened lately that excuses a lost lease."""
+        now = anyio.current_time()
+        trouble = max(self.cut_until, self.paused_until, self.born_at)
+        return self.dead or self.weather != QUIET or now - trouble < 130.0
 
     async def call(self, name: str, do: Callable[[], Awaitable[Any]]) -> Any:
         await self._travel()
@@ -83,7 +92,11 @@ class Wire:
         if self._rng.random() < self.weather.late:
             self._spawn(self._arrive_late, do)
             raise Transient(f"{name}: no answer")
-        result = await do()
+        try:
+            result = await do()
+        except Exception:
+            await self._die_if(Death(number, after=True))
+            raise
         if self._rng.random() < self.weather.answer_lost:
             if self._rng.random() < self.weather.blind_repeat:
                 return await do()
@@ -141,7 +154,11 @@ class Wired:
         if name == "scope" or not callable(found):
             return found
 
+        may_send = getattr(self._inner, "may_send", None)
+
         async def crossing(*args: Any, **kwargs: Any) -> Any:
+            if may_send and not self._wire.dead:
+                may_send(name, *args)
             return await self._wire.call(name, lambda: found(*args, **kwargs))
 
         return crossing

@@ -44,6 +44,22 @@ from tests.unit.daemons import Parts, World
 RESTING = frozenset(State) - {State.READY, State.IN_PROGRESS, State.RETRYING}
 
 
+class Jobs(MemoryRunner):
+    """The runner of one daemon, which must not act on a workset that is not its own."""
+
+    def __init__(self, sim: Sim, wire: Wire) -> None:
+        super().__init__(sim.world.machine)
+        self._sim = sim
+        self._wire = wire
+
+    def may_send(self, name: str, job: Job) -> None:
+        """Called when a request leaves the daemon; it may arrive much later, and then harms nobody."""
+        if name in ("ensure", "stop"):
+            self._sim.acted(self._wire, name, job)
+        if name == "stop":
+            self._sim.stopped(job)
+
+
 class Machine(MemoryMachine):
     """Jobs, watched: a start is checked against what the store says at that moment."""
 
@@ -90,6 +106,7 @@ class Mailbox(MemoryMailbox):
 
 class Channel(MemoryNotifier):
     async def deliver(self, record: Record) -> None:
+        """Append, and nothing else: what is between the call and its effect is on the wire."""
         self.delivered.append(record)
 
 
@@ -106,6 +123,8 @@ class Sim:
     lengths_s: tuple[float, float] = (5.0, 40.0)
     job_ends: dict[JobName, Outcome] = field(default_factory=dict)
     crashes: int = 0
+    skewed: bool = False
+    """Whether the wall clocks of the daemons differ by minutes."""
     wires: dict[str, Wire] = field(default_factory=dict)
     spawner: TaskGroup | None = None
 
@@ -120,7 +139,7 @@ class Sim:
             "trail": MemoryTrail(world.table),
             "intake": Mailbox(self, world.intake),
             "commands": Mailbox(self, world.commands),
-            "runner": MemoryRunner(world.machine),
+            "runner": Jobs(self, wire),
             "inputs": world.inputs,
         }
         wired: dict[str, Any] = {role: Wired(port, wire, role) for role, port in plain.items()}
@@ -157,6 +176,16 @@ class Sim:
         if self.world.machine.starts.count(job.name) > 1:
             self.wrong(f"{job.name} started twice")
 
+    def acted(self, wire: Wire, what: str, job: Job) -> None:
+        ws = self.world.table.worksets[WorksetId(job.name.split(".", 1)[0])]
+        if ws.lock_owner not in (wire.name, None):
+            self.wrong(f"{wire.name} asked to {what} {job.name}, which {ws.lock_owner} holds")
+
+    def stopped(self, job: Job) -> None:
+        ws = self.world.table.worksets[WorksetId(job.name.split(".", 1)[0])]
+        if job.name in self.world.machine.running() and not ws.stopping:
+            self.wrong(f"{job.name} is being stopped, though nobody asked for it")
+
     def committed(self, change: Change, stored: Workset) -> None:
         current = self.world.table.worksets[stored.id]
         if change.nonce != self.world.table.nonces[stored.id]:
@@ -165,6 +194,13 @@ class Sim:
             self.wrong(f"{stored.id} version {stored.version} was answered for {current.version}")
         for record in change.records:
             self._record(record)
+            if record.type is RecordType.LOCK_TIMEOUT and change.before:
+                self._taken_over(change.before)
+
+    def _taken_over(self, before: Workset) -> None:
+        wire = self.wires.get(before.lock_owner or "")
+        if wire is not None and not wire.was_in_trouble:
+            self.wrong(f"{before.id} was taken from {wire.name}, which was well")
 
     def _record(self, record: Record) -> None:
         told_failed = record.type is RecordType.ERROR and record.state is not State.ERROR
@@ -206,6 +242,7 @@ class Sim:
         found = list(self.violations)
         for ws in self.world.table.worksets.values():
             found += self._left_over(ws)
+        found += self._commands()
         for name, told in self.world.told.items():
             found += self._notices(name, told, exactly_once)
         if running := self.world.machine.running():
@@ -226,6 +263,19 @@ class Sim:
             for a, b in pairwise(rows)
             if b.state != a.state and b.state not in NEXT[a.state]
         )
+        return found
+
+    def _commands(self) -> list[str]:
+        """Every command left exactly one record, whatever became of it."""
+        found = []
+        for command in self.world.asked:
+            rows = self.world.table.records.get(command.workset_id, [])
+            count = sum(r.by == command.by for r in rows)
+            late = sum(command.by in r.message for r in rows)
+            if not (count or late):
+                found.append(f"{command.id} on {command.workset_id} left no trace")
+            if count > 1:
+                found.append(f"{command.id} on {command.workset_id} was applied {count} times")
         return found
 
     def _notices(self, name: str, told: list[Record], exactly_once: bool) -> list[str]:

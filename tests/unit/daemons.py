@@ -39,7 +39,17 @@ from daylily_daemon.engine.lease import Desk, LeaseConfig
 from daylily_daemon.engine.outbox import Outbox, OutboxConfig
 from daylily_daemon.engine.shepherd import Shepherd
 from daylily_daemon.engine.supervisor import Place, Supervisor
-from daylily_daemon.ports import Change, Drops, Inputs, Mailbox, Notifier, Runner, Trail, Worksets
+from daylily_daemon.ports import (
+    Change,
+    Clock,
+    Drops,
+    Inputs,
+    Mailbox,
+    Notifier,
+    Runner,
+    Trail,
+    Worksets,
+)
 from tests.sim.vclock import BACKEND
 
 STEPS = (Step.STAGE, Step.RUN, Step.EXPORT, Step.METRICS, Step.CLEANUP)
@@ -75,6 +85,7 @@ class World:
     )
     inputs: Inputs = field(default_factory=GoodInputs)
     ids: Counter = field(default_factory=Counter)
+    asked: list[Command] = field(default_factory=list)
 
     def workset(self, id: str) -> Workset:
         return self.table.worksets[WorksetId(id)]
@@ -127,9 +138,9 @@ def parts_of(world: World) -> Parts:
 
 
 def supervisor_of(
-    world: World, parts: Parts, owner: str = "a", lease: LeaseConfig | None = None
+    world: World, parts: Parts, owner: str = "a", clock: Clock | None = None
 ) -> Supervisor:
-    clock, live = LoopClock(), Live(world.dials)
+    clock, live = clock or LoopClock(), Live(world.dials)
     outbox = Outbox(parts.trail, lambda: parts.notifiers, clock, live, OutboxConfig(owner=owner))
     desk = Desk(
         worksets=parts.worksets,
@@ -141,7 +152,7 @@ def supervisor_of(
     return Supervisor(
         desk=desk,
         live=live,
-        lease=lease or LeaseConfig(),
+        lease=LeaseConfig(),
         place=Place(runner="memory", scope=parts.runner.scope, data_dir="/data", jobs_dir="/jobs"),
         shepherd=Shepherd(runners={"memory": parts.runner}, live=live),
         inputs=parts.inputs,

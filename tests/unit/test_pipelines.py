@@ -68,7 +68,7 @@ def test_a_file_in_the_other_spelling_of_yaml_is_read_too(tmp_path: Path) -> Non
         ("{customer}", "{zzz}", r"see the list in domain/pipeline\.py"),
         ('"{run_args}"', '"x={run_args}"', r"{run_args} is a list: it must be an element of argv by itself"),
         ('PROJECT: "{customer}"', 'PROJECT: "{clone_args}"', r"line 7, key steps\[1\]\.environment\.PROJECT"),
-        ("timeout_s: 60", "timeout: 60", r"line 8, .*\.timeout: The key 'timeout' is not known\. Did you mean `timeout_s`\?"),
+        ("timeout_s: 60", "timeout: 60", r"line 8, .*\.timeout: .* Did you mean `timeout_s`\?"),
         ("description:", "descriptoin:", r"line 1, key descriptoin.*Did you mean `description`\?"),
         ("description:", "zzzz:", r"Known keys are description, steps"),
         ("step: run", "step: runn", r"line 5, key steps\[1\]\.step: Input should be 'stage', 'run'"),

@@ -167,6 +167,23 @@ def test_in_the_foreground_it_stays_and_tells_systemd_when_the_command_runs(
     assert read(directory, "exit.json")["code"] == 4
 
 
+NO_FORK = """
+import os, runpy, sys
+def fork(): raise OSError(11, "Resource temporarily unavailable")
+os.fork = fork
+runpy.run_path({path!r}, run_name="__main__")
+"""
+
+
+def test_a_machine_without_room_for_a_process_is_an_outcome(directory: Path) -> None:
+    prepare(directory, "true")
+    script = NO_FORK.format(path=shim.__file__)
+    argv = [*PYTHON, "-c", script, "--foreground", str(directory)]
+    subprocess.run(argv, check=True, timeout=20)
+    assert ended(directory)["code"] == shim.NOT_EXECUTABLE
+    assert "cannot fork: Resource temporarily unavailable" in (directory / "log").read_text()
+
+
 def test_the_record_is_tried_again_until_it_can_be_written(directory: Path, launch: Launch) -> None:
     obstacle = directory / "exit.json.tmp"
     obstacle.mkdir()

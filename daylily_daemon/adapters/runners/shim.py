@@ -99,7 +99,7 @@ def put(directory: str, name: str, record: Record) -> None:
 
 
 def win_token(directory: str) -> bool:
-    """Return whether this shim is the one that may run the command. Durable before it returns."""
+    """Return whether this shim is the one that may run the command."""
     draft = os.path.join(directory, f"token.{os.getpid()}.tmp")
     try:
         write_whole(draft, {"state": "started", **identity(os.getpid()), "at": wall_time()})
@@ -109,7 +109,8 @@ def win_token(directory: str) -> bool:
     finally:
         if os.path.exists(draft):
             os.unlink(draft)
-    fsync_directory(directory)
+    with suppress(OSError):  # it is won: an error now must not keep the command from running
+        fsync_directory(directory)
     return True
 
 
@@ -439,7 +440,7 @@ def notify_systemd(code: int) -> None:
     address = os.environ.get("NOTIFY_SOCKET", "")
     if code or not address:
         return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify, suppress(OSError):
         notify.sendto(b"READY=1", "\0" + address[1:] if address[0] == "@" else address)
 
 
@@ -466,7 +467,8 @@ def detach(spec: Record) -> int:
     keep_only(2, tell)
 
     def announce(code: int) -> None:
-        os.write(tell, bytes([code]))
+        with suppress(OSError):  # a caller that gave up reads no answer; the job goes on
+            os.write(tell, bytes([code]))
         os.close(tell)
         os.dup2(0, 2)  # the caller waits for the end of its stderr
 

@@ -24,6 +24,10 @@ _TRIES_IF_DAMAGED: Final = 3
 _NAME_MAX_BYTES: Final = 255
 
 
+OnProgress = Callable[[int, int], None]
+"""Told how much is done, and of how much: bytes, or files. It must be quick."""
+
+
 def _free_bytes(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
@@ -41,10 +45,8 @@ class CopyOptions:
     part_bytes: int = 16 * MIB
     """At least 5 MiB on AWS; grows for files of more than 10,000 parts."""
     free_bytes: Callable[[Path], int] = _free_bytes
-
-
-OnProgress = Callable[[int, int], None]
-"""Told how much is done, and of how much: bytes, or files. It must be quick."""
+    on_file: OnProgress | None = None
+    """Told before the first and after each file, those that were there already too."""
 
 
 class Damaged(Transient):
@@ -64,6 +66,8 @@ class Meter:
         self._at: dict[Hashable, int] = {}
         self._bytes_done = 0
         self._files_done = 0
+        if on_file:
+            on_file(0, self._files)
 
     def move(self, file: Hashable, position: int) -> None:
         """Say that the first ``position`` bytes of ``file`` are copied."""

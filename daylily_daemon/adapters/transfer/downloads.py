@@ -72,7 +72,6 @@ async def download(
     *,
     options: CopyOptions | None = None,
     progress: OnProgress | None = None,
-    on_file: OnProgress | None = None,
 ) -> Downloaded:
     """Bring every object of ``plan`` to its place below ``root``.
 
@@ -82,9 +81,10 @@ async def download(
     fetches = _checked(plan, root)
     with local_files(f"Reading what is in {name_of(root)}"):
         ledger = await to_thread.run_sync(Ledger.in_folder, root)
-    run = _Download(client, root, ledger, options or CopyOptions())
+    options = options or CopyOptions()
+    run = _Download(client, root, ledger, options)
     sizes = await run.survey(fetches)
-    run.meter = Meter(sizes, progress, on_file)
+    run.meter = Meter(sizes, progress, options.on_file)
     await run.copy_all(fetches)
     return Downloaded(
         files=len(fetches),
@@ -175,7 +175,6 @@ class _Download:
         if await to_thread.run_sync(self._ledger.holds, fetch.dest, remote):
             self.unchanged += 1
             return
-        fetch.dest.parent.mkdir(parents=True, exist_ok=True)
         part = _part_of(fetch.dest, remote)
         digest = Digest(*_computed(remote))
         have = await to_thread.run_sync(_resume, part, digest)
@@ -289,6 +288,7 @@ def _computed(remote: Remote) -> tuple[str, int | None]:
 
 
 def _resume(part: Path, digest: Digest) -> int:
+    part.parent.mkdir(parents=True, exist_ok=True)
     return feed(part, digest) if part.exists() else 0
 
 

@@ -65,12 +65,12 @@ async def upload(
     *,
     options: CopyOptions | None = None,
     progress: OnProgress | None = None,
-    on_file: OnProgress | None = None,
 ) -> Uploaded:
     """Copy every file below ``source`` to ``uri``, ``s3://bucket/prefix/``.
 
     Nothing is deleted from S3. Raises Permanent, or Transient if S3 could not be reached for long.
     """
+    options = options or CopyOptions()
     bucket, prefix = split_uri(uri)
     with local_files(f"Reading {name_of(source)}"):
         found, left_out = await to_thread.run_sync(_files, source, prefix)
@@ -79,8 +79,8 @@ async def upload(
         async for page in pages(client, bucket, prefix)
         for entry in page.get("Contents", ())
     }
-    meter = Meter([item.size_bytes for item in found], progress, on_file)
-    run = _Uploads(client, bucket, there, meter, options or CopyOptions())
+    meter = Meter([item.size_bytes for item in found], progress, options.on_file)
+    run = _Uploads(client, bucket, there, meter, options)
     await run_all(found, run.copy, run.options.jobs)
     return Uploaded(
         files=len(found),

@@ -1,0 +1,524 @@
+"""Every AWS call the program makes, as stories that can be cut short at any of their calls.
+
+A story is staged past the proxy, told through it, and judged past it again: whatever the wire did, once the
+same call was answered, the world must be as if it had happened exactly once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from anyio import fail_after
+
+from daylily_daemon.adapters.aws import Aws
+from daylily_daemon.adapters.dynamodb import DynamoTrail, DynamoWorksets
+from daylily_daemon.adapters.envelopes import READY, Origin, read_command
+from daylily_daemon.adapters.notifiers.sns import Sns
+from daylily_daemon.adapters.provision import Provisioner, Step, Wanted
+from daylily_daemon.adapters.s3 import S3Drops, S3Objects
+from daylily_daemon.adapters.sqs import QueueConfig, SqsMailbox
+from daylily_daemon.adapters.transfer import CopyOptions, Fetch, download, upload
+from daylily_daemon.domain.errors import AlreadyDone
+from daylily_daemon.domain.model import Cancel, Command, State, Workset, WorksetId
+from daylily_daemon.ports import Change, Delivery, Unreadable
+from tests.contract.fault_proxy import Call, FaultProxy
+from tests.contract.stores import wanted
+from tests.contract.test_store import a_record, a_workset, first, then
+from tests.records import FAILED
+
+_NUMBERS: Final = count(1)
+_COPYING: Final = CopyOptions(tries=3, longest_pause_s=0.01, multipart_bytes=1)
+CONTENT: Final = b"ACGT\n" * 1000
+
+
+class Side:
+    """The adapters of one daemon: those through the proxy, or those past it."""
+
+    def __init__(self, aws: Aws, clients: dict[str, Any], names: Wanted) -> None:
+        self.aws = aws
+        self.db, self.s3 = clients["dynamodb"], clients["s3"]
+        self.sqs, self.sns = clients["sqs"], clients["sns"]
+        self.worksets = DynamoWorksets(self.db, names.tables)
+        self.trail = DynamoTrail(self.db, names.tables)
+        self.objects = S3Objects(self.s3)
+
+    def mailbox(self, url: str, dead_url: str, *, wait_s: int = 0) -> SqsMailbox:
+        config = QueueConfig(url=url, dead_letter_url=dead_url, wait_s=wait_s, visibility_s=1)
+        return SqsMailbox(self.sqs, config, read_command)
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    kind: str
+    """Which emulator."""
+    proxy: FaultProxy
+    through: Side
+    past: Side
+    bucket: str
+    scratch: Path
+
+    def name(self, what: str) -> str:
+        return f"{what}-{self.scratch.name}-{next(_NUMBERS)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Play:
+    act: Callable[[], Awaitable[Any]]
+    """What is repeated under the same name until it is answered."""
+    judge: Callable[[Any], Awaitable[None]]
+    """Look, past the proxy, at the world and at the last answer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Story:
+    tell: Callable[[World], Awaitable[Play]]
+    calls: tuple[Call, ...]
+    repeats_itself: bool = False
+    """A copy repeats what failed; a refusal need not reach the caller."""
+
+    @property
+    def name(self) -> str:
+        return self.tell.__name__.replace("_", " ")
+
+
+def _reading(act: Callable[[], Awaitable[Any]], expected: Any) -> Play:
+    async def judge(answer: Any) -> None:
+        assert answer == expected
+
+    return Play(act=act, judge=judge)
+
+
+# --- DynamoDB ------------------------------------------------------------------------------------
+
+
+async def _stored(world: World, *records: int, **changes: object) -> Workset:
+    ws = a_workset(world.name("ws"), **changes)
+    owing = [a_record(ws, seq, ("sns", "slack")) for seq in records]
+    return await world.past.worksets.commit(first(ws, *owing))
+
+
+def _committing(world: World, change: Change, *, seqs: list[int]) -> Play:
+    """The change is in the store once: version one higher, records as numbered, and nothing else."""
+    version = (change.before.version if change.before else 0) + 1
+    wanted_now = replace(change.after, version=version)
+
+    async def judge(answer: Workset) -> None:
+        assert answer == wanted_now
+        assert await world.past.worksets.load(change.after.id) == wanted_now
+        assert [r.seq for r in await world.past.trail.read(change.after.id)] == seqs
+        if change.once:
+            late = replace(then(wanted_now, "late", a_record(wanted_now, 99)), once=change.once)
+            with pytest.raises(AlreadyDone):
+                await world.past.worksets.commit(late)
+
+    return Play(act=lambda: world.through.worksets.commit(change), judge=judge)
+
+
+async def loading_a_workset(world: World) -> Play:
+    ws = await _stored(world)
+    return _reading(lambda: world.through.worksets.load(ws.id), ws)
+
+
+async def registering_a_workset(world: World) -> Play:
+    return _committing(world, first(a_workset(world.name("ws"))), seqs=[])
+
+
+async def a_beat(world: World) -> Play:
+    ws = await _stored(world, lock_owner="a")
+    return _committing(world, then(ws, "n2", beat=1), seqs=[])
+
+
+async def a_submission(world: World) -> Play:
+    ws = a_workset(world.name("ws"))
+    return _committing(world, first(ws, a_record(ws, 1), once="drop-1"), seqs=[1])
+
+
+async def a_transition_with_records(world: World) -> Play:
+    ws = await _stored(world, 1)
+    records = (a_record(ws, 2), a_record(ws, 3))
+    change = then(ws, "n2", *records, state=State.IN_PROGRESS, lock_owner="a")
+    return _committing(world, change, seqs=[1, 2, 3])
+
+
+async def a_command_for_a_known_workset(world: World) -> Play:
+    ws = await _stored(world, 1)
+    change = replace(then(ws, "n2", a_record(ws, 2), progress_message="x"), once="drop-2")
+    return _committing(world, change, seqs=[1, 2])
+
+
+async def listing_a_state(world: World) -> Play:
+    ws = await _stored(world, state=State.IGNORED)
+    found = await world.past.worksets.in_state(State.IGNORED)
+    assert ws in found
+    return _reading(lambda: world.through.worksets.in_state(State.IGNORED), found)
+
+
+async def counting_a_state(world: World) -> Play:
+    await _stored(world, state=State.ARCHIVED)
+    there = len(await world.past.worksets.in_state(State.ARCHIVED))
+    return _reading(lambda: world.through.worksets.count(State.ARCHIVED), there)
+
+
+async def asking_which_are_known(world: World) -> Play:
+    ws = await _stored(world)
+    asked = [ws.id, WorksetId(world.name("absent"))]
+    return _reading(lambda: world.through.worksets.known(asked), frozenset({ws.id}))
+
+
+async def reading_the_trail(world: World) -> Play:
+    ws = await _stored(world, 1, 2)
+    records = await world.past.trail.read(ws.id)
+    assert len(records) == 2
+    return _reading(lambda: world.through.trail.read(ws.id), records)
+
+
+async def finding_what_is_owed(world: World) -> Play:
+    ws = await _stored(world, 1)
+
+    async def owed_here() -> list[int]:
+        return [r.seq for r in await world.through.trail.owed(limit=5000) if r.workset_id == ws.id]
+
+    return _reading(owed_here, [1])
+
+
+async def settling_a_notice(world: World) -> Play:
+    ws = await _stored(world, 1)
+    (record,) = await world.past.trail.read(ws.id)
+    told, given_up = frozenset({"sns"}), frozenset({"slack"})
+    settled = replace(record, owed=frozenset(), given_up=given_up)
+
+    async def judge(answer: Any) -> None:
+        assert answer == settled
+        assert await world.past.trail.read(ws.id) == [settled]
+
+    return Play(act=lambda: world.through.trail.settle(record, told, given_up), judge=judge)
+
+
+async def taking_over_a_notice(world: World) -> Play:
+    ws = await _stored(world, 1)
+    (record,) = await world.past.trail.read(ws.id)
+    ours = replace(record, teller="daemon-b")
+
+    async def judge(answer: Any) -> None:
+        assert answer == ours
+        assert await world.past.trail.read(ws.id) == [ours]
+        assert await world.past.trail.take_over(record, "daemon-c") is None
+
+    return Play(act=lambda: world.through.trail.take_over(record, "daemon-b"), judge=judge)
+
+
+# --- SQS -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Queues:
+    live: str
+    dead: str
+
+
+async def _queues(world: World, suffix: str = ".fifo") -> Queues:
+    attributes = {"FifoQueue": "true"} if suffix else {}
+    urls = [
+        (await world.past.sqs.create_queue(QueueName=name, Attributes=attributes))["QueueUrl"]
+        for name in (world.name("live") + suffix, world.name("dead") + suffix)
+    ]
+    return Queues(*urls)
+
+
+def _commands(world: World, number: int = 2) -> list[Command]:
+    workset = WorksetId(world.name("ws"))
+    return [
+        Command(id=f"{workset}-c{n}", workset_id=workset, by="test", ask=Cancel())
+        for n in range(number)
+    ]
+
+
+def _ids(deliveries: list[Delivery]) -> list[str]:
+    contents = [delivery.content for delivery in deliveries]
+    return [c.id for content in contents if not isinstance(content, Unreadable) for c in content]
+
+
+async def _messages(world: World, url: str) -> int:
+    """Return how many are in the queue, those in flight too."""
+    names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+    answer = await world.past.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)
+    return sum(int(answer["Attributes"][name]) for name in names)
+
+
+async def sending_commands(world: World) -> Play:
+    queues, commands = await _queues(world), _commands(world)
+    mailbox = world.through.mailbox(queues.live, queues.dead)
+
+    async def judge(_: Any) -> None:
+        assert await _messages(world, queues.live) == len(commands)
+        got = await world.past.mailbox(queues.live, queues.dead).receive()
+        assert _ids(list(got)) == [command.id for command in commands]
+
+    return Play(act=lambda: mailbox.send(commands), judge=judge)
+
+
+async def receiving_commands(world: World) -> Play:
+    """A message whose delivery was lost is hidden for its visibility time, then comes again."""
+    queues, commands = await _queues(world), _commands(world)
+    past = world.past.mailbox(queues.live, queues.dead)
+    await past.send(commands)
+    mailbox = world.through.mailbox(queues.live, queues.dead, wait_s=1)
+
+    async def some() -> list[Delivery]:
+        with fail_after(20):
+            while not (got := list(await mailbox.receive())):
+                pass
+        return got
+
+    async def judge(answer: list[Delivery]) -> None:
+        assert _ids(answer) == [command.id for command in commands]
+        await past.settle(answer)
+        assert await _messages(world, queues.live) == 0
+
+    return Play(act=some, judge=judge)
+
+
+async def settling_messages(world: World) -> Play:
+    queues, commands = await _queues(world), _commands(world)
+    past = world.past.mailbox(queues.live, queues.dead)
+    await past.send(commands)
+    got = await past.receive()
+
+    async def judge(_: Any) -> None:
+        assert await _messages(world, queues.live) == 0
+
+    mailbox = world.through.mailbox(queues.live, queues.dead)
+    return Play(act=lambda: mailbox.settle(got), judge=judge)
+
+
+async def _parking(world: World, suffix: str, most: int) -> Play:
+    queues = await _queues(world, suffix)
+    grouped = {"MessageGroupId": "x", "MessageDeduplicationId": "x"} if suffix else {}
+    await world.past.sqs.send_message(QueueUrl=queues.live, MessageBody="not JSON", **grouped)
+    (poison,) = await world.past.mailbox(queues.live, queues.dead).receive()
+
+    async def judge(_: Any) -> None:
+        assert await _messages(world, queues.live) == 0
+        assert 1 <= await _messages(world, queues.dead) <= most
+
+    mailbox = world.through.mailbox(queues.live, queues.dead)
+    return Play(act=lambda: mailbox.park(poison, "cannot be read"), judge=judge)
+
+
+async def parking_what_cannot_be_read(world: World) -> Play:
+    return await _parking(world, ".fifo", most=1)
+
+
+async def parking_an_event(world: World) -> Play:
+    """The intake queue is a standard one, and so are its dead letters: at least once."""
+    return await _parking(world, "", most=4)
+
+
+# --- S3 ------------------------------------------------------------------------------------------
+
+
+async def _object(world: World, name: str = "object") -> str:
+    key = f"{world.name('work')}/{name}"
+    await world.past.objects.put(world.bucket, key, CONTENT)
+    return key
+
+
+async def looking_at_an_object(world: World) -> Play:
+    key = await _object(world)
+    info = await world.past.objects.head(world.bucket, key)
+    assert info
+    return _reading(lambda: world.through.objects.head(world.bucket, key), info)
+
+
+async def reading_an_object(world: World) -> Play:
+    key = await _object(world)
+    return _reading(lambda: world.through.objects.read(world.bucket, key, 9999), CONTENT)
+
+
+async def listing_objects(world: World) -> Play:
+    key = await _object(world)
+    found = await world.past.objects.list(world.bucket, key)
+    assert [info.key for info in found] == [key]
+    return _reading(lambda: world.through.objects.list(world.bucket, key), found)
+
+
+async def writing_an_object(world: World) -> Play:
+    key = f"{world.name('work')}/daylily.error"
+
+    async def judge(_: Any) -> None:
+        assert await world.past.objects.read(world.bucket, key, 9999) == CONTENT
+
+    return Play(act=lambda: world.through.objects.put(world.bucket, key, CONTENT), judge=judge)
+
+
+async def removing_an_object(world: World) -> Play:
+    key = await _object(world)
+
+    async def judge(_: Any) -> None:
+        assert await world.past.objects.head(world.bucket, key) is None
+
+    return Play(act=lambda: world.through.objects.delete(world.bucket, key), judge=judge)
+
+
+async def finding_a_drop(world: World) -> Play:
+    """Twice the same command id, whatever happened in between."""
+    prefix = world.name("drops") + "/"
+    await world.past.objects.put(world.bucket, f"{prefix}HG002/{READY}", b"")
+    origin = Origin(bucket=world.bucket, prefix=prefix)
+    expected = await S3Drops(world.past.s3, origin, world.past.worksets.known).unannounced()
+    assert [command.workset_id for command in expected] == ["HG002"]
+    drops = S3Drops(world.through.s3, origin, world.through.worksets.known)
+    return _reading(drops.unannounced, expected)
+
+
+def _uploading(world: World, prefix: str, options: CopyOptions) -> Play:
+    source = world.scratch / world.name("results")
+    source.mkdir()
+    (source / "file").write_bytes(CONTENT)
+    uri = f"s3://{world.bucket}/{prefix}/"
+
+    async def judge(_: Any) -> None:
+        assert await world.past.objects.read(world.bucket, f"{prefix}/file", 9999) == CONTENT
+
+    return Play(
+        act=lambda: upload(world.through.s3, source, uri, options=options),
+        judge=judge,
+    )
+
+
+async def uploading_a_file(world: World) -> Play:
+    return _uploading(world, world.name("out"), replace(_COPYING, multipart_bytes=10**6))
+
+
+async def uploading_in_parts(world: World) -> Play:
+    return _uploading(world, world.name("out"), _COPYING)
+
+
+async def continuing_an_upload(world: World) -> Play:
+    prefix = world.name("out")
+    await world.past.s3.create_multipart_upload(
+        Bucket=world.bucket, Key=f"{prefix}/file", ChecksumAlgorithm="SHA256"
+    )
+    return _uploading(world, prefix, _COPYING)
+
+
+async def downloading_a_file(world: World) -> Play:
+    key, root = await _object(world), world.scratch / world.name("in")
+    plan = [Fetch(world.bucket, key, root / "file")]
+
+    async def judge(_: Any) -> None:
+        assert (root / "file").read_bytes() == CONTENT
+        assert sorted(path.name for path in root.iterdir()) == [".daylily-staged.jsonl", "file"]
+
+    return Play(
+        act=lambda: download(world.through.s3, plan, root, options=_COPYING),
+        judge=judge,
+    )
+
+
+# --- SNS -----------------------------------------------------------------------------------------
+
+
+async def _publishing(world: World, suffix: str, most: int) -> Play:
+    attributes = {"FifoTopic": "true"} if suffix else {}
+    queues = await _queues(world, suffix)
+    name = world.name("topic") + suffix
+    topic = (await world.past.sns.create_topic(Name=name, Attributes=attributes))["TopicArn"]
+    named = await world.past.sqs.get_queue_attributes(
+        QueueUrl=queues.live, AttributeNames=["QueueArn"]
+    )
+    arn = named["Attributes"]["QueueArn"]
+    await world.past.sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)
+
+    async def judge(_: Any) -> None:
+        assert 1 <= await _messages(world, queues.live) <= most
+
+    return Play(act=lambda: Sns(world.through.sns, topic).deliver(FAILED), judge=judge)
+
+
+async def telling_a_topic(world: World) -> Play:
+    """A standard topic drops no repeats: at least once."""
+    return await _publishing(world, "", most=4)
+
+
+async def telling_a_fifo_topic(world: World) -> Play:
+    return await _publishing(world, ".fifo", most=1)
+
+
+# --- init ----------------------------------------------------------------------------------------
+
+
+Part = Callable[[Provisioner], AsyncIterator[Step]]
+
+
+async def done(steps: AsyncIterator[Step]) -> list[str]:
+    """Do what is missing and return what it was."""
+    did = []
+    async for step in steps:
+        await step.do()
+        did.append(step.what)
+    return did
+
+
+def _making(world: World, names: Wanted, part: Part) -> Play:
+    """Init repeated until it is answered leaves nothing to do."""
+
+    async def judge(_: Any) -> None:
+        assert [step.what async for step in part(Provisioner(world.past.aws, names))] == []
+
+    return Play(act=lambda: done(part(Provisioner(world.through.aws, names))), judge=judge)
+
+
+async def making_the_bucket(world: World) -> Play:
+    return _making(world, wanted(), Provisioner.bucket)
+
+
+async def making_the_tables(world: World) -> Play:
+    return _making(world, wanted(), Provisioner.tables)
+
+
+async def completing_an_old_table(world: World) -> Play:
+    names = wanted()
+    table = names.tables.worksets
+    await old_table(world.past.db, table)
+    await old_item(world.past.db, table, "old")
+    await world.past.worksets.load(WorksetId("nobody"))
+    return _making(world, names, Provisioner.tables)
+
+
+async def making_the_queues(world: World) -> Play:
+    return _making(world, wanted(), Provisioner.queues)
+
+
+async def making_the_topic(world: World) -> Play:
+    return _making(world, wanted(), Provisioner.topic)
+
+
+async def making_the_notification(world: World) -> Play:
+    names = replace(wanted(), bucket=world.bucket, prefix=world.name("drops") + "/")
+    await world.past.sqs.create_queue(QueueName=names.intake_queue)
+    return _making(world, names, Provisioner.notification)
+
+
+async def old_table(db: Any, name: str) -> None:
+    """Make the table as the system before this one did, without any index."""
+    await db.create_table(
+        TableName=name,
+        BillingMode="PAY_PER_REQUEST",
+        AttributeDefinitions=[{"AttributeName": "workset_id", "AttributeType": "S"}],
+        KeySchema=[{"AttributeName": "workset_id", "KeyType": "HASH"}],
+    )
+
+
+async def old_item(db: Any, table: str, id: str, **more: str) -> None:
+    values = {"bucket": "lab", "prefix": f"p/{id}/", "state": "ready", "priority": "urgent", **more}
+    item = {name: {"S": value} for name, value in values.items()}
+    stamped = {"created_at": {"S": "2025-11-01T10:00:00Z"}, "updated_at": {"S": "2025-11-01T10:00:00Z"}}
+    await db.put_item(TableName=table, Item={"workset_id": {"S": id}, **item, **stamped})
