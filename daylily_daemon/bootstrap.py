@@ -18,6 +18,7 @@ import aiohttp
 
 from daylily_daemon.adapters import provision
 from daylily_daemon.adapters.aws import Aws, AwsOptions, OnCall, translated
+from daylily_daemon.adapters.deadletters import DeadLetters, Pair
 from daylily_daemon.adapters.dynamodb import DynamoTrail, DynamoWorksets, Tables
 from daylily_daemon.adapters.envelopes import Origin, read_command, read_event
 from daylily_daemon.adapters.host import RandomIds, StateDir, SystemClock, machine_id
@@ -155,9 +156,7 @@ def aws_of(settings: Settings, on_call: OnCall | None = None) -> Aws:
 
 def tables_of(settings: Settings) -> Tables:
     tables = settings.tables
-    return Tables(
-        worksets=tables.worksets, events=tables.events, state_index=tables.state_index
-    )
+    return Tables(worksets=tables.worksets, events=tables.events, state_index=tables.state_index)
 
 
 def origin_of(settings: Settings) -> Origin:
@@ -285,18 +284,30 @@ class Tools:
 
     async def mailbox(self, name: str, decode: Decode) -> SqsMailbox:
         """Return the queue called ``name``. Raises Permanent if ``init`` has not made it."""
+        pair, queues = await self._pair(name), self.settings.queues
+        wait_s = min(queues.wait_s, LOOPBACK_WAIT_S) if self._on_loopback() else queues.wait_s
+        config = QueueConfig(
+            url=pair.url,
+            dead_letter_url=pair.dead_url,
+            wait_s=wait_s,
+            visibility_s=queues.visibility_s,
+        )
+        return SqsMailbox(await self.aws.client("sqs"), config, decode)
+
+    async def _pair(self, name: str) -> Pair:
         sqs = await self.aws.client("sqs")
         dead = provision.dead_letter_name(name)
         url, dead_url = await provision.find_queue(sqs, name), await provision.find_queue(sqs, dead)
         if url is None or dead_url is None:
             gone = name if url is None else dead
             raise Permanent(f"The queue {gone} does not exist. Run `daylily-daemon init` first.")
+        return Pair(name=name, url=url, dead_url=dead_url)
+
+    async def dead_letters(self) -> DeadLetters:
+        """Return what was given up by either queue."""
         queues = self.settings.queues
-        wait_s = min(queues.wait_s, LOOPBACK_WAIT_S) if self._on_loopback() else queues.wait_s
-        config = QueueConfig(
-            url=url, dead_letter_url=dead_url, wait_s=wait_s, visibility_s=queues.visibility_s
-        )
-        return SqsMailbox(sqs, config, decode)
+        pairs = [await self._pair(name) for name in (queues.intake, queues.commands)]
+        return DeadLetters(await self.aws.client("sqs"), pairs, RandomIds())
 
     async def commands(self) -> SqsMailbox:
         return await self.mailbox(self.settings.queues.commands, read_command)
@@ -339,12 +350,17 @@ class Daemon:
     channels: Channels
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hooks:
+    """What the process wants to know of the daemon inside it."""
+
+    on_pass: Callable[[Snapshot], None]
+    on_record: Callable[[Record], None]
+
+
 @asynccontextmanager
 async def open_daemon(
-    tools: Tools,
-    environ: Mapping[str, str],
-    owner: str,
-    on_pass: Callable[[Snapshot], None],
+    tools: Tools, environ: Mapping[str, str], owner: str, hooks: Hooks
 ) -> AsyncIterator[Daemon]:
     """Wire a daemon. Raises Permanent for what ``init`` has not made, Transient if AWS is away."""
     settings = tools.settings
@@ -358,8 +374,23 @@ async def open_daemon(
             topic_arn=await _topic_arn(tools),
         )
         channels = Channels(outlets, settings)
-        supervisor = await _supervisor(tools, environ, owner, live, channels)
-        supervisor.on_pass = on_pass
+        clock = SystemClock()
+        outbox = Outbox(tools.trail, channels.current, clock, live, OutboxConfig(owner=owner))
+
+        def on_records(records: tuple[Record, ...]) -> None:
+            outbox.take(records)
+            for record in records:
+                hooks.on_record(record)
+
+        desk = Desk(
+            worksets=tools.worksets,
+            clock=clock,
+            ids=RandomIds(),
+            owner=owner,
+            on_records=on_records,
+        )
+        supervisor = await _supervisor(tools, environ, desk, live, outbox)
+        supervisor.on_pass = hooks.on_pass
         yield Daemon(supervisor=supervisor, live=live, channels=channels)
 
 
@@ -378,23 +409,14 @@ async def _topic_arn(tools: Tools) -> str:
 
 
 async def _supervisor(
-    tools: Tools, environ: Mapping[str, str], owner: str, live: Live, channels: Channels
+    tools: Tools, environ: Mapping[str, str], desk: Desk, live: Live, outbox: Outbox
 ) -> Supervisor:
-    settings = tools.settings
-    clock, state = SystemClock(), StateDir(settings.daemon.state_dir)
-    config = OutboxConfig(owner=owner)
-    outbox = Outbox(tools.trail, channels.current, clock, live, config)
+    settings, state = tools.settings, StateDir(tools.settings.daemon.state_dir)
     runners = {name: make(settings, environ) for name, make in RUNNERS.items()}
     kind = runner_kind(settings, environ)
     known = tools.worksets.known
     return Supervisor(
-        desk=Desk(
-            worksets=tools.worksets,
-            clock=clock,
-            ids=RandomIds(),
-            owner=owner,
-            on_records=_taking(outbox),
-        ),
+        desk=desk,
         live=live,
         lease=lease_of(settings),
         place=Place(
@@ -422,7 +444,3 @@ async def _supervisor(
 def lease_of(settings: Settings) -> LeaseConfig:
     lease = settings.lease
     return LeaseConfig(ttl_s=lease.ttl_s, margin_s=lease.margin_s, beat_s=lease.beat_s)
-
-
-def _taking(outbox: Outbox) -> Callable[[tuple[Record, ...]], None]:
-    return outbox.take

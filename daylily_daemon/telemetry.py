@@ -25,6 +25,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_serv
 from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
 from daylily_daemon.domain.errors import Permanent
+from daylily_daemon.domain.model import Record
 
 LOGGER: Final = "daylily_daemon"
 MASK: Final = "***"
@@ -45,8 +46,17 @@ def wants_json(format: str, stream: IO[str], environment: Mapping[str, str]) -> 
     return format == "json" or (format == "auto" and not watched)
 
 
-def configure(level: str, *, json: bool, stream: IO[str] | None = None) -> None:
-    """Send all logging of this process to ``stream`` (stderr by default); may be called again."""
+def configure(
+    level: str,
+    *,
+    json: bool,
+    stream: IO[str] | None = None,
+    watch: tuple[Processor, ...] = (),
+) -> None:
+    """Send all logging of this process to ``stream`` (stderr by default); may be called again.
+
+    ``watch`` are processors that look at each of our own events on its way out.
+    """
     stream = stream or sys.stderr
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -57,6 +67,7 @@ def configure(level: str, *, json: bool, stream: IO[str] | None = None) -> None:
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
+            *watch,
             *shared,
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
@@ -221,17 +232,26 @@ class Metrics:
         self.worksets = self._gauge("worksets", "Worksets seen by the last pass.", "state")
         self.notices_owed = self._gauge("notices_owed", "Notices that no channel took yet.")
         self.config_reloads = self._counter("config_reloads", "Reloads of the settings.", "result")
-        self.jobs_started = self._counter("jobs_started", "Jobs that were started.")
         self.transitions = self._counter("transitions", "States that were entered.", "state")
-        self.notices = self._counter("notices", "Notices by outcome.", "channel", "result")
-        self.lease_lost = self._counter("lease_lost", "Claims that were lost while held.")
-        self.messages = self._counter("messages", "Messages by outcome.", "queue", "result")
+        self.events = self._counter(
+            "events", "Log events by name: lease_lost, notice_given_up, message_parked …", "event"
+        )
         self.aws_calls = self._counter("aws_calls", "Calls of AWS.", "service", "operation")
         for result in ("applied", "refused"):
             self.config_reloads.labels(result)
 
     def count_call(self, service: str, operation: str) -> None:
         self.aws_calls.labels(service, operation).inc()
+
+    def count_record(self, record: Record) -> None:
+        """Count a stored audit record that changed the state."""
+        if record.previous != record.state:
+            self.transitions.labels(record.state).inc()
+
+    def count_event(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        """Count a log event: a processor for ``configure``. Names are constants of the program."""
+        self.events.labels(event.get("event", "")).inc()
+        return event
 
     def saw(self, running: int, waiting: int, owed: int) -> None:
         """Note what a finished pass saw."""

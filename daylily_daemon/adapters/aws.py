@@ -24,9 +24,6 @@ from botocore.parsers import ResponseParserError
 
 from daylily_daemon.domain.errors import DaemonError, Permanent, Transient
 
-LONG_POLL_READ_TIMEOUT_S: Final = 30.0
-"""SQS answers an empty long poll after up to 20 s; a shorter read timeout would cut it off."""
-
 OnCall = Callable[[str, str], None]
 """Told (service, operation) once per call, however often the SDK repeats it: ``sqs``, ``SendMessage``."""
 
@@ -41,6 +38,8 @@ class AwsOptions:
     endpoint_urls: Mapping[str, str] = field(default_factory=dict)
     connect_timeout_s: float = 3.0
     read_timeout_s: float = 10.0
+    long_poll_timeout_s: float = 30.0
+    """Of SQS, which answers an empty long poll after up to 20 s; a shorter time would cut it off."""
     max_attempts: int = 3
     """Tries of one call, the first included."""
     pool_size: int = 32
@@ -115,7 +114,7 @@ class Aws:
 def _config(options: AwsOptions, service: str, max_attempts: int, elsewhere: bool) -> AioConfig:
     read_timeout_s = options.read_timeout_s
     if service == "sqs":
-        read_timeout_s = max(read_timeout_s, LONG_POLL_READ_TIMEOUT_S)
+        read_timeout_s = max(read_timeout_s, options.long_poll_timeout_s)
     return AioConfig(
         connect_timeout=options.connect_timeout_s,
         read_timeout=read_timeout_s,
@@ -174,6 +173,8 @@ _CREDENTIALS: Final = frozenset(
         *("InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidSignatureException"),
         *("MissingAuthenticationToken", "MissingAuthenticationTokenException"),
         *("RequestTimeTooSkewed", "IncompleteSignature", "InvalidSignature"),
+        # An answer to HEAD has no body: all that is left of ExpiredToken is its status.
+        "400",
     }
 )
 

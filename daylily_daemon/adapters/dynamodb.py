@@ -163,7 +163,8 @@ class DynamoWorksets:
             except ClientError as exc:
                 if _code(exc) != "TransactionCanceledException":
                     raise
-                raise _reason(exc.response.get("CancellationReasons", [])) from exc
+                reasons = exc.response.get("CancellationReasons", [])
+                raise _reason(reasons, once=bool(change.once)) from exc
 
     def _put_event(self, item: Item) -> Item:
         return {
@@ -229,7 +230,8 @@ class DynamoTrail:
         return now
 
     async def take_over(self, record: Record, teller: str) -> Record | None:
-        condition = "attribute_exists(outbox) AND teller = :seen"
+        # A repeat of a request that was applied, and whose answer got lost, finds ourselves.
+        condition = "attribute_exists(outbox) AND teller IN (:seen, :me)"
         values = {":seen": typed(record.teller), ":me": typed(teller)}
         return await self._update(record, "SET teller = :me", condition, values)
 
@@ -262,11 +264,12 @@ class _Refused(Permanent):
         self.once = once
 
 
-def _reason(reasons: Sequence[Mapping[str, Any]]) -> Exception:
+def _reason(reasons: Sequence[Mapping[str, Any]], *, once: bool) -> Exception:
+    """Return what the cancellation means; ``once``: the last part is the marker of a submission."""
     codes = [reason.get("Code", "None") for reason in reasons]
     if codes and codes[0] == "ConditionalCheckFailed":
         return _Refused(reasons[0].get("Item"))
-    if codes and codes[-1] == "ConditionalCheckFailed":
+    if once and codes and codes[-1] == "ConditionalCheckFailed":
         return _Refused(None, once=True)
     if "ConditionalCheckFailed" in codes:
         return Permanent("An audit record of this number exists already; was it written by hand?")
@@ -319,7 +322,7 @@ _NOTHING: Final = object()
 async def _pages(client: Any, query: Item, limit: int) -> AsyncIterator[Item]:
     left = limit
     while left > 0:
-        async with translated():
+        async with translated(f"table {query['TableName']}"):
             answer = await client.query(**query, Limit=min(left, 1000))
         for item in answer["Items"]:
             yield item

@@ -1,9 +1,9 @@
 """What arrives on the intake queue, as commands.
 
 Understood are S3 notifications, the same inside SNS (raw delivery or not), EventBridge events and
-``s3:TestEvent``. Keys of S3 notifications are URL-encoded, with ``+`` for a space, and decoded once; EventBridge
-keys are not encoded. Events are at least once and unordered; an id made of bucket, key and version makes a
-repeat harmless.
+``s3:TestEvent``. Keys of S3 notifications are URL-encoded, with ``+`` for a space, and decoded once;
+EventBridge keys are not encoded. Events are at least once and unordered; an id made of bucket, key and
+version makes a repeat harmless.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from itertools import count
 
 from anyio import Event, current_time, move_on_after
 
-from daylily_daemon.domain.errors import AlreadyDone
+from daylily_daemon.domain.errors import AlreadyDone, Permanent
 from daylily_daemon.domain.model import Command, Record, State, Workset, WorksetId
 from daylily_daemon.ports import Change, Conflict, Delivery, Unreadable
 
@@ -45,12 +45,16 @@ class MemoryWorksets:
         once = (after.id, change.once) if change.once else None
         if once in table.submissions:
             raise AlreadyDone(f"{change.once} was applied before")
+        rows = table.records.setdefault(after.id, [])
+        new = {r.seq for r in change.records}
+        if new and any(r.seq in new for r in rows):
+            raise Permanent("An audit record of this number exists already.")
         if once:
             table.submissions.add(once)
         stored = replace(after, version=(current.version if current else 0) + 1)
         table.worksets[after.id] = stored
         table.nonces[after.id] = change.nonce
-        table.records.setdefault(after.id, []).extend(change.records)
+        rows.extend(change.records)
         return stored
 
     async def in_state(self, state: State, *, limit: int = 1000) -> Sequence[Workset]:
@@ -85,7 +89,7 @@ class MemoryTrail:
 
     async def take_over(self, record: Record, teller: str) -> Record | None:
         now = self._now(record)
-        if not now.owed or now.teller != record.teller:
+        if not now.owed or now.teller not in (record.teller, teller):
             return None
         return self._put(replace(now, teller=teller))
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
 from anyio import sleep
 from botocore.exceptions import ClientError
 
-from daylily_daemon.adapters.aws import Aws, error_code, translated
+from daylily_daemon.adapters.aws import Aws, error_code, is_missing, translated
 from daylily_daemon.adapters.codec import (
     Item,
     Unusable,
@@ -68,7 +69,7 @@ class Provisioner:
 
     async def missing(self) -> AsyncIterator[Step]:
         """Yield what has to be done, in order; each is to be done before the next is asked for."""
-        for part in (self._bucket, self.tables, self.queues, self._topic, self._notification):
+        for part in (self.bucket, self.tables, self.queues, self.topic, self.notification):
             async for step in part():
                 yield step
 
@@ -212,7 +213,7 @@ class Provisioner:
 
     # --- topic, bucket --------------------------------------------------------------------------
 
-    async def _topic(self) -> AsyncIterator[Step]:
+    async def topic(self) -> AsyncIterator[Step]:
         name = self._wanted.topic
         if not name:
             return
@@ -226,26 +227,25 @@ class Provisioner:
 
         yield Step(f"create topic {name}", create)
 
-    async def _bucket(self) -> AsyncIterator[Step]:
+    async def bucket(self) -> AsyncIterator[Step]:
         s3, name = await self._aws.client("s3"), self._wanted.bucket
-        try:
-            async with translated(f"bucket {name}"):
-                await s3.head_bucket(Bucket=name)
-        except Permanent as exc:
-            cause = exc.__cause__
-            gone = isinstance(cause, ClientError) and error_code(cause) in ("404", "NoSuchBucket")
-            if not (gone and self._wanted.create_bucket):
-                raise
-            region = s3.meta.region_name
-            where = {"CreateBucketConfiguration": {"LocationConstraint": region}}
+        if await _has_bucket(s3, name):
+            return
+        if not self._wanted.create_bucket:
+            raise Permanent(
+                f"The bucket {name} does not exist. Create it, correct its name in the settings, or run "
+                "init with --create-bucket."
+            )
+        region = s3.meta.region_name
+        where = {"CreateBucketConfiguration": {"LocationConstraint": region}}
 
-            async def create() -> None:
-                async with translated(f"bucket {name}"):
-                    await s3.create_bucket(Bucket=name, **(where if region != "us-east-1" else {}))
+        async def create() -> None:
+            async with _unless_there(lambda: _has_bucket(s3, name)), translated(f"bucket {name}"):
+                await s3.create_bucket(Bucket=name, **(where if region != "us-east-1" else {}))
 
-            yield Step(f"create bucket {name}", create)
+        yield Step(f"create bucket {name}", create)
 
-    async def _notification(self) -> AsyncIterator[Step]:
+    async def notification(self) -> AsyncIterator[Step]:
         s3, sqs = await self._aws.client("s3"), await self._aws.client("sqs")
         wanted = self._wanted
         what = f"send events of s3://{wanted.bucket}/{wanted.prefix} to {wanted.intake_queue}"
@@ -312,6 +312,36 @@ async def _queue_arn(sqs: Any, url: str) -> str:
     return str(answer["Attributes"]["QueueArn"])
 
 
+@asynccontextmanager
+async def _unless_there(look: Callable[[], Awaitable[Any]]) -> AsyncIterator[None]:
+    """Let a refusal pass if what was to be made is there.
+
+    The SDK repeats a request whose answer got lost, and the second one is refused.
+    """
+    try:
+        yield
+    except Permanent:
+        if not await look():
+            raise
+
+
+async def _has_bucket(s3: Any, name: str) -> bool:
+    """Raises Transient, and Permanent for a bucket that we may not use."""
+    async with translated(f"bucket {name}"):
+        try:
+            await s3.head_bucket(Bucket=name)
+        except ClientError as exc:
+            if is_missing(exc):
+                return False
+            raise
+    return True
+
+
+async def _has_index(db: Any, table: str, index: _Index) -> bool:
+    there = await _describe_table(db, table) or {}
+    return index.name in [i["IndexName"] for i in there.get("GlobalSecondaryIndexes", [])]
+
+
 async def _describe_table(db: Any, name: str) -> Item | None:
     async with translated(f"table {name}"):
         try:
@@ -342,7 +372,7 @@ def _attributes(names: set[str]) -> list[Item]:
 
 async def _create_table(db: Any, name: str, range_key: str, indexes: list[_Index]) -> None:
     names = {"workset_id", range_key, *(i.hash for i in indexes), *(i.range for i in indexes)}
-    async with translated(f"table {name}"):
+    async with _unless_there(lambda: _describe_table(db, name)), translated(f"table {name}"):
         await db.create_table(
             TableName=name,
             BillingMode="PAY_PER_REQUEST",
@@ -355,7 +385,7 @@ async def _create_table(db: Any, name: str, range_key: str, indexes: list[_Index
 
 def _add_index(db: Any, table: str, index: _Index) -> Step:
     async def add() -> None:
-        async with translated(f"table {table}"):
+        async with _unless_there(lambda: _has_index(db, table, index)), translated(f"table {table}"):
             await db.update_table(
                 TableName=table,
                 AttributeDefinitions=_attributes({index.hash, index.range}),

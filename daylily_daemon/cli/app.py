@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from daylily_daemon.cli import commands, demo, run, setup, steps, worksets
+from daylily_daemon.cli import commands, demo, dlq, run, setup, steps, worksets
 
 app = typer.Typer(
     name="daylily-daemon",
@@ -50,6 +50,7 @@ app.command("ignore")(commands.ignore)
 app.command("priority")(commands.priority)
 app.command("explain")(worksets.explain)
 app.command("status")(worksets.status)
+app.add_typer(dlq.app, name="dlq", help="Messages that were given up.")
 steps.register(app)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import re
 import secrets
 import socket
 from functools import partial
@@ -47,6 +48,7 @@ from daylily_daemon.domain.model import (
 from daylily_daemon.domain.naming import workset_of_key
 
 POLL_S = 1.0
+SENTINEL = re.compile(r"daylily\.[a-z_]+")
 SETTLED = frozenset(State) - {State.READY, State.IN_PROGRESS, State.RETRYING}
 
 
@@ -96,7 +98,7 @@ async def _submit(
     if source.startswith("s3://"):
         id = _in_control_bucket(source, control.bucket, control.prefix)
     else:
-        id = await _uploaded(Path(source), tools)
+        id = await _uploaded(anyio.Path(source), tools)
     ask = Submit(
         bucket=control.bucket,
         prefix=f"{control.prefix}{id}/",
@@ -119,19 +121,21 @@ def _in_control_bucket(uri: str, bucket: str, prefix: str) -> WorksetId:
     return workset_id(place[0])
 
 
-async def _uploaded(folder: Path, tools: Tools) -> WorksetId:
-    if not folder.is_dir():
+async def _uploaded(folder: anyio.Path, tools: Tools) -> WorksetId:
+    if not await folder.is_dir():
         raise Usage(f"{folder} is neither a folder of this host nor an s3:// address.")
-    id = workset_id(folder.resolve().name)
+    id = workset_id((await folder.resolve()).name)
     control = tools.settings.control
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
     with Progress(*columns, console=err, transient=True) as bars:
         task = bars.add_task(f"uploading {id}", total=None)
         await upload(
             await tools.aws.client("s3"),
-            folder,
+            Path(folder),
             f"s3://{control.bucket}/{control.prefix}{id}/",
             progress=lambda done, total: bars.update(task, completed=done, total=total),
+            # A sentinel would be a second submission, and one of an old run would be misread.
+            skip=lambda name: SENTINEL.fullmatch(name) is not None,
         )
     return id
 
@@ -159,7 +163,9 @@ def _ask(id: str, ask: Ask, config: Path | None, set_: list[str] | None, json: b
         output.print_json(command_to_dict(command))
     else:
         what = type(ask).__name__.lower().replace("setp", "p")
-        out.print(f"{what} of {id} is asked for. `daylily-daemon events {id}` shows what became of it.")
+        out.print(
+            f"{what} of {id} is asked for. `daylily-daemon events {id}` shows what became of it."
+        )
 
 
 def cancel(
@@ -216,5 +222,3 @@ def priority(
     Example: daylily-daemon priority HG002-run7 urgent
     """
     _ask(workset, SetPriority(priority=value), config, set_, json)
-
-

@@ -41,7 +41,8 @@ from daylily_daemon.cli.options import Failed, err, out, reporting
 from daylily_daemon.cli.sampledata import SampleWorkset, write_sample_workset
 from daylily_daemon.domain.errors import Transient
 from daylily_daemon.domain.model import Record, State, Workset, WorksetId
-from daylily_daemon.settings import Settings, Sources, load
+from daylily_daemon.settings import Sources, load
+from daylily_daemon.settings_model import Settings
 
 BUCKET: Final = "daylily-demo-control"
 PREFIX: Final = "daylily_monitoring/active_worksets/"
@@ -229,7 +230,9 @@ async def _until(
                 return
             await anyio.sleep(0.05)
     if name == "emulator" and "No module named" in stage.log_tail(name):
-        raise Failed("The emulator is not installed. Install it with: pip install 'daylily-daemon[demo]'")
+        raise Failed(
+            "The emulator is not installed. Install it with: pip install 'daylily-daemon[demo]'"
+        )
     raise Failed(f"The {name} did not start:\n{stage.log_tail(name)}")
 
 

@@ -136,8 +136,6 @@ async def _with_tools(found: Loaded, work: Callable[[Tools], Awaitable[T]]) -> T
         return await work(tools)
 
 
-
-
 def workset_id(text: str) -> WorksetId:
     """Raises Usage for what can be no id."""
     if not WORKSET_ID.fullmatch(text):

@@ -17,9 +17,18 @@ from anyio.abc import TaskGroup
 
 from daylily_daemon import telemetry
 from daylily_daemon.adapters.host import StateDir, SystemClock
-from daylily_daemon.bootstrap import Daemon, daemon_name, dials_of, open_daemon, open_tools
+from daylily_daemon.bootstrap import (
+    Daemon,
+    Hooks,
+    Tools,
+    daemon_name,
+    dials_of,
+    open_daemon,
+    open_tools,
+)
 from daylily_daemon.cli.options import ConfigOption, SetOption, err, reporting, sources
 from daylily_daemon.domain.errors import DaemonError
+from daylily_daemon.domain.model import State
 from daylily_daemon.engine.supervisor import Snapshot
 from daylily_daemon.settings import Loaded, Sources, changes, load
 
@@ -34,12 +43,19 @@ def run(config: ConfigOption = None, set_: SetOption = None) -> None:
     with reporting():
         where = sources(config, set_, "control.bucket")
         found = load(where)
-        console = telemetry.wants_json(found.settings.log.format, err.file, os.environ)
-        telemetry.configure(found.settings.log.level, json=console)
+        metrics = telemetry.Metrics()
+        json = telemetry.wants_json(found.settings.log.format, err.file, os.environ)
+        telemetry.configure(found.settings.log.level, json=json, watch=(metrics.count_event,))
         state = StateDir(found.settings.daemon.state_dir)
         with state.locked(daemon_name(found.settings)) as owner:
-            service = Service(where, found, state, owner)
+            service = Service(where, found, state, owner, metrics)
             raise typer.Exit(anyio.run(service.main))
+
+
+async def _look_at_tables(tools: Tools) -> None:
+    """Raises Permanent, naming what is missing, and Transient if AWS is away."""
+    await tools.worksets.in_state(State.READY, limit=1)
+    await tools.trail.owed(limit=1)
 
 
 @dataclass(slots=True)
@@ -50,9 +66,11 @@ class Service:
     found: Loaded
     state: StateDir
     owner: str
+    metrics: telemetry.Metrics
     stop: anyio.Event = field(default_factory=anyio.Event)
     systemd: telemetry.Systemd = field(init=False)
-    metrics: telemetry.Metrics = field(default_factory=telemetry.Metrics)
+    born: Loaded = field(init=False)
+    """What it was started with: what needs a restart stays as it is here, however often it is reloaded."""
     daemon: Daemon | None = None
     started_at: str = ""
     passed_at: float = 0.0
@@ -61,6 +79,7 @@ class Service:
 
     def __post_init__(self) -> None:
         self.systemd = telemetry.systemd(os.environ, os.getpid())
+        self.born = self.found
 
     async def main(self) -> int:
         """Return the exit code: 0 after an orderly end, 1 if the deadline for it passed."""
@@ -80,8 +99,9 @@ class Service:
         if settings.metrics.port:
             self.metrics.serve(settings.metrics.port)
         async with open_tools(settings, self.metrics.count_call) as tools:
-            await tools.worksets.known(())
-            async with open_daemon(tools, os.environ, self.owner, self._passed) as daemon:
+            await _look_at_tables(tools)
+            hooks = Hooks(on_pass=self._passed, on_record=self.metrics.count_record)
+            async with open_daemon(tools, os.environ, self.owner, hooks) as daemon:
                 self.daemon = daemon
                 tg.start_soon(self._feed_watchdog)
                 self.systemd.ready(f"watching s3://{settings.control.bucket}")
@@ -126,15 +146,16 @@ class Service:
     def _swap(self, new: Loaded, daemon: Daemon) -> None:
         dials = dials_of(new.settings)
         found = changes(self.found.settings, new.settings)
+        pending = changes(self.born.settings, new.settings).needs_restart
         daemon.channels.rebuild(new.settings)
         daemon.live.now = dials
         telemetry.set_level(new.settings.log.level)
         self.found = new
         daemon.supervisor.nudge()
-        self._note_reload("applied", changed=found.live, needs_restart=found.needs_restart)
+        self._note_reload("applied", changed=found.live, needs_restart=pending)
         log.info("reloaded", changed=found.live)
-        if found.needs_restart:
-            log.warning("restart_needed", settings=found.needs_restart)
+        if pending:
+            log.warning("restart_needed", settings=pending)
 
     def _note_reload(self, result: str, **details: Any) -> None:
         self.metrics.config_reloads.labels(result=result).inc()
@@ -173,4 +194,3 @@ class Service:
             self.state.write_status(status)
         except OSError as exc:
             log.warning("status_not_written", error=str(exc))
-

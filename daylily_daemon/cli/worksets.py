@@ -90,10 +90,10 @@ def show(
     if json:
         output.print_json(output.workset_json(ws))
         return
-    extra = []
+    out.print(output.facts_table(output.facts(ws)))
     if ws.state is State.IN_PROGRESS and ws.runner == "tmux":
-        extra.append(("watch it", attach_command(ws, found.settings.daemon.state_dir)))
-    out.print(output.facts_table([*output.facts(ws), *extra]))
+        command = attach_command(ws, found.settings.daemon.state_dir)
+        out.print(f"watch it: {command}", soft_wrap=True, markup=False)
 
 
 def attach_command(ws: Workset, state_dir: Path) -> str:
@@ -216,7 +216,9 @@ async def _why(ws: Workset, tools: Tools) -> str:
             return f"It is complete. Results: {ws.results_s3_uri}"
         case State.IGNORED | State.CANCELED:
             last = ws.history[-1].reason if ws.history else ""
-            return f"It was {last or ws.state}. `daylily-daemon retry {ws.id}` makes it ready again."
+            return (
+                f"It was {last or ws.state}. `daylily-daemon retry {ws.id}` makes it ready again."
+            )
         case _:
             return f"It is {ws.state}."
 
@@ -298,4 +300,7 @@ def _reload_text(status: dict[str, Any] | None) -> list[tuple[str, str]]:
     if not reload:
         return []
     more = "; ".join(reload.get("problems", [])) or ", ".join(reload.get("changed", []))
-    return [("last reload", f"{reload['result']} at {reload['at']}: {more or 'nothing changed'}")]
+    rows = [("last reload", f"{reload['result']} at {reload['at']}: {more or 'nothing changed'}")]
+    if pending := reload.get("needs_restart"):
+        rows.append(("needs a restart", ", ".join(pending)))
+    return rows

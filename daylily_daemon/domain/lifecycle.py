@@ -283,7 +283,8 @@ def _step_done(decision: Decision, outcome: Outcome, now: datetime) -> Decision:
         type=RecordType.COMPLETION,
         details={"results": ws.results_s3_uri, "attempt": ws.attempt},
     )
-    return _end(done).set(progress_step="finalizing", progress_fraction=1.0)
+    clean = _end(done).set(error_details="", error_category=None, error_code="")
+    return clean.set(progress_step="finalizing", progress_fraction=1.0)
 
 
 def _failed(decision: Decision, failure: Failure, policy: Policy, now: datetime) -> Decision:

@@ -242,7 +242,9 @@ def refusal(fault: Fault, call: Call) -> web.Response:
             )
             return web.Response(status=status, text=body, content_type="text/xml")
         case _:
-            error = json.dumps({"__type": f"com.amazonaws.{call.service}#{code}", "message": _WORDS})
+            error = json.dumps(
+                {"__type": f"com.amazonaws.{call.service}#{code}", "message": _WORDS}
+            )
             headers = {"Content-Type": "application/x-amz-json-1.0"}
             return web.Response(status=status, headers=headers, body=error.encode())
 

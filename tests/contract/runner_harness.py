@@ -61,6 +61,17 @@ def running_in(directory: str) -> list[int]:
     return found
 
 
+def kill_in(directory: str) -> None:
+    for pid in running_in(directory):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def wait_for(path: Path) -> str:
+    """Return shell text that waits until ``path`` exists."""
+    return f"until [ -e {path} ]; do sleep 0.02; done"
+
+
 class Harness(Protocol):
     def runner(self) -> Runner:
         """Return a new runner, as after a restart of the daemon."""
@@ -177,8 +188,7 @@ class ProcessHarness:
             token = files.token()
             if isinstance(token, Started):
                 procfs.send(token.shim, signal.SIGKILL)
-            for pid in running_in(job.directory):
-                os.kill(pid, signal.SIGKILL)
+            kill_in(job.directory)
 
 
 @dataclass

@@ -13,12 +13,10 @@ from pathlib import Path
 
 import anyio
 import pytest
-from structlog.testing import capture_logs
 
 from daylily_daemon.adapters.runners import procfs, shim
 from daylily_daemon.adapters.runners.jobdir import JobDirectory, Revoked
 from daylily_daemon.adapters.runners.process import Isolation, ProcessRunner, follow, launch_argv
-from daylily_daemon.adapters.runners.tmux import TmuxRunner
 from daylily_daemon.domain.errors import Permanent, Transient
 from daylily_daemon.domain.model import Ended, Job, Outcome
 from tests.contract.runner_harness import (
@@ -27,7 +25,8 @@ from tests.contract.runner_harness import (
     ProcessHarness,
     TmuxHarness,
     eventually,
-    running_in,
+    kill_in,
+    wait_for,
 )
 
 OTHER_BOOT = "another boot id"
@@ -44,13 +43,6 @@ async def harness(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
 @pytest.fixture
 async def processes(tmp_path: Path) -> AsyncIterator[ProcessHarness]:
     made = ProcessHarness(tmp_path)
-    yield made
-    await made.clean_up()
-
-
-@pytest.fixture
-async def tmux(tmp_path: Path) -> AsyncIterator[TmuxHarness]:
-    made = TmuxHarness(tmp_path)
     yield made
     await made.clean_up()
 
@@ -139,8 +131,7 @@ async def test_a_killed_shim_means_lost_only_once_nothing_of_the_job_runs(
     with anyio.move_on_after(0.4) as waiting:
         await processes.runner().wait(job)
     assert waiting.cancelled_caught, "the command was still running"
-    for pid in running_in(job.directory):
-        os.kill(pid, signal.SIGKILL)
+    kill_in(job.directory)
     assert (await processes.runner().wait(job)).ended is Ended.LOST
     await processes.runner().ensure(job)
     assert (await processes.runner().wait(job)).ended is Ended.LOST
@@ -301,10 +292,6 @@ def small_disk(path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(path)], check=True)
 
 
-def wait_for(path: Path) -> str:
-    return f"until [ -e {path} ]; do sleep 0.02; done"
-
-
 def fill_up(path: Path) -> None:
     with path.open("wb", buffering=0) as file:
         try:
@@ -453,51 +440,3 @@ def test_under_systemd_no_value_of_the_environment_is_in_the_arguments(
     assert f"--unit=daylily-job-{job.name}.service" in argv
     assert argv[-2:] == ["--foreground", "/var/lib/a$$b"]
     processes.jobs.clear()
-
-
-# tmux
-
-
-async def test_killing_the_tmux_server_leaves_the_job_alone(tmux: TmuxHarness) -> None:
-    job = tmux.shell(f"echo hello; {wait_for(tmux.directory / 'go')}; exit 3")
-    await tmux.runner().ensure(job)
-    name = "=daylily_ws-0-1-run"
-    await eventually(
-        lambda: "hello" in tmux.ask_tmux("capture-pane", "-p", "-t", f"{name}:").stdout
-    )
-    assert tmux.ask_tmux("kill-server").returncode == 0
-    (tmux.directory / "go").touch()
-    outcome = await tmux.runner().wait(job)
-    assert (outcome.ended, outcome.code) == (Ended.EXITED, 3)
-
-
-async def test_the_session_opens_once_and_closes_after_the_job(tmux: TmuxHarness) -> None:
-    job = tmux.job(Act(lasts_s=60))
-    with capture_logs() as logs:
-        await tmux.runner().ensure(job)
-        await tmux.runner().ensure(job)
-    assert logs == []
-    assert tmux.ask_tmux("list-sessions", "-F", "#S").stdout.split() == ["daylily_ws-0-1-run"]
-    assert tmux.tmux().attach_command(job) == (
-        f"tmux -S {tmux.socket} attach -t '=daylily_ws-0-1-run'"
-    )
-    await tmux.runner().stop(job)
-    await eventually(lambda: tmux.ask_tmux("has-session").returncode != 0)
-
-
-async def test_without_tmux_jobs_run_and_only_the_view_is_missing(tmux: TmuxHarness) -> None:
-    job = tmux.job(Act(lasts_s=0.3, code=2))
-    runner = TmuxRunner(tmux.processes(), socket=tmux.socket, environment={"PATH": "/nonexistent"})
-    with capture_logs() as logs:
-        await runner.ensure(job)
-    assert [line["event"] for line in logs] == ["tmux_session_not_opened"]
-    assert (await runner.wait(job)).code == 2
-
-
-async def test_a_session_that_cannot_be_opened_is_only_a_warning(tmux: TmuxHarness) -> None:
-    tmux.directory = tmux.directory / ("x" * 120)
-    job = tmux.job(Act(lasts_s=0.3, code=2))
-    with capture_logs() as logs:
-        await tmux.runner().ensure(job)
-    assert [line["event"] for line in logs] == ["tmux_session_not_opened"]
-    assert (await tmux.runner().wait(job)).code == 2

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 from anyio import create_task_group
 
-from daylily_daemon.domain.errors import AlreadyDone
+from daylily_daemon.domain.errors import AlreadyDone, Permanent
 from daylily_daemon.domain.model import (
     Cancel,
     Command,
@@ -234,6 +234,22 @@ async def test_only_one_takes_over_what_a_dead_daemon_owed(store: Store) -> None
     assert await store.trail.take_over(owed, "daemon-c") is None
     await store.trail.settle(taken, frozenset({"sns"}))
     assert await store.trail.take_over(taken, "daemon-c") is None
+
+
+async def test_our_own_take_over_is_recognised_when_it_is_repeated(store: Store) -> None:
+    ws = a_workset()
+    await store.worksets.commit(first(ws, a_record(ws, 1, ("sns",))))
+    (owed,) = await store.trail.owed()
+    taken = await store.trail.take_over(owed, "daemon-b")
+    assert await store.trail.take_over(owed, "daemon-b") == taken
+    assert await store.trail.take_over(owed, "daemon-c") is None
+
+
+async def test_a_record_whose_number_is_taken_is_refused_for_good(store: Store) -> None:
+    one = await store.worksets.commit(first(a_workset(), a_record(a_workset(), 1)))
+    with pytest.raises(Permanent, match="record of this number exists"):
+        await store.worksets.commit(then(one, "n2", a_record(one, 1)))
+    assert await store.worksets.load(one.id) == one
 
 
 async def test_records_are_read_in_order_from_any_point(store: Store) -> None:

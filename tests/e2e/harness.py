@@ -45,7 +45,7 @@ STARTED_WITHIN_S: Final = 60.0
 ENDED_WITHIN_S: Final = 60.0
 """Longer than any deadline the daemon has of its own."""
 SETTLED_WITHIN_S: Final = 90.0
-COMMAND_WITHIN_S: Final = 120.0
+COMMAND_WITHIN_S: Final = 60.0
 GONE_WITHIN_S: Final = 15.0
 TINY: Final = SampleWorkset(samples=1, reads=10, read_length=20, pipeline="")
 """The smallest workset in the real file format; its pipeline is the configured default."""

@@ -96,7 +96,7 @@ def test_a_second_sigterm_changes_nothing(lab: Lab) -> None:
 def test_the_tmux_command_that_show_prints_names_a_session_that_is_there(lab: Lab) -> None:
     _with_a_run_in_progress(lab, "tmux")
     shown = lab.run_cli("show", "long", COLUMNS="80")
-    found = re.search(r"^watch it +(tmux .*)$", shown.stdout, re.MULTILINE)
+    found = re.search(r"^watch it: (tmux .*)$", shown.stdout, re.MULTILINE)
     assert found, shown.stdout
     command = shlex.split(found[1])
     assert command[:3] == ["tmux", "-S", lab.state.tmux_socket]
@@ -164,13 +164,17 @@ def test_sighup_with_a_broken_pipeline_keeps_the_old_pipelines(lab: Lab) -> None
 def test_sighup_names_the_settings_that_need_a_restart_until_there_was_one(lab: Lab) -> None:
     daemon = lab.start()
     lab.configure(queues={"visibility_s": 90}, daemon={"max_worksets": 5})
-    for _ in range(2):
-        daemon.send(signal.SIGHUP)
-        reloads = len(daemon.said("reloaded"))
-        until(lambda before=reloads: len(daemon.said("reloaded")) > before, why=daemon.log_text)
-        assert daemon.said("restart_needed")[-1]["settings"] == ["queues.visibility_s"]
-        assert "queues.visibility_s" in lab.run_cli("status").words
-    assert len(daemon.said("restart_needed")) == 2
+    daemon.send(signal.SIGHUP)
+    assert daemon.wait_said("restart_needed")["settings"] == ["queues.visibility_s"]
+    assert "needs a restart queues.visibility_s" in lab.run_cli("status").words
+    daemon.send(signal.SIGHUP)
+    until(lambda: len(daemon.said("reloaded")) == 2, why=daemon.log_text)
+    assert daemon.status()["last_reload"]["changed"] == []
+    until(lambda: len(daemon.said("restart_needed")) == 2, why=daemon.log_text)
+    lab.configure(queues={"visibility_s": 60})
+    daemon.send(signal.SIGHUP)
+    until(lambda: len(daemon.said("reloaded")) == 3, why=daemon.log_text)
+    until(lambda: daemon.status()["last_reload"]["needs_restart"] == [], why=daemon.log_text)
 
 
 # --- starts that cannot be ---------------------------------------------------------------------------

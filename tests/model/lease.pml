@@ -145,7 +145,7 @@ inline next_attempt() {         /* after a failure that may be retried, or after
   if
   :: asked -> rule(gone(att)); settle(CANCELED)
   :: !asked && att < ATTEMPTS -> rule(gone(att)); att++; phase = RUNNING
-  :: !asked && att == ATTEMPTS -> invariant(proof(att)); settle(FAILED)  /* never out of an unknown */
+  :: else -> invariant(proof(att)); settle(FAILED)     /* never out of an unknown */
   fi
 }
 

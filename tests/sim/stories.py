@@ -15,12 +15,13 @@ from daylily_daemon.adapters.memory import LoopClock
 from daylily_daemon.domain.lifecycle import Policy
 from daylily_daemon.domain.model import Cancel, Priority, Retry, SetPriority
 from daylily_daemon.engine.supervisor import Supervisor
+from daylily_daemon.ports import Unreadable
 from tests.sim.vclock import BACKEND
 from tests.sim.wire import QUIET, ROUGH, Death, Weather, Wire
 from tests.sim.world import Sim
 from tests.unit.daemons import supervisor_of
 
-REST_WITHIN_S = 4 * 3600.0
+REST_WITHIN_S = 2 * 3600.0
 """How long everything may take to settle once the weather is quiet."""
 
 Script = Callable[[Sim], Awaitable[None]]
@@ -45,6 +46,8 @@ class Story:
     script: Script
     failures: float = 0.0
     daemons: int = 1
+    lengths_s: tuple[float, float] = (5.0, 40.0)
+    """How long jobs last."""
     patches: Callable[[], Any] | None = field(default=None)
 
 
@@ -58,7 +61,14 @@ async def submit_and_cancel(sim: Sim) -> None:
     await sim.world.ask("w1", Cancel())
 
 
+async def submit_and_cancel_late(sim: Sim) -> None:
+    await sim.world.submit("w1")
+    await anyio.sleep(200)
+    await sim.world.ask("w1", Cancel())
+
+
 async def submit_twice_and_more(sim: Sim) -> None:
+    sim.world.commands.put(Unreadable("nonsense"), "w1")
     await sim.world.submit("w1", "w2")
     await anyio.sleep(3)
     await sim.world.submit("w1")
@@ -73,13 +83,14 @@ PLAIN = Story(name="plain", script=submit_one)
 FAILING = Story(name="failing", script=submit_one, failures=0.5)
 CANCELED = Story(name="canceled", script=submit_and_cancel)
 BUSY = Story(name="busy", script=submit_twice_and_more, failures=0.2)
-STORIES = {story.name: story for story in (PLAIN, FAILING, CANCELED, BUSY)}
+SHARED = Story(name="shared", script=submit_and_cancel_late, daemons=2, lengths_s=(20.0, 120.0))
+STORIES = {story.name: story for story in (PLAIN, FAILING, CANCELED, BUSY, SHARED)}
 
 
 def new_sim(seed: int, story: Story) -> Sim:
-    sim = Sim(random.Random(seed), failures=story.failures)
+    sim = Sim(random.Random(seed), failures=story.failures, lengths_s=story.lengths_s)
     policy = Policy(max_retries=2, base_s=20, cap_s=60)
-    sim.world.dials = replace(sim.world.dials, policy=policy, look_s=5.0)
+    sim.world.dials = replace(sim.world.dials, policy=policy, look_s=30.0)
     return sim
 
 
@@ -107,7 +118,7 @@ async def _until_told(supervisor: Supervisor, wire: Wire) -> None:
 
 async def _until_rest(sim: Sim) -> None:
     with anyio.move_on_after(REST_WITHIN_S):
-        while not sim.at_rest:
+        while not sim.at_rest and not sim.violations:
             await anyio.sleep(1.0)
 
 
@@ -140,7 +151,8 @@ async def _with_deaths(story: Story, seed: int, deaths: frozenset[Death]) -> Out
     sim.log.deaths = set(deaths)
     async with anyio.create_task_group() as tg:
         sim.spawner = tg
-        tg.start_soon(_life, sim, "a", lambda: QUIET, 2.0)
+        for name in "abc"[: story.daemons]:
+            tg.start_soon(_life, sim, name, lambda: QUIET, 2.0)
         await story.script(sim)
         await _until_rest(sim)
         outcome = _outcome(sim, exactly_once=not deaths)
@@ -156,16 +168,17 @@ def play_with_deaths(
         return anyio.run(_with_deaths, story, seed, deaths, backend_options=BACKEND)
 
 
-def crash_points(story: Story) -> list[Death]:
-    """Return every place at which the daemon of ``story`` can die: before and after every effect."""
+def crash_points(story: Story, cut_s: float = 0.0) -> list[Death]:
+    """Return every place at which a daemon of ``story`` can be struck: before and after every effect."""
     effects = len(play_with_deaths(story).effects)
-    return [Death(at, after) for at in range(effects) for after in (False, True)]
+    return [Death(at, after, cut_s) for at in range(effects) for after in (False, True)]
 
 
 async def _weathered(story: Story, seed: int) -> Outcome:
     sim = new_sim(seed, story)
     sim.skewed = True
     rng = sim.rng
+    sim.lengths_s = rng.choice([(5.0, 40.0), (1.0, 10.0), (30.0, 600.0)])
     storm = {"on": True}
     daemons = rng.choice([1, 2, 2, 3])
     async with anyio.create_task_group() as tg:

@@ -39,10 +39,12 @@ ROUGH = Weather(lost=0.03, answer_lost=0.03, late=0.01, slow_s=0.2, stale=0.2)
 
 @dataclass(frozen=True)
 class Death:
-    """Kill the daemon that makes effect number ``at``, before or after it happens."""
+    """Strike the daemon that makes effect number ``at``, before or after it happens."""
 
     at: int
     after: bool
+    cut_s: float = 0.0
+    """Not killed, but cut off for so long; 0 kills."""
 
 
 @dataclass
@@ -87,7 +89,7 @@ class Wire:
     async def call(self, name: str, do: Callable[[], Awaitable[Any]]) -> Any:
         await self._travel()
         number = self._number(name)
-        await self._die_if(Death(number, after=False))
+        await self._die_if(number, after=False)
         self._lose(self.weather.lost, name)
         if self._rng.random() < self.weather.late:
             self._spawn(self._arrive_late, do)
@@ -95,13 +97,13 @@ class Wire:
         try:
             result = await do()
         except Exception:
-            await self._die_if(Death(number, after=True))
+            await self._die_if(number, after=True)
             raise
         if self._rng.random() < self.weather.answer_lost:
             if self._rng.random() < self.weather.blind_repeat:
                 return await do()
             raise Transient(f"{name}: the answer was lost")
-        await self._die_if(Death(number, after=True))
+        await self._die_if(number, after=True)
         await self._travel()
         return result
 
@@ -133,12 +135,16 @@ class Wire:
         except Exception:  # noqa: BLE001 - nobody hears the answer
             return
 
-    async def _die_if(self, death: Death) -> None:
-        if death in self.log.deaths:
+    async def _die_if(self, number: int, *, after: bool) -> None:
+        struck = [d for d in self.log.deaths if d.at == number and d.after == after]
+        for death in struck:
             self.log.deaths.discard(death)
             self.log.happened.append(death)
-            self.died.set()
-            await anyio.sleep_forever()
+            if not death.cut_s:
+                self.died.set()
+                await anyio.sleep_forever()
+            self.cut_until = anyio.current_time() + death.cut_s
+            await self._travel()
 
 
 class Wired:

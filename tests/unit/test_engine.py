@@ -25,13 +25,13 @@ from daylily_daemon.domain.model import (
     Step,
     Workset,
 )
-from tests.unit.daemons import World, daemon, killed_daemon, play, until
+from tests.unit.daemons import GoodInputs, World, daemon, killed_daemon, play, until
 
 FAILS = Outcome(ended=Ended.EXITED, code=1, tail="something went wrong")
 
 
 def is_in(world: World, id: str, state: State) -> bool:
-    return id in world.table.worksets and world.workset(id).state is state  # type: ignore[comparison-overlap]
+    return id in world.table.worksets and world.workset(id).state is state
 
 
 def test_a_submitted_workset_runs_every_step_and_tells_everyone() -> None:
@@ -91,7 +91,7 @@ def test_the_run_outlives_the_daemon_and_is_picked_up_by_the_next() -> None:
 
 def test_another_daemon_takes_over_only_after_a_whole_ttl_of_silence() -> None:
     async def story() -> None:
-        world = World(machine=MemoryMachine(lambda job: Script(duration_s=7200)))
+        world = World(machine=MemoryMachine(lambda job: Script(duration_s=900)))
         async with daemon(world, "b"):
             async with killed_daemon(world, "a"):
                 await world.submit("w1")
@@ -110,7 +110,7 @@ def test_another_daemon_takes_over_only_after_a_whole_ttl_of_silence() -> None:
 
 def test_a_cancel_stops_the_job_and_ends_as_canceled() -> None:
     async def story() -> None:
-        world = World(machine=MemoryMachine(lambda job: Script(duration_s=7200)))
+        world = World(machine=MemoryMachine(lambda job: Script(duration_s=900)))
         async with daemon(world):
             await world.submit("w1")
             await until(lambda: len(world.machine.starts) == 1)
@@ -126,7 +126,7 @@ def test_a_cancel_stops_the_job_and_ends_as_canceled() -> None:
 
 def test_a_cancel_is_obeyed_when_another_daemon_reads_the_message() -> None:
     async def story() -> None:
-        world = World(machine=MemoryMachine(lambda job: Script(duration_s=7200)))
+        world = World(machine=MemoryMachine(lambda job: Script(duration_s=900)))
         async with daemon(world, "a"):
             await world.submit("w1")
             await until(lambda: len(world.machine.starts) == 1)
@@ -145,8 +145,6 @@ def test_input_that_never_comes_parks_the_workset_and_a_corrected_drop_runs() ->
         there = False
 
         async def inspect(self, workset: Workset) -> Inspection:
-            from tests.unit.daemons import GoodInputs
-
             if self.there:
                 return await GoodInputs().inspect(workset)
             return Missing((Problem("daylily_work.yaml", "", "is not there.", "Upload it."),))
@@ -170,8 +168,6 @@ def test_input_that_never_comes_parks_the_workset_and_a_corrected_drop_runs() ->
 def test_a_bad_workset_among_good_ones_stops_nobody() -> None:
     class SomeBad:
         async def inspect(self, workset: Workset) -> Inspection:
-            from tests.unit.daemons import GoodInputs
-
             if workset.id == "bad":
                 return Refused((Problem("stage_samples.tsv", "line 2", "is bad.", "Mend it."),))
             return await GoodInputs().inspect(workset)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 from hypothesis import given
@@ -132,7 +133,7 @@ def test_any_story_keeps_to_the_table_and_its_bounds(story: list[tuple[str, Any]
         decision = decide(ws, meet(ws, kind, what), POLICY, now)
         after = decision.workset
         states = [ws.state, *path(decision), after.state]
-        for before, following in zip(states, states[1:], strict=False):
+        for before, following in pairwise(states):
             assert before == following or following in NEXT[before]
         assert after.attempt >= ws.attempt
         assert after.fence >= ws.fence

@@ -39,6 +39,26 @@ def test_a_zombie_is_not_alive(child: subprocess.Popen[bytes]) -> None:
     assert not procfs.is_alive(known)
 
 
+def test_a_process_that_proc_hides_is_unknown_until_it_ended(
+    child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = identity(child)
+
+    def hidden(pid: int) -> list[str]:
+        raise FileNotFoundError(pid)
+
+    monkeypatch.setattr(shim, "stat_fields", hidden)
+    with pytest.raises(PermissionError, match="hides it"):
+        procfs.is_alive(known)
+    with pytest.raises(PermissionError, match="hides it"):
+        procfs.send(known, signal.SIGKILL)
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert not procfs.is_alive(known)
+    child.wait()
+    assert not procfs.is_alive(known)
+
+
 def test_a_signal_reaches_the_meant_process_alone(child: subprocess.Popen[bytes]) -> None:
     known = identity(child)
     procfs.send(replace(known, start_time=known.start_time + 1), signal.SIGKILL)

@@ -242,6 +242,14 @@ def test_kills_for_memory_are_counted_per_control_group(tmp_path: Path) -> None:
     assert shim.oom_kills(str(tmp_path / "cgroup"), str(tmp_path)) is None
 
 
+@pytest.mark.parametrize(("inherited", "own"), [("-500\n", "0"), ("0\n", "0"), ("300\n", "300")])
+def test_a_job_is_not_spared_when_memory_runs_out(tmp_path: Path, inherited: str, own: str) -> None:
+    score = tmp_path / "oom_score_adj"
+    score.write_text(inherited)
+    shim.be_killed_like_others(str(score))
+    assert score.read_text().split()[-1] == own
+
+
 def test_a_log_rotates_between_two_files_and_never_exceeds_its_limit(tmp_path: Path) -> None:
     log = shim.Log(str(tmp_path), 100)
     for number in range(100):

@@ -144,7 +144,18 @@ class ProcessRunner:
             return f"{argv[0]} gave no answer within {LAUNCH_TIMEOUT_S:.0f} seconds."
         except OSError as exc:
             return f"{argv[0]} cannot be run: {exc.strerror}."
-        return f"{argv[0]} ended with {done.returncode}. {clean(done.stderr[-500:]).strip()}"
+        said = clean(done.stderr[-500:]).strip()
+        return f"{argv[0]} ended with {done.returncode}. {said}{self._advice()}"
+
+    def _advice(self) -> str:
+        user = os.geteuid()
+        needed = self._isolation is Isolation.SYSTEMD and user != 0
+        if not needed or os.path.exists(f"/run/user/{user}/systemd/private"):
+            return ""
+        return (
+            f". No service manager runs for user {user}: run `loginctl enable-linger {user}` as root, "
+            "or set runner.isolation to session."
+        )
 
     def _launcher_environment(self) -> dict[str, str]:
         """Return the jobs' environment, and what systemd-run needs to find a user's manager."""

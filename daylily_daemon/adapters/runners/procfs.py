@@ -1,11 +1,15 @@
 """Which process is meant: (boot id, pid, start time), never a pid alone.
 
-A probe that fails raises; only the kernel's own word (no such process) counts as an end.
+A probe that fails raises; only the kernel's own word (no such process) counts as an end. That /proc shows
+nothing is not its word: mounted with ``hidepid``, which is what ``ProtectProc=`` does, it keeps silent about
+processes of others, and about a root process with more capabilities than ours.
 """
 
 from __future__ import annotations
 
+import errno
 import os
+import select
 import signal
 from collections.abc import Mapping
 from contextlib import suppress
@@ -103,10 +107,24 @@ def _open(process: Identity) -> int | None:
 
 
 def _stat_fields(pid: int) -> list[str] | None:
+    """Return None only where nothing of that number runs. Raises OSError for one that /proc hides."""
     try:
         return shim.stat_fields(pid)
     except _GONE:
+        if _runs(pid):
+            raise PermissionError(errno.EACCES, "/proc hides it (hidepid, ProtectProc=)") from None
         return None
+
+
+def _runs(pid: int) -> bool:
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return False
+    try:
+        return not select.select([fd], [], [], 0)[0]
+    finally:
+        os.close(fd)
 
 
 def _environment(pid: int) -> bytes:

@@ -8,17 +8,14 @@ creates it and nobody ever reads half of it. The shim creates it as ``started`` 
 anything, or ends with 75 having done nothing. Who gives up an attempt creates it as ``revoked``.
 
 **The record is never lost.** ``exit.json`` appears by rename after fsync, once nothing of the job runs
-any more; where the disk is full the shim goes on trying. A log that cannot be written costs log
-lines, counted in the record, never the job.
+any more; on a full disk the shim goes on trying. A log that cannot be written costs lines, not the job.
 
 **The whole tree is the job.** The shim is the reaper of every descendant, also of those that left
 session and process group. When the command has ended, what it left behind is ended too.
 
 Without ``--foreground`` the shim detaches: the caller gets 0 once the token was won and the command
-was executed (or refused by the kernel, which is its outcome: 126 or 127 as from a shell), 75 when the
-token was lost. With it the shim stays
-the process that was started, as systemd wants its main process, and says ``READY=1`` instead.
-
+was executed (or refused by the kernel, its outcome then: 126 or 127 as from a shell), 75 when the token
+was lost. With it the shim stays what systemd started, its main process, and says ``READY=1`` instead.
 Files: ``spec.json`` is read; ``token``, ``running.json``, ``log``, ``log.1`` and ``exit.json`` are written.
 """
 
@@ -126,6 +123,13 @@ def oom_kills(cgroup_file: str = "/proc/self/cgroup", root: str = "/sys/fs/cgrou
         return int(counts["oom_kill"])
     except (OSError, ValueError, KeyError):
         return None
+
+
+def be_killed_like_others(path: str = "/proc/self/oom_score_adj") -> None:
+    """Give up what spares the daemon when memory runs out: it must not spare the job too."""
+    with suppress(OSError, ValueError), open(path, "r+") as file:
+        if int(file.read()) < 0:
+            file.write("0\n")
 
 
 def verdict(status: int, stopped_as: str | None, out_of_memory: bool) -> tuple[str, int | None]:
@@ -424,6 +428,7 @@ def put_record(directory: str, record: Record) -> None:
 def serve(spec: Record, announce: Announce) -> int:
     """Be the shim of one job; the return value is the exit code of this process."""
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    be_killed_like_others()
     signals = Signals()
     if not win_token(spec["directory"]):
         announce(TOKEN_LOST)

@@ -10,7 +10,7 @@ import base64
 import hashlib
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -65,15 +65,18 @@ async def upload(
     *,
     options: CopyOptions | None = None,
     progress: OnProgress | None = None,
+    skip: Callable[[str], bool] = lambda _: False,
 ) -> Uploaded:
     """Copy every file below ``source`` to ``uri``, ``s3://bucket/prefix/``.
 
-    Nothing is deleted from S3. Raises Permanent, or Transient if S3 could not be reached for long.
+    ``skip`` is asked for the path of each file below ``source``. Nothing is deleted from S3. Raises
+    Permanent, or Transient if S3 could not be reached for long.
     """
     options = options or CopyOptions()
     bucket, prefix = split_uri(uri)
     with local_files(f"Reading {name_of(source)}"):
         found, left_out = await to_thread.run_sync(_files, source, prefix)
+    found = [item for item in found if not skip(item.key.removeprefix(prefix))]
     there = {
         entry["Key"]: int(entry["Size"])
         async for page in pages(client, bucket, prefix)

@@ -1,0 +1,157 @@
+"""``dlq``: the messages that were given up."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Annotated, TypeVar
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from daylily_daemon.adapters.deadletters import DeadLetter, DeadLetters
+from daylily_daemon.bootstrap import Tools
+from daylily_daemon.cli import output
+from daylily_daemon.cli.options import (
+    ConfigOption,
+    JsonOption,
+    NotFound,
+    SetOption,
+    Usage,
+    loaded,
+    out,
+    with_tools,
+)
+
+T = TypeVar("T")
+IdArgument = Annotated[
+    str, typer.Argument(metavar="MESSAGE", help="Id of the message, or how it begins.")
+]
+OptionalId = Annotated[
+    str, typer.Argument(metavar="[MESSAGE]", help="Id of the message, or how it begins.")
+]
+AllOption = Annotated[bool, typer.Option("--all", help="Every message.")]
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+
+
+def _work(config: ConfigOption, set_: SetOption, do: Callable[[DeadLetters], Awaitable[T]]) -> T:
+    async def work(tools: Tools) -> T:
+        return await do(await tools.dead_letters())
+
+    return with_tools(loaded(config, set_), work)
+
+
+def _json(letter: DeadLetter) -> dict[str, object]:
+    return {
+        "id": letter.id,
+        "queue": letter.queue,
+        "sent_at": letter.sent_at,
+        "tries": letter.tries,
+        "reason": letter.reason,
+        "body": letter.body,
+    }
+
+
+@app.command("list")
+def list_(config: ConfigOption = None, set_: SetOption = None, json: JsonOption = False) -> None:
+    """List the messages that were given up, with the reason.
+
+    Example: daylily-daemon dlq list
+    """
+    letters = _work(config, set_, lambda found: found.look())
+    if json:
+        output.print_json([_json(letter) for letter in letters])
+        return
+    if not letters:
+        out.print("No message was given up.")
+        return
+    table = Table(box=None, pad_edge=False)
+    for heading in ("MESSAGE", "QUEUE", "SENT (UTC)", "TRIES"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("REASON", overflow="fold", ratio=1)
+    for found in letters:
+        row = (found.id[:8], found.queue, output.when(found.sent_at), str(found.tries))
+        table.add_row(*row, escape(found.reason))
+    out.print(table)
+
+
+@app.command()
+def show(
+    message: IdArgument,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show one message whole.
+
+    Example: daylily-daemon dlq show 3f2a91c0
+    """
+
+    async def find(found: DeadLetters) -> DeadLetter:
+        return _one(await found.look(), message)
+
+    letter = _work(config, set_, find)
+    if json:
+        output.print_json(_json(letter))
+        return
+    pairs = [(name, str(value)) for name, value in _json(letter).items()]
+    out.print(output.facts_table(pairs))
+
+
+@app.command()
+def replay(
+    message: OptionalId = "",
+    all_: AllOption = False,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+) -> None:
+    """Send a message to its queue again, for example after an upgrade that can read it.
+
+    Example: daylily-daemon dlq replay 3f2a91c0
+    """
+
+    async def send(found: DeadLetters) -> int:
+        chosen = _chosen(await found.look(), message, all_)
+        for letter in chosen:
+            await found.replay(letter)
+        return len(chosen)
+
+    out.print(f"{_work(config, set_, send)} messages sent again.")
+
+
+@app.command()
+def drop(
+    message: OptionalId = "",
+    all_: AllOption = False,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+) -> None:
+    """Delete a message for good.
+
+    Example: daylily-daemon dlq drop 3f2a91c0
+    """
+
+    async def delete(found: DeadLetters) -> int:
+        chosen = _chosen(await found.look(), message, all_)
+        for letter in chosen:
+            await found.drop(letter)
+        return len(chosen)
+
+    out.print(f"{_work(config, set_, delete)} messages dropped.")
+
+
+def _chosen(letters: Sequence[DeadLetter], id: str, all_: bool) -> list[DeadLetter]:
+    if bool(id) == all_:
+        raise Usage("Name one message by its id, or all of them with --all.")
+    return list(letters) if all_ else [_one(letters, id)]
+
+
+def _one(letters: Sequence[DeadLetter], id: str) -> DeadLetter:
+    found = [letter for letter in letters if letter.id.startswith(id)]
+    if not found:
+        raise NotFound(
+            f"No message that was given up begins with {id}. See `daylily-daemon dlq list`."
+        )
+    if len(found) > 1:
+        raise Usage(f"{len(found)} messages begin with {id}; give more of the id.")
+    return found[0]

@@ -1,0 +1,93 @@
+"""What was given up can be looked at, sent again and dropped, on emulators nobody here wrote."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from anyio import fail_after
+
+from daylily_daemon.adapters.aws import Aws, AwsOptions
+from daylily_daemon.adapters.codec import command_to_dict
+from daylily_daemon.adapters.deadletters import DeadLetters, Pair
+from daylily_daemon.adapters.envelopes import read_command
+from daylily_daemon.adapters.memory import Counter
+from daylily_daemon.adapters.provision import Provisioner, dead_letter_name, find_queue
+from daylily_daemon.adapters.sqs import QueueConfig, SqsMailbox
+from daylily_daemon.domain.model import Cancel, Command, WorksetId
+from daylily_daemon.ports import Delivery
+from tests.contract.stores import url_of, wanted
+
+
+@dataclass(frozen=True)
+class Bench:
+    letters: DeadLetters
+    commands: SqsMailbox
+    sqs: Any
+    url: str
+
+
+@pytest_asyncio.fixture(params=("moto", "ministack"))
+async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
+    names = wanted()
+    async with Aws(AwsOptions(endpoint_url=str(url_of(request.param, request)))) as aws:
+        provisioner = Provisioner(aws, names)
+        async for step in provisioner.queues():
+            await step.do()
+        sqs = await aws.client("sqs")
+        pairs = []
+        for name in (names.intake_queue, names.commands_queue):
+            live, dead = await find_queue(sqs, name), await find_queue(sqs, dead_letter_name(name))
+            assert live
+            assert dead
+            pairs.append(Pair(name=name, url=live, dead_url=dead))
+        url = pairs[1].url
+        config = QueueConfig(url=url, dead_letter_url=pairs[1].dead_url, wait_s=1, visibility_s=30)
+        mailbox = SqsMailbox(sqs, config, read_command)
+        letters = DeadLetters(
+            sqs, pairs, Counter(request.node.name[:20].replace("[", "-")), wait_s=0
+        )
+        yield Bench(letters, mailbox, sqs, url)
+
+
+async def received(mailbox: SqsMailbox) -> Delivery:
+    with fail_after(15):
+        while not (found := await mailbox.receive()):
+            pass
+    return found[0]
+
+
+async def parked(bench: Bench, body: str, group: str = "w1") -> None:
+    await bench.sqs.send_message(
+        QueueUrl=bench.url, MessageBody=body, MessageGroupId=group, MessageDeduplicationId=body[:99]
+    )
+    await bench.commands.park(await received(bench.commands), "it cannot be read")
+
+
+async def test_what_was_parked_is_listed_with_its_reason_and_stays(bench: Bench) -> None:
+    await parked(bench, "nonsense")
+    (letter,) = await bench.letters.look()
+    assert (letter.reason, letter.body) == ("it cannot be read", "nonsense")
+    assert letter.queue.startswith("commands-")
+
+
+async def test_a_replayed_command_arrives_again_as_a_new_message(bench: Bench) -> None:
+    command = Command(id="c1", workset_id=WorksetId("w1"), by="test", ask=Cancel())
+    await parked(bench, json.dumps(command_to_dict(command)))
+    (letter,) = await bench.letters.look()
+    await bench.letters.replay(letter)
+    delivery = await received(bench.commands)
+    assert delivery.content == (command,)
+    assert await bench.letters.look() == []
+
+
+async def test_a_dropped_message_is_gone_for_good(bench: Bench) -> None:
+    await parked(bench, "drop me")
+    (letter,) = await bench.letters.look()
+    await bench.letters.drop(letter)
+    assert await bench.letters.look() == []
+    assert await bench.commands.receive() == []

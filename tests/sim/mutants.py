@@ -1,0 +1,348 @@
+"""Named bugs, each planted by replacing one piece of the program, that the simulation must catch.
+
+A mutant is a context manager: inside it the program is wrong in one way. A mutant that no driver catches is a
+defect of the simulation, and fails the build.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import anyio
+
+from daylily_daemon.adapters import memory
+from daylily_daemon.adapters.memory_runner import MemoryMachine
+from daylily_daemon.domain import commands, decision, lifecycle
+from daylily_daemon.domain.decision import Decision
+from daylily_daemon.domain.errors import Transient
+from daylily_daemon.domain.model import Ended, Outcome, Record, State, Workset
+from daylily_daemon.engine import doorbell, lease, outbox, shepherd, supervisor
+from daylily_daemon.ports import Change, Delivery, Unreadable
+
+Planted = Callable[[], AbstractContextManager[Any]]
+
+
+@dataclass(frozen=True)
+class Mutant:
+    name: str
+    bug: str
+    plant: Planted
+
+
+@contextmanager
+def put(*places: tuple[object, str, Any]) -> Iterator[None]:
+    """Replace attributes for as long as the body runs."""
+    with ExitStack() as stack:
+        for owner, name, value in places:
+            stack.callback(setattr, owner, name, getattr(owner, name))
+            setattr(owner, name, value)
+        yield
+
+
+MUTANTS: list[Mutant] = []
+
+
+def mutant(bug: str) -> Callable[[Callable[[], list[tuple[object, str, Any]]]], None]:
+    def add(places: Callable[[], list[tuple[object, str, Any]]]) -> None:
+        MUTANTS.append(Mutant(places.__name__, bug, lambda: put(*places())))
+
+    return add
+
+
+@mutant("a write is not conditional: neither version nor fence is compared")
+def fence_off() -> list[tuple[object, str, Any]]:
+    return [(memory, "_mark", lambda ws: None if ws is None else (0, 0))]
+
+
+@mutant("only the fence is compared: a command put into the inbox is overwritten")
+def version_off() -> list[tuple[object, str, Any]]:
+    return [(memory, "_mark", lambda ws: None if ws is None else (0, ws.fence))]
+
+
+@mutant("the holder trusts its lease for ever")
+def trust_unbounded() -> list[tuple[object, str, Any]]:
+    return [(lease.LeaseConfig, "trust_s", property(lambda self: math.inf))]
+
+
+@mutant("no heartbeat is sent")
+def no_heartbeat() -> list[tuple[object, str, Any]]:
+    async def keep(self: lease.Term) -> None:
+        await anyio.sleep_forever()
+
+    return [(lease.Term, "keep", keep)]
+
+
+@mutant("a contender compares the stored time with its own wall clock")
+def wall_clock_in_the_lease() -> list[tuple[object, str, Any]]:
+    def free(self: supervisor.Supervisor, ws: Workset) -> bool:
+        if ws.id in self._active or self._not_before.get(ws.id, 0.0) > anyio.current_time():
+            return False
+        expires = ws.lock_expires_at
+        over = expires is not None and expires < self.desk.clock.now()
+        return ws.lock_owner in (None, self.desk.owner) or over
+
+    return [(supervisor.Supervisor, "_free", free)]
+
+
+@mutant("a lease is taken over on doubt, without watching its beat")
+def takeover_on_doubt() -> list[tuple[object, str, Any]]:
+    return [(lease.Watch, "dead", lambda self, ws: True)]
+
+
+@mutant("a dead owner's lease is never taken over")
+def no_takeover() -> list[tuple[object, str, Any]]:
+    return [(lease.Watch, "dead", lambda self, ws: False)]
+
+
+@mutant("a restarted daemon does not take its own leases back")
+def own_lease_not_taken_back() -> list[tuple[object, str, Any]]:
+    def free(self: supervisor.Supervisor, ws: Workset) -> bool:
+        resting = self._not_before.get(ws.id, 0.0) > anyio.current_time()
+        return ws.id not in self._active and not resting and ws.lock_owner is None
+
+    return [(supervisor.Supervisor, "_free", free)]
+
+
+@mutant("messages are deleted before what they say is stored")
+def acknowledged_before_commit() -> list[tuple[object, str, Any]]:
+    original = doorbell.Doorbell._answer
+
+    async def answer(self: doorbell.Doorbell, deliveries: Any) -> None:
+        if deliveries:
+            await self.mailbox.settle(deliveries)
+        await original(self, deliveries)
+
+    return [(doorbell.Doorbell, "_answer", answer)]
+
+
+@mutant("a command that got no answer is settled all the same")
+def lost_answer_is_success() -> list[tuple[object, str, Any]]:
+    original = doorbell.Doorbell._ring_until_answered
+
+    async def ring(self: doorbell.Doorbell, command: Any) -> None:
+        try:
+            await original(replace(self, tries=1), command)
+        except Transient:
+            return
+
+    return [(doorbell.Doorbell, "_ring_until_answered", ring)]
+
+
+@mutant("the commands of one workset are answered at the same time")
+def commands_out_of_order() -> list[tuple[object, str, Any]]:
+    def alone(delivery: Delivery) -> str:
+        return delivery.receipt
+
+    return [(doorbell, "_workset_of", alone)]
+
+
+@mutant("a command id that was seen before is applied again")
+def repeats_applied() -> list[tuple[object, str, Any]]:
+    original = commands.apply
+
+    def apply(ws: Workset, command: Any, now: Any) -> Decision:
+        return original(replace(ws, seen_commands=()), command, now)
+
+    return [(commands, "apply", apply), (doorbell, "apply", apply)]
+
+
+@mutant("the owner does not read its inbox")
+def inbox_ignored() -> list[tuple[object, str, Any]]:
+    original = shepherd._Watch.follow
+
+    async def follow(self: Any, effects: Any) -> None:
+        self.term.workset = replace(self.term.workset, inbox=())
+        with put((lease.Term, "_accept", _accept_without_inbox)):
+            await original(self, effects)
+
+    return [(shepherd._Watch, "follow", follow)]
+
+
+def _accept_without_inbox(self: lease.Term, current: Workset | None) -> None:
+    if current is None or current.fence != self._fence:
+        raise lease.Fenced("claimed by another")
+    self.workset = replace(current, inbox=())
+
+
+@mutant("the start of a job is not fenced: a slow start happens after it was given up")
+def start_not_fenced() -> list[tuple[object, str, Any]]:
+    return [
+        (MemoryMachine, "was_revoked", lambda self, job: False),
+        (MemoryMachine, "revoke", lambda self, job: None),
+    ]
+
+
+@mutant("an unknown outcome counts as failed")
+def unknown_is_failed() -> list[tuple[object, str, Any]]:
+    original = shepherd._Watch._until_answered
+
+    async def until_answered(self: Any, call: Callable[[], Awaitable[Any]]) -> Any:
+        if isinstance(call, partial) and getattr(call.func, "__name__", "") == "crossing":
+            try:
+                return await call()
+            except Transient:
+                if self.term.workset.step and len(call.args) == 1 and _is_wait(call):
+                    return Outcome(ended=Ended.EXITED, code=255, tail="unknown")
+        return await original(self, call)
+
+    return [(shepherd._Watch, "_until_answered", until_answered)]
+
+
+def _is_wait(call: Any) -> bool:
+    cells = [c.cell_contents for c in call.func.__closure__ or ()]
+    return "wait" in cells
+
+
+@mutant("jobs are stopped when the daemon ends")
+def shutdown_stops_jobs() -> list[tuple[object, str, Any]]:
+    original = supervisor.Supervisor._release
+
+    async def release(self: supervisor.Supervisor, term: lease.Term) -> None:
+        ws = term.workset
+        if ws.state is State.IN_PROGRESS and ws.step:
+            try:
+                await self.shepherd.runners[ws.runner].stop(self.shepherd.stop_job(ws))
+            except Transient:
+                return
+        await original(self, term)
+
+    return [(supervisor.Supervisor, "_release", release)]
+
+
+@mutant("releasing a lease changes the state")
+def release_changes_state() -> list[tuple[object, str, Any]]:
+    original = decision.released
+
+    def released(ws: Workset) -> Workset:
+        state = State.READY if ws.state is State.IN_PROGRESS else ws.state
+        return replace(original(ws), state=state)
+
+    return [(lease, "released", released)]
+
+
+@mutant("an adopted workset is not resumed")
+def nothing_resumed() -> list[tuple[object, str, Any]]:
+    original = lifecycle._adopt
+
+    def adopt(*args: Any) -> Decision:
+        return replace(original(*args), effects=())
+
+    return [(lifecycle, "_adopt", adopt)]
+
+
+@mutant("a workset that waits for its next try is never due")
+def retries_forgotten() -> list[tuple[object, str, Any]]:
+    def due(ws: Workset, now: Any) -> bool:
+        return ws.state is State.READY and ws.plan is not None
+
+    return [(lifecycle, "due", due), (supervisor, "due", due)]
+
+
+@mutant("a retry starts at once under the number of the attempt before")
+def attempt_not_counted() -> list[tuple[object, str, Any]]:
+    original = lifecycle._begin
+
+    def begin(first: Decision, claim: Any, now: Any) -> Decision:
+        before = max(0, first.workset.attempt - 1)
+        return original(first.set(attempt=before), claim, now)
+
+    return [(lifecycle, "_begin", begin)]
+
+
+@mutant("notices are not owed in the store, only delivered")
+def no_outbox() -> list[tuple[object, str, Any]]:
+    original = lease.Desk.change
+
+    def change(self: lease.Desk, *args: Any) -> Change:
+        made = original(self, *args)
+        records = tuple(replace(r, owed=frozenset()) for r in made.records)
+        owed[made.nonce] = made.records
+        return replace(made, records=records)
+
+    async def written(self: lease.Desk, made: Change) -> Workset:
+        stored = await self.worksets.commit(made)
+        self.on_records(owed.get(made.nonce, ()))
+        return stored
+
+    owed: dict[str, tuple[Record, ...]] = {}
+    return [(lease.Desk, "change", change), (lease.Desk, "write", written)]
+
+
+@mutant("a notice is settled before it is delivered")
+def settled_before_delivered() -> list[tuple[object, str, Any]]:
+    original = outbox.Outbox._deliver
+
+    async def deliver(self: outbox.Outbox, channel: str, record: Record, limit: Any) -> bool:
+        with suppress(Transient):
+            await self._trail.settle(record, frozenset({channel}))
+        return await original(self, channel, record, limit)
+
+    return [(outbox.Outbox, "_deliver", deliver)]
+
+
+@mutant("what a dead daemon still owed is never swept up")
+def leftovers_forgotten() -> list[tuple[object, str, Any]]:
+    async def nothing(self: outbox.Outbox, *args: Any) -> bool:
+        return False
+
+    return [
+        (outbox.Outbox, "_find_leftovers", nothing),
+        (outbox.Outbox, "_take_over", nothing),
+    ]
+
+
+@mutant("a notice does not wait for the earlier ones of its workset")
+def notices_overtake() -> list[tuple[object, str, Any]]:
+    def take(self: outbox.Outbox, records: tuple[Record, ...]) -> None:
+        for record in records:
+            self._enqueue(record)
+
+    return [(outbox.Outbox, "take", take)]
+
+
+@mutant("a delivery that failed is not tried again")
+def notice_tried_once() -> list[tuple[object, str, Any]]:
+    async def deliver(self: outbox.Outbox, channel: str, record: Record, limit: Any) -> bool:
+        try:
+            await self._notifiers()[channel].deliver(record)
+        except Transient:
+            return False
+        return True
+
+    return [(outbox.Outbox, "_deliver", deliver)]
+
+
+@mutant("a cancel is remembered in memory only, not saved before the job is stopped")
+def stop_not_saved() -> list[tuple[object, str, Any]]:
+    original = lease.Term.apply
+
+    async def apply(self: lease.Term, event: Any, policy: Any, routing: Any) -> Any:
+        asked = isinstance(event, lifecycle.Commanded)
+        before = self.workset
+        effects = await original(self, event, policy, routing)
+        if asked and self.workset.stopping and not before.stopping:
+            self.workset = await self._desk.write(
+                self._change(replace(self.workset, stopping=""), (), routing)
+            )
+        return effects
+
+    return [(lease.Term, "apply", apply)]
+
+
+@mutant("an unreadable message blocks its group for ever")
+def poison_blocks() -> list[tuple[object, str, Any]]:
+    original = doorbell.Doorbell._answer_line
+
+    async def answer(self: doorbell.Doorbell, line: Any, settled: list[Delivery]) -> None:
+        if not any(isinstance(delivery.content, Unreadable) for delivery in line):
+            await original(self, line, settled)
+
+    return [(doorbell.Doorbell, "_answer_line", answer)]
+
+
+BY_NAME = {m.name: m for m in MUTANTS}
