@@ -10,7 +10,7 @@ demo_options = $(if $(WORKSETS),--worksets $(WORKSETS)) \
 	$(if $(filter 1 yes true,$(KEEP)),--keep)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check lock clean
+.PHONY: help venv demo test sim soak check lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -27,6 +27,13 @@ test: ## Do all set-up, then run the tests (ARGS="-k lease -n 0" goes to pytest,
 	@scripts/venv.sh dev
 	@$(BIN)/python -m tests.emulators
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(TESTS) $(ARGS)
+
+sim: ## Run the simulation with many storms (SEEDS=500)
+	@scripts/venv.sh dev
+	@SEEDS=$(or $(SEEDS),500) $(BIN)/python -m pytest -n $(JOBS) tests/sim $(ARGS)
+
+soak: ## Run the simulation for long (SEEDS=20000)
+	@$(MAKE) sim SEEDS=$(or $(SEEDS),20000)
 
 check: ## Lint, formatting, types, and the rule of imports
 	@scripts/venv.sh dev

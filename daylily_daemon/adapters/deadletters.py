@@ -1,7 +1,7 @@
 """Messages that were given up: looked at, sent again, or dropped by an operator.
 
-A look hides a message from other looks for ``LOOK_S``; nothing is deleted unless it was asked for by its id.
-What is sent again gets a deduplication id of its own: under the old one SQS would swallow it for five minutes.
+A look hides a message from other looks for ``LOOK_S``; nothing is deleted unless asked for by its id.
+What is sent again gets a deduplication id of its own: SQS would swallow the old one for five minutes.
 """
 
 from __future__ import annotations

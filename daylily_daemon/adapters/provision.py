@@ -385,7 +385,10 @@ async def _create_table(db: Any, name: str, range_key: str, indexes: list[_Index
 
 def _add_index(db: Any, table: str, index: _Index) -> Step:
     async def add() -> None:
-        async with _unless_there(lambda: _has_index(db, table, index)), translated(f"table {table}"):
+        async with (
+            _unless_there(lambda: _has_index(db, table, index)),
+            translated(f"table {table}"),
+        ):
             await db.update_table(
                 TableName=table,
                 AttributeDefinitions=_attributes({index.hash, index.range}),

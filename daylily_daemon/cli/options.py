@@ -76,8 +76,9 @@ def sources(
 
 
 def loaded(config: Path | None, settings: list[str] | None, *required: str) -> Loaded:
-    """Load settings for a command that talks to AWS. Raises BadSettings."""
-    found = load(sources(config, settings, *required))
+    """Load settings for a command that talks to AWS; what is wrong with them ends the command."""
+    with reporting():
+        found = load(sources(config, settings, *required))
     telemetry.configure("warning", json=False)
     return found
 

@@ -240,8 +240,10 @@ async def _why_waiting(ws: Workset, tools: Tools) -> str:
     )
     verdicts = admit([w for w in waiting if w.id != ws.id] + [ws], capacity, SystemClock().now())
     place = [v.workset_id for v in verdicts].index(ws.id)
-    alive = "" if status else " No daemon of this host has said anything; is it running?"
-    return f"It waits at place {place + 1} of {len(verdicts)}. {verdicts[place].reason}{alive}"
+    alive = "" if _is_running(status) else " No daemon runs on this host; does one run elsewhere?"
+    before = f"\nThe last try failed: {ws.error_details}" if ws.error_details else ""
+    said = f"It waits at place {place + 1} of {len(verdicts)}. {verdicts[place].reason}"
+    return f"{said}{alive}{before}"
 
 
 def status(config: ConfigOption = None, set_: SetOption = None, json: JsonOption = False) -> None:
@@ -286,10 +288,14 @@ async def _depth(name: str, tools: Tools) -> int:
     return await tools.queue_depth(url)
 
 
+def _is_running(status: dict[str, Any]) -> bool:
+    return "pid" in status and Path(f"/proc/{status['pid']}").exists()
+
+
 def _daemon_text(status: dict[str, Any] | None) -> str:
     if status is None:
         return "none has run with this state directory"
-    alive = Path(f"/proc/{status.get('pid')}").exists()
+    alive = _is_running(status)
     running = len(status.get("active") or {})
     what = f"running {running} of {status.get('max_worksets')} worksets" if alive else "not running"
     return f"{status.get('owner')}: {what}; last seen {status.get('seen_at')}"

@@ -110,9 +110,9 @@ async def test_a_slow_launcher_finds_the_token_revoked_and_does_nothing(
 async def test_a_start_given_up_halfway_is_completed_by_the_next_try(
     processes: ProcessHarness,
 ) -> None:
-    jobs = [processes.shell("echo $(seq 20); exit 8") for _ in range(14)]
+    jobs = [processes.shell("echo $(seq 20); exit 8") for _ in range(9)]
     for number, job in enumerate(jobs):
-        with anyio.move_on_after(0.005 * number):
+        with anyio.move_on_after(0.01 * number):
             await processes.runner().ensure(job)
     for job in jobs:
         assert (await run(processes, job)).code == 8

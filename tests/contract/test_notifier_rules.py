@@ -260,7 +260,9 @@ def test_an_issue_id_is_fixed_by_the_record_and_of_the_version_linear_documents(
     assert UUID(issue_id(FAILED)).version == 4
 
 
-@pytest.mark.parametrize("kind", set(RecordType) - {RecordType.ERROR, RecordType.COMPLETION})
+@pytest.mark.parametrize(
+    "kind", sorted(set(RecordType) - {RecordType.ERROR, RecordType.COMPLETION})
+)
 async def test_only_errors_and_completions_become_issues(kind: RecordType) -> None:
     async with always(500) as (url, session, heard):
         await a_linear(url, session).deliver(a_record(type=kind))

@@ -8,7 +8,6 @@ blind retry, which makes a second request of a write that was applied.
 
 from __future__ import annotations
 
-import ast
 import sys
 import traceback
 from collections import Counter
@@ -23,16 +22,13 @@ from typing import Any, Final
 import pytest
 import pytest_asyncio
 from anyio import CapacityLimiter, create_task_group, fail_after
-from botocore import xform_name
-from botocore.session import Session
 
-import daylily_daemon
 from daylily_daemon.adapters.aws import Aws, AwsOptions, OnCall
 from daylily_daemon.adapters.provision import Provisioner, Wanted
 from daylily_daemon.domain.errors import Transient
 from tests.contract.fault_proxy import CASE, Call, Fault, FaultProxy, Order
 from tests.contract.stores import wanted
-from tests.contract.wire_stories import CALLS, STORIES, Play, Side, Story, World, cases, done
+from tests.contract.wire_stories import STORIES, Play, Side, Story, World, cases, done
 
 EMULATORS: Final = ("ministack", "moto")
 TRIES: Final = {"once": 1, "sdk-retry": 3}
@@ -126,7 +122,7 @@ def seen() -> list[Call]:
     scope="module",
     loop_scope="module",
     params=[(emulator, tries) for emulator in EMULATORS for tries in TRIES],
-    ids=lambda param: "-".join(param),
+    ids="-".join,
 )
 async def world(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, seen: list[Call]

@@ -327,6 +327,17 @@ class Lab:
 
         return until(look)
 
+    def wait_queued(self, queue: str, messages: int) -> None:
+        """Wait until so many messages can be received from a queue."""
+        sqs, name = self.aws("sqs"), "ApproximateNumberOfMessages"
+        url = sqs.get_queue_url(QueueName=queue)["QueueUrl"]
+
+        def look() -> bool:
+            answer = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=[name])
+            return bool(answer["Attributes"][name] == str(messages))
+
+        until(look)
+
     def _story(self, workset: str) -> str:
         log = self.daemons[-1].log_text() if self.daemons else "No daemon was started."
         return f"{workset} is {self.load(workset)}\n{log}"

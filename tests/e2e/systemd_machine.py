@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
-import select
 import shutil
-import signal
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -46,6 +44,7 @@ class Machine:
 
     root: int
     namespaces: tuple[int, ...]
+    log: Path
 
     def run(self, *argv: str) -> str:
         """Run a command inside and return its output; fail with what it said if that was an error."""
@@ -56,6 +55,10 @@ class Machine:
     def says(self, *argv: str) -> str:
         """Run a command inside and return its output, whatever its exit code."""
         return self._enter(argv).stdout.strip()
+
+    def said(self) -> str:
+        """Return what systemd itself has said since boot."""
+        return self.log.read_text(errors="replace")
 
     def path(self, inside: str) -> Path:
         """Return the way to a file inside; no part of it may be a link that begins with a slash."""
@@ -89,9 +92,9 @@ def booted(folder: Path, shown: Sequence[str]) -> Iterator[Machine]:
         stack.callback(_clear, folder, token)
         stack.callback(_end, process)
         first = until(lambda: _first(process, folder, token), BOOTED_WITHIN_S)
-        machine = _held(stack, first, token)
+        machine = _held(stack, first, token, folder / "log")
         up = ("systemctl", "is-active", "basic.target")
-        until(lambda: machine.says(*up) == "active", BOOTED_WITHIN_S, lambda: _said(folder))
+        until(lambda: machine.says(*up) == "active", BOOTED_WITHIN_S, machine.said)
         yield machine
 
 
@@ -118,26 +121,26 @@ def _launch(folder: Path, token: str, shown: Sequence[str]) -> subprocess.Popen[
         )
 
 
-def _first(process: subprocess.Popen[bytes], folder: Path, token: str) -> int | None:
-    """Return the pid of the first process inside, once the marker proves its root the overlay."""
+def _first(process: subprocess.Popen[bytes], folder: Path, token: str) -> int:
+    """Return the pid of the first process inside, once the marker proves its root the overlay, or 0."""
     if process.poll() is not None:
         raise MachineError(
             "No systemd can be booted here. The tests of the unit file need root with "
             "CAP_SYS_ADMIN, overlayfs and a writable cgroup2; run them where these are to be had, "
-            f"a privileged container for instance.\n{_said(folder)}"
+            f"a privileged container for instance.\n{(folder / 'log').read_text(errors='replace')}"
         )
     for pid in (name for name in os.listdir("/proc") if name.isdigit()):
         with suppress(OSError):  # it ended meanwhile, or has no such file
             if int(stat_fields(int(pid))[1]) == process.pid and _marker(f"/proc/{pid}") == token:
                 return int(pid)
-    return None
+    return 0
 
 
 def _marker(process: str) -> str:
     return Path(f"{process}/root/{MARKER}").read_text(encoding="ascii").strip()
 
 
-def _held(stack: ExitStack, first: int, token: str) -> Machine:
+def _held(stack: ExitStack, first: int, token: str, log: Path) -> Machine:
     """Open what leads inside; only then look once more whether it does."""
 
     def held(path: str, flags: int) -> int:
@@ -146,15 +149,12 @@ def _held(stack: ExitStack, first: int, token: str) -> Machine:
         return fd
 
     spaces = tuple(held(f"ns/{name}", os.O_RDONLY) for name in NAMESPACES.values())
-    machine = Machine(root=held("root", os.O_PATH | os.O_DIRECTORY), namespaces=spaces)
+    root = held("root", os.O_PATH | os.O_DIRECTORY)
+    machine = Machine(root=root, namespaces=spaces, log=log)
     assert machine.path(f"/{MARKER}").read_text(encoding="ascii").strip() == token
     assert machine.run("cat", f"/{MARKER}") == token
-    assert not Path(f"/{MARKER}").exists(), "the overlay writes to this machine"
+    assert not Path(f"/{MARKER}").exists(), "what is written there appears on this machine"
     return machine
-
-
-def _said(folder: Path) -> str:
-    return (folder / "log").read_text(errors="replace")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

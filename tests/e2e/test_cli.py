@@ -23,12 +23,20 @@ PIPELINES = {
     "damaged": {"run": "echo 'reads.fastq: invalid fastq record in line 7'; exit 3"},
     "unlucky": {"run": "echo 'connection reset by peer'; exit 4"},
 }
-HELD_ELSEWHERE = {"run", "demo"}
-"""Commands whose examples are run by the other files: each test starts ``run``; test_demo runs ``demo``."""
-EXAMPLES = {
-    name: command.help.split("Example: ", 1)[1].strip() if command.help else ""
-    for name, command in typer.main.get_command(app).commands.items()  # type: ignore[attr-defined]
-}
+ELSEWHERE = {"run", "demo", "dlq show", "dlq replay", "dlq drop"}
+"""Examples run elsewhere: every test starts ``run``, test_demo runs ``demo``, dead letters are below."""
+
+
+def _examples(group: Any, before: str = "") -> Iterator[tuple[str, str]]:
+    """Yield each command and the example in its help."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _examples(command, f"{before}{name} ")
+        else:
+            yield before + name, (command.help or "").partition("Example: ")[2].strip()
+
+
+EXAMPLES = dict(_examples(typer.main.get_command(app)))
 
 
 def _spec(pipeline: str, **changes: Any) -> SampleWorkset:
@@ -71,7 +79,8 @@ def test_each_command_has_an_example_and_a_line_in_the_help(empty_lab: Lab) -> N
     told = empty_lab.run_cli("--help")
     assert told.code == 0
     assert "0 good, 1 failed, 2 usage or configuration, 3 not found, 4 not reachable" in told.words
-    assert [name for name in EXAMPLES if f"\n  {name} " not in told.stdout] == []
+    names = {name.split()[0] for name in EXAMPLES}
+    assert [name for name in sorted(names) if f"\n  {name} " not in told.stdout] == []
 
 
 def test_every_example_of_the_help_works(lab: Lab) -> None:
@@ -82,7 +91,7 @@ def test_every_example_of_the_help_works(lab: Lab) -> None:
     lab.wait_for("HG002-test", State.COMPLETE)
     (lab.folder / "fsx" / "work" / "HG002-run7" / "results").mkdir(parents=True)
     for name, example in EXAMPLES.items():
-        if name not in HELD_ELSEWHERE:
+        if name not in ELSEWHERE:
             here = example.replace("s3://lab/", f"s3://{lab.bucket}/")
             words = shlex.split(here.replace("/fsx/", f"{lab.folder}/fsx/"))
             answer = lab.run_cli(*words[1:])
@@ -123,8 +132,7 @@ def test_list_shows_worksets_by_state_to_people_and_programs(shop: Lab) -> None:
             "broken",
             "Code WS-DAT-001, category data. When the cause is mended: `daylily-daemon retry",
         ),
-        ("again", "It is tried again at 20"),
-        ("again", "a connection was refused or cut: connection reset by peer"),
+        ("again", "UTC. The last try failed: step run: It exited with code 4; a connection was"),
         ("parked", "column R2_FQ: s3://"),
         ("running", "It runs, attempt 1, held by lab"),
         ("waiting", "All 1 slots are taken"),
@@ -133,14 +141,13 @@ def test_list_shows_worksets_by_state_to_people_and_programs(shop: Lab) -> None:
 def test_explain_says_why_a_workset_is_where_it_is(shop: Lab, workset: str, words: str) -> None:
     answer = shop.run_cli("explain", workset, "--json")
     assert answer.code == 0
-    assert words in answer.json["why"]
+    assert words in " ".join(answer.json["why"].split())
 
 
 def test_show_and_events_tell_the_whole_story(shop: Lab) -> None:
     shown = shop.run_cli("show", "broken")
     assert "WS-DAT-001 (data)" in shown.stdout
     assert "invalid fastq record in line 7" in shown.stdout
-    assert shop.run_cli("show", "finished", "--json").json["state"] == "complete"
     told = shop.run_cli("events", "finished", "--json").json
     assert [record["seq"] for record in told] == list(range(1, len(told) + 1))
     assert [r["state"] for r in told if r.get("notify")] == ["ready", "in_progress", "complete"]
@@ -243,6 +250,29 @@ def test_submit_of_a_folder_uploads_everything_but_the_sentinels(shop: Lab) -> N
     assert not {name for name in names if name.startswith("daylily.")}
 
 
+def test_a_message_that_nobody_can_read_is_kept_shown_replayed_and_dropped(lab: Lab) -> None:
+    sqs = lab.aws("sqs")
+    url = sqs.get_queue_url(QueueName=lab.settings["queues"]["intake"])["QueueUrl"]
+    sqs.send_message(QueueUrl=url, MessageBody="not JSON at all")
+    lab.start()
+    first = _dead_letter(lab)
+    assert first["body"] == "not JSON at all"
+    assert "The message is not JSON" in first["reason"]
+    for command, id in (("show", first["id"]), ("replay", first["id"][:8])):
+        answer = lab.run_cli(*EXAMPLES[f"dlq {command}"].replace("3f2a91c0", id).split()[1:])
+        assert answer.code == 0, answer
+    assert lab.run_cli("dlq", "drop", _dead_letter(lab)["id"]).code == 0
+    assert lab.run_cli("dlq", "list", "--json").json == []
+
+
+def _dead_letter(lab: Lab) -> dict[str, str]:
+    """Wait until the daemon has parked the one message there is."""
+    name = f"{lab.settings['queues']['intake']}-dlq"
+    lab.wait_queued(name, 1)
+    (found,) = lab.run_cli("dlq", "list", "--json").json
+    return dict(found)
+
+
 # --- refusals ----------------------------------------------------------------------------------------
 
 
@@ -250,11 +280,9 @@ def test_submit_of_a_folder_uploads_everything_but_the_sentinels(shop: Lab) -> N
     ("code", "command", "words"),
     [
         (3, "show nobody", "There is no workset nobody. `daylily-daemon list` shows"),
-        (3, "cancel nobody", "There is no workset nobody."),
         (3, "logs waiting", "waiting has not run yet: it is ready."),
         (3, "logs finished --step cleanup", "There is no log of finished"),
         (2, "show ../etc", "'../etc' is no workset id: letters, digits, - and _"),
-        (2, "list --state sleeping", "'sleeping'"),
         (2, "show", "Missing argument"),
         (2, "status --set daemon.sweep", "write it as KEY=VALUE"),
         (2, "status --set daemon.sweeps=3", "There is no setting daemon.sweeps. Did you mean"),
@@ -268,9 +296,6 @@ def test_submit_of_a_folder_uploads_everything_but_the_sentinels(shop: Lab) -> N
         (4, f"list --set aws.endpoint_url={NOBODY_LISTENS}", "cannot be reached"),
         (1, "list --set tables.worksets=nobodys-table", "nobodys-table"),
         (1, "stage s3://shop/nothing/ x", "nothing"),
-        (1, "export nowhere s3://shop/x/", "nowhere"),
-        (1, "fastq-report nowhere.tsv x", "nowhere.tsv"),
-        (1, "collect-metrics nowhere --output x.json", "nowhere"),
     ],
 )
 def test_a_refusal_is_a_sentence_and_an_exit_code(
@@ -286,7 +311,7 @@ def test_explain_says_so_when_no_daemon_runs(lab: Lab) -> None:
     daemon = lab.start()
     _waiting(lab, "forgotten")
     assert daemon.terminate() == 0
-    assert "is it running?" in lab.run_cli("explain", "forgotten").words
+    assert "No daemon runs on this host" in lab.run_cli("explain", "forgotten").words
     assert "not running; last seen" in lab.run_cli("status").words
 
 

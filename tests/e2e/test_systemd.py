@@ -7,8 +7,8 @@ skip is allowed for want of root alone; what else a machine may lack is a failur
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from time import monotonic  # noqa: TID251 - how long a stop takes is measured, not waited for
+from collections.abc import Iterator
+from time import monotonic  # noqa: TID251 - measured, not waited for
 
 import pytest
 
@@ -21,10 +21,10 @@ STOPPED_WITHIN_S = 20.0
 """daemon.stop_deadline_s. TimeoutStopSec, after which systemd would kill, is far longer."""
 NOBODY_LISTENS = "http://127.0.0.1:9"
 
-every_way = pytest.mark.parametrize("head", list(Way), indirect=True)
-in_session = pytest.mark.parametrize("head", [Way.SESSION], indirect=True)
-with_linger = pytest.mark.parametrize("head", [Way.LINGER], indirect=True)
-as_root = pytest.mark.parametrize("head", [Way.ROOT], indirect=True)
+every_way = pytest.mark.parametrize("node", list(Way), indirect=True)
+in_sessions = pytest.mark.parametrize("node", [Way.SESSION], indirect=True)
+with_linger = pytest.mark.parametrize("node", [Way.LINGER], indirect=True)
+as_root = pytest.mark.parametrize("node", [Way.ROOT], indirect=True)
 
 
 @pytest.fixture(scope="module")
@@ -34,5 +34,212 @@ def node(request: pytest.FixtureRequest, moto_url: str) -> Iterator[HeadNode]:
 
 
 @pytest.fixture
-def head(request: pytest.FixtureRequest) -> HeadNode:
-    raise NotImplementedError
+def head(node: HeadNode) -> HeadNode:
+    """The head node with its daemon running, however a test before left it."""
+    node.systemctl("start", SERVICE)
+    return node
+
+
+# What ends the daemon
+
+
+def restart(head: HeadNode, name: str) -> None:
+    head.systemctl("restart", SERVICE)
+
+
+def kill(head: HeadNode, name: str) -> None:
+    before = head.main_pid
+    head.send("SIGKILL")
+    head.replaced(before)
+
+
+def hang(head: HeadNode, name: str) -> None:
+    before, timeouts = head.main_pid, head.machine.said().count("Watchdog timeout")
+    head.send("SIGSTOP")
+    head.replaced(before)
+    assert head.machine.said().count("Watchdog timeout") == timeouts + 1
+
+
+def stop(head: HeadNode, name: str) -> None:
+    started = monotonic()
+    head.systemctl("stop", SERVICE)
+    assert monotonic() - started < STOPPED_WITHIN_S
+    assert (head.shows("ActiveState"), head.shows("Result")) == ("inactive", "success")
+    beats = head.beats(name)
+    head.until(lambda: head.beats(name) > beats + 2)
+    head.systemctl("start", SERVICE)
+
+
+def many_signals(head: HeadNode, name: str) -> None:
+    before = head.main_pid
+    for signal in ("SIGTERM", "SIGHUP", "SIGTERM"):
+        head.send(signal)
+    head.replaced(before)
+
+
+INTERRUPTIONS = {
+    "restart": restart,
+    "kill": kill,
+    "hang": hang,
+    "stop": stop,
+    "many signals": many_signals,
+}
+
+
+@every_way
+@pytest.mark.parametrize(
+    ("interruption", "code"),
+    [("restart", 0), ("kill", 7), ("hang", 0), ("stop", 99), ("many signals", 1)],
+)
+def test_a_job_survives_is_adopted_and_runs_once(
+    head: HeadNode, interruption: str, code: int
+) -> None:
+    name = interruption.replace(" ", "-")
+    before = head.drop(name)
+    daemon, shim = head.main_pid, head.record(name, "token")
+
+    INTERRUPTIONS[interruption](head, name)
+
+    assert head.main_pid not in (0, daemon)
+    adopted = head.wait_until(name, lambda ws: ws.fence > before.fence)
+    assert (adopted.state, adopted.attempt) == (State.IN_PROGRESS, 1)
+    assert adopted.fence == before.fence + 1
+    assert head.lab.trail(name)[-1].message.endswith("goes on with it")
+    assert head.record(name, "token") == shim
+    assert head.proc(shim["pid"], "stat").exists()
+    assert f"daylily_{name}-1-run" in head.tmux_sessions()
+    head.end(name, code)
+    assert_ended(head, name, code)
+
+
+def assert_ended(head: HeadNode, name: str, code: int) -> Workset:
+    """Wait for the end; check that it is the right one and that the job was started once."""
+    found = head.wait(name, State.FAILED if code else State.COMPLETE)
+    assert head.record(name, "exit.json")["code"] == code
+    assert not code or f"ended with exit code {code}" in found.error_details
+    assert head.starts(name) == [f"{name} 1 run"]
+    return found
+
+
+@every_way
+def test_a_job_that_ends_while_no_daemon_runs_is_noted_once(head: HeadNode) -> None:
+    head.drop("alone")
+    head.systemctl("stop", SERVICE)
+    head.end("alone", 5)
+    head.until((head.job_dir("alone") / "exit.json").exists)
+    head.systemctl("start", SERVICE)
+    assert_ended(head, "alone", 5)
+    messages = [record.message for record in head.lab.trail("alone")]
+    assert sum("of attempt 1 failed" in message for message in messages) == 1
+
+
+@every_way
+def test_a_cancel_leaves_nothing_of_the_job(head: HeadNode) -> None:
+    head.drop("unwanted")
+    pids = [head.record("unwanted", file)["pid"] for file in ("token", "running.json")]
+    assert head.lab.run_cli("cancel", "unwanted").code == 0
+    head.wait("unwanted", State.CANCELED)
+    assert head.record("unwanted", "exit.json")["ended"] == Ended.STOPPED
+    head.until(lambda: not any(head.proc(pid, "stat").exists() for pid in pids))
+    assert head.starts("unwanted") == ["unwanted 1 run"]
+
+
+# Where jobs live
+
+
+@every_way
+def test_a_job_lives_where_the_settings_put_it(head: HeadNode) -> None:
+    head.drop("here")
+    daemon, pid = head.main_pid, head.record("here", "running.json")["pid"]
+    unit = "daylily-job-here.1.run.service"
+    group = SERVICE if head.way is Way.SESSION else unit
+    assert head.cgroup(daemon).endswith(f"/system.slice/{SERVICE}")
+    assert head.cgroup(pid).endswith(f"/{group}")
+    sandboxed = "NoNewPrivs:\t1" in head.proc(pid, "status").read_text()
+    assert sandboxed == (head.way is Way.SESSION)
+    head.end("here", 0)
+    assert_ended(head, "here", 0)
+    head.until(lambda: not head.machine.path(f"/sys/fs/cgroup{head.cgroup(1)}").exists())
+
+
+@every_way
+def test_no_job_inherits_what_spares_the_daemon_when_memory_runs_out(head: HeadNode) -> None:
+    head.drop("spared")
+    for file in ("token", "running.json"):
+        score = head.proc(head.record("spared", file)["pid"], "oom_score_adj")
+        assert score.read_text().strip() == "0"
+    head.end("spared", 0)
+    assert_ended(head, "spared", 0)
+
+
+@as_root
+def test_a_job_in_its_own_unit_sees_the_true_tmp(head: HeadNode) -> None:
+    head.drop("tmp")
+    evidence, pid = str(head.lab.notes), head.record("tmp", "running.json")["pid"]
+    assert head.proc(pid, f"root{evidence}").exists()
+    assert not head.proc(head.main_pid, f"root{evidence}").exists()
+    head.end("tmp", 0)
+    assert_ended(head, "tmp", 0)
+
+
+@as_root
+def test_a_job_that_proc_hides_from_the_daemon_is_unknown_not_lost(head: HeadNode) -> None:
+    head.drop_in("z-hides.conf", "[Service]\nGroup=daylily\nProtectProc=invisible\n")
+    head.drop("hidden")
+    head.until(lambda: "/proc hides it" in head.journal())
+    assert head.wait("hidden", State.IN_PROGRESS).attempt == 1
+    head.end("hidden", 3)
+    assert_ended(head, "hidden", 3)
+    head.drop_in("z-hides.conf", "")
+
+
+@with_linger
+def test_a_start_waits_for_the_manager_of_the_user(head: HeadNode) -> None:
+    head.manage_user("stop")
+    head.lab.drop_sample("early")
+    head.until(lambda: "run `loginctl enable-linger" in head.journal())
+    assert head.starts("early") == []
+    head.manage_user("start")
+    head.until(lambda: head.starts("early"))
+    head.end("early", 0)
+    assert_ended(head, "early", 0)
+
+
+# Settings
+
+
+@in_sessions
+def test_a_reload_keeps_the_daemon_and_its_jobs_and_says_what_came_of_it(head: HeadNode) -> None:
+    head.drop("reloaded")
+    daemon = head.main_pid
+    head.until(lambda: head.shows("StatusText") == "1 running, 0 waiting")
+    for places, result, in_force in ((5, "applied", 5), ("many", "refused", 5), (6, "applied", 6)):
+        head.lab.configure(daemon={"max_worksets": places})
+        head.systemctl("reload", SERVICE)
+        head.until(lambda: head.shows("ActiveState") == "active")
+        said = f"settings {result}"
+        head.until(lambda: head.shows("StatusText") == said)  # noqa: B023 - called before the next turn
+        assert head.status()["max_worksets"] == in_force
+        assert head.main_pid == daemon
+    refused = next(line for line in head.journal().splitlines() if "reload_refused" in line)
+    assert "config.yaml" in refused
+    assert "daemon.max_worksets" in refused
+    head.end("reloaded", 0)
+    assert_ended(head, "reloaded", 0)
+
+
+@in_sessions
+def test_without_aws_systemd_tries_again_and_a_stop_meanwhile_is_quick(head: HeadNode) -> None:
+    head.systemctl("stop", SERVICE)
+    environment = head.lab.folder / "environment"
+    reachable = environment.read_text()
+    environment.write_text(reachable.replace(head.lab.url, NOBODY_LISTENS))
+    head.systemctl("start", "--no-block", SERVICE)
+    head.until(lambda: int(head.shows("NRestarts")) >= 1)
+    started = monotonic()
+    head.systemctl("stop", SERVICE)
+    assert monotonic() - started < STOPPED_WITHIN_S
+    assert head.shows("ActiveState") in ("inactive", "failed")
+    environment.write_text(reachable)
+    head.systemctl("start", SERVICE)
+    assert head.shows("ActiveState") == "active"

@@ -29,7 +29,7 @@ def quietly() -> Iterator[None]:
 def by_no_fault(mutant: Mutant) -> str:
     """Return what breaks without any fault at all."""
     for story in STORIES.values():
-        outcome = play_with_deaths(replace(story, patches=mutant.plant))
+        outcome = play_with_deaths(story.with_bug(mutant.plant))
         if outcome.broken:
             return f"{story.name}: {outcome.broken[0]}"
     return ""
@@ -38,7 +38,7 @@ def by_no_fault(mutant: Mutant) -> str:
 def by_crash_points(mutant: Mutant) -> str:
     """Return the first crash point that shows ``mutant``."""
     for name in ("canceled", "failing"):
-        story = replace(STORIES[name], patches=mutant.plant)
+        story = STORIES[name].with_bug(mutant.plant)
         for death in crash_points(story):
             outcome = play_with_deaths(story, frozenset([death]))
             if outcome.broken:
@@ -48,7 +48,7 @@ def by_crash_points(mutant: Mutant) -> str:
 
 def by_cuts(mutant: Mutant, cut_s: float = 200.0) -> str:
     """Return the first effect at which being cut off for a while shows ``mutant``."""
-    story = replace(STORIES["shared"], patches=mutant.plant)
+    story = STORIES["shared"].with_bug(mutant.plant)
     for death in crash_points(story, cut_s):
         outcome = play_with_deaths(story, frozenset([death]))
         if outcome.broken:

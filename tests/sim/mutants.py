@@ -19,7 +19,7 @@ from daylily_daemon.adapters import memory
 from daylily_daemon.adapters.memory_runner import MemoryMachine
 from daylily_daemon.domain import commands, decision, lifecycle
 from daylily_daemon.domain.decision import Decision
-from daylily_daemon.domain.errors import Transient
+from daylily_daemon.domain.errors import Fenced, Transient
 from daylily_daemon.domain.model import Ended, Outcome, Record, State, Workset
 from daylily_daemon.engine import doorbell, lease, outbox, shepherd, supervisor
 from daylily_daemon.ports import Change, Delivery, Unreadable
@@ -165,7 +165,7 @@ def inbox_ignored() -> list[tuple[object, str, Any]]:
 
 def _accept_without_inbox(self: lease.Term, current: Workset | None) -> None:
     if current is None or current.fence != self._fence:
-        raise lease.Fenced("claimed by another")
+        raise Fenced("claimed by another")
     self.workset = replace(current, inbox=())
 
 

@@ -49,6 +49,10 @@ class Story:
     lengths_s: tuple[float, float] = (5.0, 40.0)
     """How long jobs last."""
     patches: Callable[[], Any] | None = field(default=None)
+    """Plants a bug for as long as the story is played."""
+
+    def with_bug(self, plant: Callable[[], Any]) -> Story:
+        return replace(self, patches=plant)
 
 
 async def submit_one(sim: Sim) -> None:

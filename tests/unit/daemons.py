@@ -106,7 +106,9 @@ class World:
         await MemoryMailbox(self.commands).send(commands)
 
     async def ask(self, id: str, ask: Any) -> None:
-        command = Command(id=f"ask-{self.ids.fresh()}", workset_id=WorksetId(id), by="cli", ask=ask)
+        name = f"ask-{self.ids.fresh()}"
+        command = Command(id=name, workset_id=WorksetId(id), by=f"cli:{name};", ask=ask)
+        self.asked.append(command)
         await MemoryMailbox(self.commands).send([command])
 
 
