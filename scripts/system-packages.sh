@@ -12,6 +12,7 @@ have() {
 }
 
 have git || need git
+have spin || need spin
 have tmux || need tmux
 have java || need default-jre-headless
 have npm || need npm

@@ -121,7 +121,9 @@ def decide(ws: Workset, event: Event, policy: Policy, now: datetime) -> Decision
             return _claimed(ws, event, now)
         case JobExited() | JobRefused() | JobStopped():
             current = ws.state is State.IN_PROGRESS and event.job == ws.job
-            return _job_ended(ws, event, policy, now) if current else Decision(ws)
+            if not current:
+                return Decision(ws)
+            return _answer_inbox(_job_ended(ws, event, policy, now), now)
         case _:
             assert_never(event)
 
@@ -265,6 +267,16 @@ def _job_ended(
             return _failed(decision, failure, policy, now)
         case _:
             assert_never(event)
+
+
+def _answer_inbox(decision: Decision, now: datetime) -> Decision:
+    """With the end of a run, answer what is in the inbox: nobody holds the workset afterwards."""
+    if decision.workset.state is State.IN_PROGRESS:
+        return decision
+    for command in decision.workset.inbox:
+        answer = commands.apply(decision.workset, command, now)
+        decision = Decision(answer.workset, (*decision.records, *answer.records))
+    return decision
 
 
 def _step_done(decision: Decision, outcome: Outcome, now: datetime) -> Decision:

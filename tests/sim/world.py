@@ -255,6 +255,7 @@ class Sim:
             found.append(f"{ws.id} is left {ws.state}")
         if ws.lock_owner:
             found.append(f"{ws.id} is left locked by {ws.lock_owner}")
+        found += [f"{command.id} is left in the inbox of {ws.id}" for command in ws.inbox]
         rows = self.world.table.records[ws.id]
         if [r.seq for r in rows] != list(range(1, len(rows) + 1)):
             found.append(f"{ws.id} has gaps in its audit trail")

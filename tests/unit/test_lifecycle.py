@@ -228,6 +228,23 @@ def test_a_cancel_that_came_first_wins_over_the_end() -> None:
     assert decide(stopping.workset, end, POLICY, NOW).workset.state is State.CANCELED
 
 
+def test_what_waits_in_the_inbox_when_a_run_ends_is_answered_with_the_end() -> None:
+    """Nobody holds the workset afterwards, so nobody would look there again."""
+    late = [
+        Command(id="c", workset_id=ID, by="me", ask=Cancel()),
+        Command(id="p", workset_id=ID, by="me", ask=SetPriority(priority=Priority.LOW)),
+        Command(id="r", workset_id=ID, by="me", ask=Retry()),
+    ]
+    ws = replace(in_progress(), inbox=tuple(late))
+    assert ws.job
+    bad = JobExited(ws.job, Outcome(ended=Ended.EXITED, code=1, tail="Error: invalid FASTQ"))
+    decision = decide(ws, bad, POLICY, NOW)
+    assert path(decision) == [State.ERROR, State.FAILED, State.FAILED, State.FAILED, State.READY]
+    assert "cancel by me had no effect: it is failed" in decision.records[2].message
+    assert (decision.workset.inbox, decision.workset.priority) == ((), Priority.LOW)
+    assert decision.workset.seen_commands[-3:] == ("c", "p", "r")
+
+
 def test_a_stopping_workset_is_stopped_again_after_a_crash() -> None:
     ws = replace(in_progress(), stopping="canceled by me")
     assert ws.job
