@@ -189,10 +189,10 @@ class LoopClock:
     """Wall clock that follows the loop's clock: virtual where the loop is."""
 
     def __init__(self, start: datetime | None = None) -> None:
-        self._start = start or datetime(2026, 1, 1, tzinfo=UTC)
+        self.start = start or datetime(2026, 1, 1, tzinfo=UTC)
 
     def now(self) -> datetime:
-        return datetime.fromtimestamp(self._start.timestamp() + current_time(), UTC)
+        return datetime.fromtimestamp(self.start.timestamp() + current_time(), UTC)
 
 
 class Counter:

@@ -90,6 +90,11 @@ class MemoryMachine:
     def run_of(self, job: Job) -> _Run | None:
         return self._runs.get(job.name)
 
+    def outcome_of(self, name: JobName) -> Outcome | None:
+        """Return how a job that has ended did so."""
+        run = self._runs.get(name)
+        return run.outcome if run is not None and run.has_ended() else None
+
     def was_revoked(self, job: Job) -> bool:
         return job.name in self._revoked
 

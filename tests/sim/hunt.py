@@ -37,7 +37,7 @@ def by_no_fault(mutant: Mutant) -> str:
 
 def by_crash_points(mutant: Mutant) -> str:
     """Return the first crash point that shows ``mutant``."""
-    for name in ("canceled", "failing"):
+    for name in ("canceled", "failing", "deserted"):
         story = STORIES[name].with_bug(mutant.plant)
         for death in crash_points(story):
             outcome = play_with_deaths(story, frozenset([death]))

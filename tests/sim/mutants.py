@@ -19,8 +19,8 @@ from daylily_daemon.adapters import memory
 from daylily_daemon.adapters.memory_runner import MemoryMachine
 from daylily_daemon.domain import commands, decision, lifecycle
 from daylily_daemon.domain.decision import Decision
-from daylily_daemon.domain.errors import Fenced, Transient
-from daylily_daemon.domain.model import Ended, Outcome, Record, State, Workset
+from daylily_daemon.domain.errors import Transient
+from daylily_daemon.domain.model import Ended, JobName, Outcome, Record, State, Workset
 from daylily_daemon.engine import doorbell, lease, outbox, shepherd, supervisor
 from daylily_daemon.ports import Change, Delivery, Unreadable
 
@@ -153,20 +153,15 @@ def repeats_applied() -> list[tuple[object, str, Any]]:
 
 @mutant("the owner does not read its inbox")
 def inbox_ignored() -> list[tuple[object, str, Any]]:
-    original = shepherd._Watch.follow
+    def nothing(command: Any) -> lifecycle.JobStopped:
+        return lifecycle.JobStopped(JobName("nobody"))
 
-    async def follow(self: Any, effects: Any) -> None:
-        self.term.workset = replace(self.term.workset, inbox=())
-        with put((lease.Term, "_accept", _accept_without_inbox)):
-            await original(self, effects)
-
-    return [(shepherd._Watch, "follow", follow)]
+    return [(shepherd, "Commanded", nothing)]
 
 
-def _accept_without_inbox(self: lease.Term, current: Workset | None) -> None:
-    if current is None or current.fence != self._fence:
-        raise Fenced("claimed by another")
-    self.workset = replace(current, inbox=())
+@mutant("what waits in the inbox when a run ends is left there")
+def inbox_left_behind() -> list[tuple[object, str, Any]]:
+    return [(lifecycle, "_answer_inbox", lambda decision, now: decision)]
 
 
 @mutant("the start of a job is not fenced: a slow start happens after it was given up")

@@ -6,19 +6,17 @@ import random
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import anyio
 
-from daylily_daemon.adapters.memory import LoopClock
 from daylily_daemon.domain.lifecycle import Policy
-from daylily_daemon.domain.model import Cancel, Priority, Retry, SetPriority
+from daylily_daemon.domain.model import Cancel, Ignore, Priority, Retry, SetPriority
 from daylily_daemon.engine.supervisor import Supervisor
 from daylily_daemon.ports import Unreadable
 from tests.sim.vclock import BACKEND
 from tests.sim.wire import QUIET, ROUGH, Death, Weather, Wire
-from tests.sim.world import Sim
+from tests.sim.world import Sim, SteppedClock
 from tests.unit.daemons import supervisor_of
 
 REST_WITHIN_S = 2 * 3600.0
@@ -48,6 +46,9 @@ class Story:
     daemons: int = 1
     lengths_s: tuple[float, float] = (5.0, 40.0)
     """How long jobs last."""
+    rest_s: float = 2.0
+    """How long a dead daemon stays dead."""
+    weather: Weather = QUIET
     patches: Callable[[], Any] | None = field(default=None)
     """Plants a bug for as long as the story is played."""
 
@@ -83,12 +84,35 @@ async def submit_twice_and_more(sim: Sim) -> None:
     await sim.world.ask("w1", Retry())
 
 
+async def cancel_a_slow_start(sim: Sim) -> None:
+    for n in range(6):
+        await sim.world.submit(f"w{n}")
+    await anyio.sleep(20)
+    for n in range(6):
+        await sim.world.ask(f"w{n}", Cancel())
+
+
+async def announce_and_announce_again(sim: Sim) -> None:
+    """One drop, told three times, the last time long after SQS forgot it; then a new drop."""
+    for _ in range(2):
+        sim.announce("w1", "e1")
+    await anyio.sleep(1500)
+    sim.announce("w1", "e1")
+    await anyio.sleep(100)
+    sim.announce("w1", "e2")
+
+
 PLAIN = Story(name="plain", script=submit_one)
 FAILING = Story(name="failing", script=submit_one, failures=0.5)
 CANCELED = Story(name="canceled", script=submit_and_cancel)
 BUSY = Story(name="busy", script=submit_twice_and_more, failures=0.2)
 SHARED = Story(name="shared", script=submit_and_cancel_late, daemons=2, lengths_s=(20.0, 120.0))
-STORIES = {story.name: story for story in (PLAIN, FAILING, CANCELED, BUSY, SHARED)}
+DESERTED = Story(name="deserted", script=submit_one, daemons=2, rest_s=10 * REST_WITHIN_S)
+DROPPED = Story(name="dropped", script=announce_and_announce_again, failures=0.5)
+SLOW = Story(name="slow", script=cancel_a_slow_start, weather=Weather(slow_start=0.9, slow_s=0.02))
+STORIES = {
+    story.name: story for story in (PLAIN, FAILING, CANCELED, BUSY, SHARED, DESERTED, DROPPED, SLOW)
+}
 
 
 def new_sim(seed: int, story: Story) -> Sim:
@@ -100,8 +124,8 @@ def new_sim(seed: int, story: Story) -> Sim:
 
 async def _life(sim: Sim, name: str, weather: Callable[[], Weather], rest_s: float) -> None:
     """Run a daemon; whenever it dies or is told to end, start it again after a pause."""
-    skew = timedelta(seconds=sim.rng.uniform(-300, 300) if sim.skewed else 0)
-    clock = LoopClock(datetime(2026, 1, 1, tzinfo=UTC) + skew)
+    clock = sim.clocks.setdefault(name, SteppedClock())
+    clock.off_s = sim.rng.uniform(-300, 300) if sim.skewed else 0.0
     while True:
         wire = Wire(sim.log, sim.rng, sim.spawn, name)
         wire.weather = weather()
@@ -156,7 +180,7 @@ async def _with_deaths(story: Story, seed: int, deaths: frozenset[Death]) -> Out
     async with anyio.create_task_group() as tg:
         sim.spawner = tg
         for name in "abc"[: story.daemons]:
-            tg.start_soon(_life, sim, name, lambda: QUIET, 2.0)
+            tg.start_soon(_life, sim, name, lambda: story.weather, story.rest_s)
         await story.script(sim)
         await _until_rest(sim)
         outcome = _outcome(sim, exactly_once=not deaths)
@@ -181,6 +205,7 @@ def crash_points(story: Story, cut_s: float = 0.0) -> list[Death]:
 async def _weathered(story: Story, seed: int) -> Outcome:
     sim = new_sim(seed, story)
     sim.skewed = True
+    sim.accidents = ROUGH.accidents
     rng = sim.rng
     sim.lengths_s = rng.choice([(5.0, 40.0), (1.0, 10.0), (30.0, 600.0)])
     storm = {"on": True}
@@ -193,14 +218,15 @@ async def _weathered(story: Story, seed: int) -> Outcome:
             )
         tg.start_soon(_misfortunes, sim, storm)
         for n in range(4):
-            await sim.world.submit(f"w{n}")
+            _announce_somehow(sim, f"w{n}")
             await anyio.sleep(rng.uniform(0, 60))
-            if rng.random() < 0.4:
-                await sim.world.ask(f"w{rng.randrange(n + 1)}", rng.choice([Cancel(), Retry()]))
+            if rng.random() < 0.6:
+                await _ask_something(sim)
         await anyio.sleep(rng.uniform(60, 600))
         storm["on"] = False
+        sim.accidents = sim.disk_full_until = 0.0
         for wire in sim.wires.values():
-            wire.weather, wire.cut_until = QUIET, 0.0
+            wire.calm_down()
         await _until_rest(sim)
         await anyio.sleep(ROUGH.late_s + 1)
         await _until_rest(sim)
@@ -209,22 +235,72 @@ async def _weathered(story: Story, seed: int) -> Outcome:
     return outcome
 
 
+async def _ask_something(sim: Sim) -> None:
+    """Ask as the command line does: only of a workset that is there."""
+    if known := sorted(sim.world.table.worksets):
+        asks = [Cancel(), Retry(), Ignore(), SetPriority(priority=Priority.URGENT)]
+        await sim.world.ask(sim.rng.choice(known), sim.rng.choice(asks))
+
+
+def _announce_somehow(sim: Sim, id: str) -> None:
+    """Tell of a drop once or more often, in any order and with any delay."""
+    for _ in range(sim.rng.choice([1, 1, 2, 3])):
+        sim.spawn(_announce_later, sim, id)
+    sim.announce(id, id)
+
+
+async def _announce_later(sim: Sim, id: str) -> None:
+    await anyio.sleep(sim.rng.choice([0.0, 1.0, 60.0, 400.0]))
+    sim.announce(id, id)
+
+
 async def _misfortunes(sim: Sim, storm: dict[str, bool]) -> None:
-    """Kill, cut off and pause daemons while the storm lasts."""
-    rng = sim.rng
+    """Let something befall a daemon, or all of them, as long as the storm lasts."""
     while storm["on"]:
-        await anyio.sleep(rng.uniform(5, 120))
-        wire = rng.choice(list(sim.wires.values()))
-        now = anyio.current_time()
-        match rng.choice(["kill", "kill", "end", "cut", "pause"]) if storm["on"] else "":
-            case "kill":
-                wire.died.set()
-            case "end":
-                wire.told_to_end.set()
-            case "cut":
-                wire.cut_until = now + rng.uniform(5, 200)
-            case "pause":
-                wire.paused_until = now + rng.choice([5.0, 70.0, 600.0])
+        await anyio.sleep(sim.rng.uniform(5, 120))
+        wire = sim.rng.choice(list(sim.wires.values()))
+        misfortune = sim.rng.choice(MISFORTUNES)
+        if storm["on"]:
+            misfortune(sim, wire)
+
+
+def _kill(sim: Sim, wire: Wire) -> None:
+    wire.died.set()
+
+
+def _end(sim: Sim, wire: Wire) -> None:
+    wire.told_to_end.set()
+
+
+def _cut_off(sim: Sim, wire: Wire) -> None:
+    wire.cut_until = anyio.current_time() + sim.rng.uniform(5, 200)
+
+
+def _pause(sim: Sim, wire: Wire) -> None:
+    wire.paused_until = anyio.current_time() + sim.rng.choice([5.0, 70.0, 600.0])
+
+
+def _throttle_everybody(sim: Sim, wire: Wire) -> None:
+    for each in sim.wires.values():
+        each.throttled_until = anyio.current_time() + sim.rng.uniform(5, 120)
+
+
+def _set_the_clock(sim: Sim, wire: Wire) -> None:
+    sim.clocks[wire.name].off_s += sim.rng.uniform(-1800, 1800)
+
+
+def _fill_the_disk(sim: Sim, wire: Wire) -> None:
+    sim.disk_full_until = anyio.current_time() + sim.rng.uniform(5, 120)
+
+
+def _reboot(sim: Sim, wire: Wire) -> None:
+    sim.reboot()
+
+
+MISFORTUNES = (
+    *(_kill, _kill, _kill, _end, _end, _cut_off, _cut_off, _pause, _pause),
+    *(_throttle_everybody, _set_the_clock, _fill_the_disk, _reboot),
+)
 
 
 def play_seed(seed: int, story: Story | None = None) -> Outcome:

@@ -28,13 +28,34 @@ class Weather:
     late: float = 0.0
     """A request that is given up on, and arrives all the same, up to ``late_s`` later."""
     late_s: float = 90.0
+    slow_start: float = 0.0
+    """Starts of jobs that get no answer and happen all the same, up to ``late_s`` later."""
+    refused: float = 0.0
+    """Starts of jobs that the machine or its scheduler does not take now."""
+    redelivered: float = 0.0
+    """Messages that come again although they were deleted: a queue delivers at least once."""
+    late_record: float = 0.0
+    """Jobs whose exit record is seen only minutes after they ended."""
+    accidents: float = 0.0
+    """Jobs that are killed with their keeper, run out of memory or time, or end with a machine."""
     slow_s: float = 0.02
     stale: float = 0.0
     """Index reads that show an older moment."""
 
 
 QUIET = Weather()
-ROUGH = Weather(lost=0.03, answer_lost=0.03, late=0.01, slow_s=0.2, stale=0.2)
+ROUGH = Weather(
+    lost=0.03,
+    answer_lost=0.03,
+    late=0.01,
+    slow_start=0.1,
+    refused=0.1,
+    redelivered=0.1,
+    late_record=0.1,
+    accidents=0.1,
+    slow_s=0.2,
+    stale=0.2,
+)
 
 
 @dataclass(frozen=True)
@@ -68,6 +89,7 @@ class Wire:
         self.name = name
         self.weather = QUIET
         self.cut_until = 0.0
+        self.throttled_until = 0.0
         self.paused_until = 0.0
         self.born_at = anyio.current_time()
         self.died = anyio.Event()
@@ -83,15 +105,22 @@ class Wire:
     def was_in_trouble(self) -> bool:
         """Whether anything happened lately that excuses a lost lease."""
         now = anyio.current_time()
-        trouble = max(self.cut_until, self.paused_until, self.born_at)
+        trouble = max(self.cut_until, self.throttled_until, self.paused_until, self.born_at)
         return self.dead or self.weather != QUIET or now - trouble < 130.0
+
+    def calm_down(self) -> None:
+        """End all trouble now; that there was some is not forgotten."""
+        now = anyio.current_time()
+        self.weather = QUIET
+        self.cut_until = min(self.cut_until, now)
+        self.throttled_until = min(self.throttled_until, now)
 
     async def call(self, name: str, do: Callable[[], Awaitable[Any]]) -> Any:
         await self._travel()
         number = self._number(name)
         await self._die_if(number, after=False)
         self._lose(self.weather.lost, name)
-        if self._rng.random() < self.weather.late:
+        if self._rng.random() < self._late(name):
             self._spawn(self._arrive_late, do)
             raise Transient(f"{name}: no answer")
         try:
@@ -106,6 +135,9 @@ class Wire:
         await self._die_if(number, after=True)
         await self._travel()
         return result
+
+    def _late(self, name: str) -> float:
+        return self.weather.slow_start if name == "ensure" else self.weather.late
 
     def _number(self, name: str) -> int:
         if name in READS:
@@ -123,6 +155,8 @@ class Wire:
         if now < self.cut_until:
             await anyio.sleep(self._rng.uniform(0.1, 5.0))
             raise Transient("no route")
+        if now < self.throttled_until and self._rng.random() < 0.8:
+            raise Transient("throttled")
 
     def _lose(self, chance: float, name: str) -> None:
         if self._rng.random() < chance:

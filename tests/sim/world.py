@@ -10,6 +10,7 @@ import random
 from collections import Counter as Tally
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -17,6 +18,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from daylily_daemon.adapters.memory import (
+    LoopClock,
     MemoryMailbox,
     MemoryTrail,
     MemoryWorksets,
@@ -26,7 +28,9 @@ from daylily_daemon.adapters.memory import (
 from daylily_daemon.adapters.memory_notifier import MemoryNotifier
 from daylily_daemon.adapters.memory_runner import MemoryMachine, MemoryRunner, Script
 from daylily_daemon.domain.decision import NEXT
+from daylily_daemon.domain.errors import Transient
 from daylily_daemon.domain.model import (
+    Command,
     Ended,
     Job,
     JobName,
@@ -34,6 +38,7 @@ from daylily_daemon.domain.model import (
     Record,
     RecordType,
     State,
+    Submit,
     Workset,
     WorksetId,
 )
@@ -41,7 +46,19 @@ from daylily_daemon.ports import Change, Delivery, Unreadable
 from tests.sim.wire import Log, Wire, Wired
 from tests.unit.daemons import Parts, World
 
+PROMPT_S = 60.0
+"""How long a command may wait for its answer on a quiet day; a beat is a quarter of that."""
+ACCIDENTS = (Ended.LOST, Ended.OUT_OF_MEMORY, Ended.HOST_LOST, Ended.SIGNALLED)
 RESTING = frozenset(State) - {State.READY, State.IN_PROGRESS, State.RETRYING}
+
+
+class SteppedClock(LoopClock):
+    """A wall clock that somebody sets from time to time."""
+
+    off_s = 0.0
+
+    def now(self) -> datetime:
+        return super().now() + timedelta(seconds=self.off_s)
 
 
 class Jobs(MemoryRunner):
@@ -58,6 +75,18 @@ class Jobs(MemoryRunner):
             self._sim.acted(self._wire, name, job)
         if name == "stop":
             self._sim.stopped(job)
+
+    async def ensure(self, job: Job) -> None:
+        full = anyio.current_time() < self._sim.disk_full_until
+        if full or self._sim.rng.random() < self._wire.weather.refused:
+            raise Transient(f"{job.name} cannot be started now")
+        await super().ensure(job)
+
+    async def wait(self, job: Job) -> Outcome:
+        outcome = await super().wait(job)
+        if anyio.current_time() < self._sim.record_seen_at(job, self._wire):
+            raise Transient(f"{job.name} has ended, but its record is not there yet")
+        return outcome
 
 
 class Machine(MemoryMachine):
@@ -95,13 +124,24 @@ class Store(MemoryWorksets):
 
 
 class Mailbox(MemoryMailbox):
-    def __init__(self, sim: Sim, queue: Queue) -> None:
+    def __init__(self, sim: Sim, queue: Queue, wire: Wire) -> None:
         super().__init__(queue, most=10)
         self._sim = sim
+        self._wire = wire
 
     async def settle(self, deliveries: Sequence[Delivery]) -> None:
-        self._sim.settled(deliveries)
+        if self._queue is self._sim.world.commands:
+            self._sim.settled(deliveries)
+        else:
+            self._sim.passed_on(deliveries)
         await super().settle(deliveries)
+        for delivery in deliveries:
+            if self._sim.rng.random() < self._wire.weather.redelivered:
+                self._sim.spawn(self._come_again, delivery)
+
+    async def _come_again(self, delivery: Delivery) -> None:
+        await anyio.sleep(self._sim.rng.uniform(0, 400))
+        self._queue.put(delivery.content, f"again {delivery.receipt}")
 
 
 class Channel(MemoryNotifier):
@@ -121,11 +161,14 @@ class Sim:
     failures: float = 0.0
     """How many jobs fail."""
     lengths_s: tuple[float, float] = (5.0, 40.0)
-    job_ends: dict[JobName, Outcome] = field(default_factory=dict)
     crashes: int = 0
     skewed: bool = False
     """Whether the wall clocks of the daemons differ by minutes."""
     wires: dict[str, Wire] = field(default_factory=dict)
+    clocks: dict[str, SteppedClock] = field(default_factory=dict)
+    records_at: dict[JobName, float] = field(default_factory=dict)
+    disk_full_until: float = 0.0
+    accidents: float = 0.0
     spawner: TaskGroup | None = None
 
     def __post_init__(self) -> None:
@@ -137,8 +180,8 @@ class Sim:
         plain: dict[str, Any] = {
             "worksets": Store(self, wire),
             "trail": MemoryTrail(world.table),
-            "intake": Mailbox(self, world.intake),
-            "commands": Mailbox(self, world.commands),
+            "intake": Mailbox(self, world.intake, wire),
+            "commands": Mailbox(self, world.commands, wire),
             "runner": Jobs(self, wire),
             "inputs": world.inputs,
         }
@@ -153,8 +196,34 @@ class Sim:
         luck = random.Random(f"{job.name}/{self.rng.random()}")
         bad = luck.random() < self.failures
         outcome = Outcome(ended=Ended.EXITED, code=1 if bad else 0, tail="sim" if bad else "")
-        self.job_ends[job.name] = outcome
+        if luck.random() < self.accidents:
+            outcome = Outcome(ended=luck.choice(ACCIDENTS))
         return Script(duration_s=luck.uniform(*self.lengths_s), outcome=outcome, stop_s=2.0)
+
+    def record_seen_at(self, job: Job, wire: Wire) -> float:
+        """Return when the exit record of an ended job can be read."""
+        run = self.world.machine.run_of(job)
+        if run is None:
+            return 0.0
+        late = self.rng.random() < wire.weather.late_record
+        return self.records_at.setdefault(
+            job.name, run.ends_at + (self.rng.uniform(0, 300) if late else 0.0)
+        )
+
+    def reboot(self) -> None:
+        """Lose the machine under every job and every daemon."""
+        self.world.machine.restart()
+        for wire in self.wires.values():
+            wire.died.set()
+
+    def announce(self, id: str, event: str) -> None:
+        """Let S3 tell of a drop. The same event may be told more than once."""
+        ask = Submit(bucket="b", prefix=f"p/{id}/")
+        name = f"s3-{event}"
+        command = Command(id=name, workset_id=WorksetId(id), by=f"s3:{event};", ask=ask)
+        if all(known.id != command.id for known in self.world.asked):
+            self.world.asked.append(command)
+        self.world.intake.put((command,), f"event {self.world.ids.fresh()}")
 
     def spawn(self, work: Any, *args: Any) -> None:
         if self.spawner is not None:
@@ -207,7 +276,7 @@ class Sim:
         if told_failed and (step := record.details.get("step")):
             attempt = record.message.split("attempt ", 1)[1].split(" ", 1)[0]
             name = JobName(f"{record.workset_id}.{attempt}.{step}")
-            end = self.job_ends.get(name)
+            end = self.world.machine.outcome_of(name)
             if end is None or end.succeeded:
                 self.wrong(f"{name} was called failed, but was not: {record.message}")
 
@@ -226,6 +295,12 @@ class Sim:
                 if not applied:
                     self.wrong(f"{command.id} was deleted before {command.workset_id} had it")
 
+    def passed_on(self, deliveries: Sequence[Delivery]) -> None:
+        for delivery in deliveries:
+            for command in () if isinstance(delivery.content, Unreadable) else delivery.content:
+                if command.id not in self.world.commands.seen:
+                    self.wrong(f"{command.id} was deleted before it was passed on")
+
     # --- and once everything has come to rest ----------------------------------------------------
 
     @property
@@ -233,6 +308,7 @@ class Sim:
         table = self.world.table
         return (
             not self.world.commands.messages
+            and not self.world.intake.messages
             and all(ws.state in RESTING and not ws.inbox for ws in table.worksets.values())
             and not any(r.owed for rows in table.records.values() for r in rows)
         )
@@ -242,7 +318,9 @@ class Sim:
         found = list(self.violations)
         for ws in self.world.table.worksets.values():
             found += self._left_over(ws)
-        found += self._commands()
+        found += self._commands(prompt=exactly_once)
+        queues = (self.world.intake, self.world.commands)
+        found += [f"{m.content} is left in a queue" for queue in queues for m in queue.messages]
         for name, told in self.world.told.items():
             found += self._notices(name, told, exactly_once)
         if running := self.world.machine.running():
@@ -266,8 +344,8 @@ class Sim:
         )
         return found
 
-    def _commands(self) -> list[str]:
-        """Every command left exactly one record, whatever became of it."""
+    def _commands(self, *, prompt: bool) -> list[str]:
+        """Every command left exactly one record, whatever became of it; on a quiet day soon."""
         found = []
         for command in self.world.asked:
             rows = self.world.table.records.get(command.workset_id, [])
@@ -275,6 +353,12 @@ class Sim:
             late = sum(command.by in r.message for r in rows)
             if not (count or late):
                 found.append(f"{command.id} on {command.workset_id} left no trace")
+            asked_at = self.world.asked_at.get(command.id)
+            first = next((r.at for r in rows if r.by == command.by), None)
+            if prompt and asked_at is not None and first is not None:
+                waited_s = first.timestamp() - LoopClock().start.timestamp() - asked_at
+                if waited_s > PROMPT_S:
+                    found.append(f"{command.id} waited {waited_s:.0f} s for an answer")
             if count > 1:
                 found.append(f"{command.id} on {command.workset_id} was applied {count} times")
         return found

@@ -86,6 +86,7 @@ class World:
     inputs: Inputs = field(default_factory=GoodInputs)
     ids: Counter = field(default_factory=Counter)
     asked: list[Command] = field(default_factory=list)
+    asked_at: dict[str, float] = field(default_factory=dict)
 
     def workset(self, id: str) -> Workset:
         return self.table.worksets[WorksetId(id)]
@@ -109,6 +110,7 @@ class World:
         name = f"ask-{self.ids.fresh()}"
         command = Command(id=name, workset_id=WorksetId(id), by=f"cli:{name};", ask=ask)
         self.asked.append(command)
+        self.asked_at[name] = anyio.current_time()
         await MemoryMailbox(self.commands).send([command])
 
 

@@ -1,0 +1,476 @@
+"""Writes the generated parts of the documentation: what stands between these two lines.
+
+    <!-- generated: NAME -->
+    <!-- end -->
+
+Usage: generate_docs.py [--check] [FOLDER]. FOLDER holds README.md and docs/; by default this repository.
+With --check nothing is written, and the exit code is 1 if a file is stale. Every block is made by running
+the program's own functions: the messages of docs/input.md are what the checks really answer.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import anyio
+import typer
+
+from daylily_daemon import settings
+from daylily_daemon.adapters.envelopes import Origin, submission
+from daylily_daemon.adapters.inputs import S3Inputs
+from daylily_daemon.adapters.memory_objects import MemoryObjects
+from daylily_daemon.bootstrap import pipelines_of
+from daylily_daemon.cli.app import app
+from daylily_daemon.domain import document, model, recipe, sheet
+from daylily_daemon.domain.commands import apply
+from daylily_daemon.domain.decision import NEXT, Decision, refuse
+from daylily_daemon.domain.errors import Permanent
+from daylily_daemon.domain.failures import KNOWN, classify
+from daylily_daemon.domain.lifecycle import JobRefused, Policy, decide
+from daylily_daemon.domain.model import (
+    Accepted,
+    Ask,
+    Cancel,
+    Category,
+    Command,
+    Ended,
+    Ignore,
+    Outcome,
+    Plan,
+    Problem,
+    Retry,
+    State,
+    Step,
+    Submit,
+    Workset,
+    WorksetId,
+)
+from daylily_daemon.settings_model import Settings
+from daylily_daemon.telemetry import Metrics
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+BLOCK: Final = re.compile(
+    r"(?P<begin><!-- generated: (?P<name>[a-z-]+) -->\n).*?(?P<end><!-- end -->)", re.DOTALL
+)
+NOW: Final = datetime(2026, 1, 1, tzinfo=UTC)
+ID: Final = WorksetId("HG002-run7")
+PREFIX: Final = "daylily_monitoring/active_worksets/"
+
+
+class Stale(Exception):
+    """A page names a block nobody makes, or a marker has no end."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    check = "--check" in arguments
+    folders = [Path(argument) for argument in arguments if argument != "--check"]
+    stale: list[str] = []
+    root = folders[0] if folders else ROOT
+    for page in pages(root):
+        text = page.read_text(encoding="utf-8")
+        try:
+            fresh = renewed(text)
+        except Stale as error:
+            stale.append(f"{page.relative_to(root)}: {error}")
+            continue
+        if fresh != text and check:
+            stale.append(f"{page.relative_to(root)} is stale: run `make docs`.")
+        elif fresh != text:
+            page.write_text(fresh, encoding="utf-8")
+    sys.stderr.write("".join(f"{line}\n" for line in stale))
+    return 1 if stale else 0
+
+
+def pages(root: Path) -> list[Path]:
+    found = [root / "README.md", *sorted((root / "docs").rglob("*.md"))]
+    return [page for page in found if page.exists()]
+
+
+def renewed(text: str) -> str:
+    """Return ``text`` with every block made anew. Raises Stale."""
+    if text.count("<!-- generated:") != len(BLOCK.findall(text)):
+        raise Stale("a generated block has no end, or an odd name")
+
+    def block(found: re.Match[str]) -> str:
+        make = BLOCKS.get(found["name"])
+        if make is None:
+            raise Stale(f"nobody generates a block called {found['name']}")
+        return f"{found['begin']}{_made(make).rstrip()}\n{found['end']}"
+
+    return BLOCK.sub(block, text)
+
+
+@cache
+def _made(make: Callable[[], str]) -> str:
+    return make()
+
+
+def _table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [heading, ["---"] * len(heading), *rows]
+    cells = [[cell.replace("|", "\\|") for cell in line] for line in lines]
+    return "".join(f"| {' | '.join(line)} |\n" for line in cells)
+
+
+# --- command line and metrics -------------------------------------------------------------------
+
+
+def commands() -> str:
+    rows = [
+        (f"`{path} {_arguments(command)}`".replace(" `", "`"), _first_line(command))
+        for path, command in _leaves("", typer.main.get_command(app))
+    ]
+    return _table(("command", "what it does"), rows)
+
+
+def _leaves(path: str, command: Any) -> Iterator[tuple[str, Any]]:
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from _leaves(f"{path} {name}".strip(), inner)
+    if not hasattr(command, "commands"):
+        yield path, command
+
+
+def _arguments(command: Any) -> str:
+    names = [p.metavar or p.name.upper() for p in command.params if p.param_type_name == "argument"]
+    return " ".join(names)
+
+
+def _first_line(command: Any) -> str:
+    return str(command.help).split("\n", 1)[0]
+
+
+def metrics() -> str:
+    rows = []
+    for family in Metrics().registry.collect():
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        labels = ", ".join(f"`{label}`" for label in METRIC_LABELS[name])
+        rows.append((f"`{name}`", labels, family.documentation))
+    return _table(("metric", "labels", "meaning"), rows)
+
+
+METRIC_LABELS: Final = {
+    "daylily_worksets": ("state",),
+    "daylily_notices_owed": (),
+    "daylily_config_reloads_total": ("result",),
+    "daylily_transitions_total": ("state",),
+    "daylily_events_total": ("event",),
+    "daylily_aws_calls_total": ("service", "operation"),
+}
+
+
+# --- states -------------------------------------------------------------------------------------
+
+BY_ITSELF: Final[Mapping[tuple[State, State], str]] = {
+    (State.READY, State.IN_PROGRESS): "claimed",
+    (State.READY, State.ERROR): "input refused",
+    (State.IN_PROGRESS, State.COMPLETE): "last step done",
+    (State.IN_PROGRESS, State.ERROR): "step failed",
+    (State.IN_PROGRESS, State.CANCELED): "cancel, once its job is stopped",
+    (State.ERROR, State.RETRYING): "may pass, tries left",
+    (State.ERROR, State.FAILED): "hopeless, or no tries left",
+    (State.RETRYING, State.READY): "pause over",
+}
+"""What the daemon does without being asked, and a cancel that ends a run."""
+
+ASKS: Final[Mapping[str, Ask]] = {
+    "drop": Submit(bucket="lab", prefix=f"{PREFIX}{ID}/"),
+    "cancel": Cancel(),
+    "retry": Retry(),
+    "ignore": Ignore(),
+}
+
+
+def state_diagram() -> str:
+    lines = ["```mermaid", "stateDiagram-v2", "    [*] --> ready: drop, submit"]
+    for before, after in _edges():
+        why = _causes(before, after)
+        lines.append(f"    {before} --> {after}" + (f": {why}" if why else ""))
+    lines += ["    deleted --> [*]", "```"]
+    return "\n".join(lines)
+
+
+def _edges() -> list[tuple[State, State]]:
+    return [(before, after) for before in State for after in State if after in NEXT[before]]
+
+
+def _causes(before: State, after: State) -> str:
+    asked = [name for name, ask in ASKS.items() if _answer(before, ask).state is after != before]
+    words = [BY_ITSELF.get((before, after), ""), *asked]
+    return ", ".join(filter(None, words))
+
+
+def command_effects() -> str:
+    rows = [
+        (f"`{state}`", *(_effect(state, ask) for ask in ASKS.values()))
+        for state in State
+        if state is not State.DELETED
+    ]
+    return _table(("state", *ASKS), rows)
+
+
+def _effect(state: State, ask: Ask) -> str:
+    after = _answer(state, ask)
+    if after.state is not state:
+        return f"`{after.state}`"
+    if after.stopping:
+        return "its job is stopped, then `canceled`"
+    before = _in_state(state)
+    return "checked anew" if after.plan != before.plan else "none"
+
+
+def _answer(state: State, ask: Ask) -> Workset:
+    command = Command(id="1", workset_id=ID, by="cli:somebody", ask=ask)
+    return apply(_in_state(state), command, NOW).workset
+
+
+def _in_state(state: State) -> Workset:
+    return Workset(
+        id=ID,
+        bucket="lab",
+        prefix=f"{PREFIX}{ID}/",
+        created_at=NOW,
+        updated_at=NOW,
+        state=state,
+        plan=Plan(pipeline="demo", steps=tuple(Step)),
+        step=Step.RUN if state is State.IN_PROGRESS else None,
+        attempt=1,
+    )
+
+
+# --- failures -----------------------------------------------------------------------------------
+
+
+def failure_codes() -> str:
+    rows: dict[str, tuple[str, str, str, str]] = {}
+    for known in KNOWN:
+        why = f"log: {known.meaning}"
+        rows[known.code] = (known.code, why, str(known.category), _yes(known.retry))
+    for ended in Ended:
+        failure = classify(Outcome(ended=ended, code=1))
+        how = failure.message if ended not in (Ended.EXITED, Ended.SIGNALLED) else _ANY_OTHER
+        before = rows.get(failure.code)
+        why = how if before is None or how == _ANY_OTHER else f"{before[1]}, or: {how}"
+        rows[failure.code] = (failure.code, why, str(failure.category), _yes(failure.retry))
+    for category, why in _REFUSALS.items():
+        problem = Problem("file", "", "", "", category)
+        ws = refuse(Decision(_in_state(State.READY)), (problem,), NOW).workset
+        before = rows.get(ws.error_code)
+        why = f"{before[1]}, or: {why}" if before else why
+        rows[ws.error_code] = (ws.error_code, why, str(category), _yes(False))
+    ws = _in_state(State.IN_PROGRESS)
+    if ws.job:
+        ws = decide(ws, JobRefused(ws.job, "no"), Policy(), NOW).workset
+    why = "the job cannot be started: its pipeline or runner is not set up on this daemon"
+    rows[ws.error_code] = (ws.error_code, why, str(ws.error_category), _yes(False))
+    return _table(("code", "what happened", "category", "tried again"), sorted(rows.values()))
+
+
+_ANY_OTHER: Final = "no pattern knows it"
+_REFUSALS: Final = {
+    Category.DATA: "input was refused for its data",
+    Category.CONFIGURATION: "input was refused for its recipe, its access rights or its name",
+}
+
+
+def _yes(retried: bool) -> str:
+    return "yes" if retried else "no"
+
+
+# --- input --------------------------------------------------------------------------------------
+
+
+def limits() -> str:
+    rows = [
+        ("workset id", f"`{model.WORKSET_ID.pattern}`"),
+        (f"`{sheet.RECIPE_FILE}`", f"{document.MAX_BYTES:,} bytes, UTF-8"),
+        ("one value of it", f"{recipe.MAX_CHARS:,} characters"),
+        ("aliases (`*name`) in it", f"{document.MAX_ALIASES}"),
+        ("levels of nesting", f"{document.MAX_DEPTH}"),
+        ("`max_retries`", f"0 to {recipe.MAX_RETRIES}"),
+        (f"`{sheet.SHEET_FILE}`", f"{sheet.MAX_SHEET_BYTES:,} bytes, UTF-8"),
+        ("rows", f"{sheet.MAX_ROWS:,}"),
+        ("one input path", f"{sheet.MAX_PATH:,} characters"),
+        ("ids of samples, runs, experiments and lanes", f"`{sheet.SAMPLE_ID.pattern}`"),
+        ("problems told at once", f"{sheet.MAX_PROBLEMS}, then one line that counts the rest"),
+    ]
+    return _table(("what", "limit"), rows)
+
+
+def recipe_keys() -> str:
+    families = (
+        ("arguments of the run; needed unless `pipeline` is given", recipe.RUN_KEYS),
+        ("arguments of `day-clone`", recipe.CLONE_KEYS),
+        ("where results go; without it `results/` in the workset's own folder", recipe.EXPORT_KEYS),
+        ("cluster", recipe.CLUSTER_KEYS),
+    )
+    rows = [(what, ", ".join(f"`{key}`" for key in keys)) for what, keys in families]
+    return _table(("what", "keys, the first that is not empty counts"), rows)
+
+
+def sheet_columns() -> str:
+    return ", ".join(f"`{name}`" for name in sheet.COLUMNS)
+
+
+def refused_recipes() -> str:
+    """Show what reading a recipe answers, one example a refusal."""
+    answers = [recipe.read_recipe(data, ID) for data in RECIPES]
+    return _messages(problem for found in answers for problem in _problems(found)[:1])
+
+
+def refused_sheets() -> str:
+    header = b"RUN_ID\tSAMPLE_ID\tLANE\tR1_FQ\tR2_FQ\n"
+    answers = [sheet.read_sheet(header + row) for row in ROWS]
+    answers += [sheet.read_sheet(whole) for whole in SHEETS]
+    return _messages(problem for found in answers for problem in _problems(found)[:1])
+
+
+def _problems(found: object) -> tuple[Problem, ...]:
+    if not isinstance(found, tuple):
+        raise TypeError(f"an example of a refusal was accepted: {found}")
+    return found
+
+
+def _messages(problems: Iterator[Problem]) -> str:
+    return "\n".join(["```text", *dict.fromkeys(map(str, problems)), "```"])
+
+
+RECIPES: Final = (
+    b"",
+    b"- dy-r\n",
+    b"dy-r: x\n" + b"# \n" * 90_000,
+    "dy-r: x\n".encode("utf-16"),
+    b"dy-r: x\0\n",
+    b"notes: caf\xe9\n",
+    b"dy-r: [x\n",
+    b"a:\n\tdy-r: x\n",
+    b'notes: "\\UFFFFFFFF"\n',
+    "notes: \x01\n".encode(),
+    b"a: &a [x]\nb: [" + b"*a, " * 11 + b"]\n",
+    b"a: " + b"[" * 31 + b"]" * 31,
+    b"a: &a [*a]\n",
+    b"dy-r: x\ndy-r: y\n",
+    b"? [dy-r]\n: x\n",
+    b"<<: {a: b}\n",
+    b'notes: "\\uD800"\n',
+    b"dy-r: !shell x\n",
+    b"notes: none\n",
+    b"dy-r: produce_x -p; rm -rf /\n",
+    b"dy-r: produce_x --config a=\"b\n",
+    b"dy-r: {flags: x}\n",
+    b"dy-r: [[x], y]\n",
+    b"dy-r: " + b"x" * 17_000,
+    b"dy-r: produce_x {sample}\n",
+    "dy-r: produce_x\u00a0-p\n".encode(),
+    b"dy-r: x\nworkdir_name: ../other\n",
+    b"dy-r: x\nexport_uri: s3://results\n",
+    b"dy-r: x\ncluster_name: my cluster\n",
+    b"dy-r: x\nreference_genome: hg37\n",
+    b"dy-r: x\nmax_retries: 11\n",
+    b"pipeline: demo\nsamples: S1\n",
+    b"pipeline: demo\nsamples: [S1]\n",
+    b"pipeline: demo\nsamples: [{sample_id: S1}]\n",
+    b"pipeline: demo\nsamples: [{sample_id: S 1, fastq_r1: a.fastq.gz}]\n",
+    b"pipeline: demo\nsamples: [{sample_id: S1, fastq_r1: a.fq.gz, fastq_r2: a.fq.gz}]\n",
+    b"pipeline: demo\nsamples: [{sample_id: S1, fastq_r1: a}, {sample_id: S1, fastq_r1: b}]\n",
+    b"pipeline: demo\nsamples: [{sample_id: S1, fastq_r1: a, coverage: 30x}]\n",
+)
+ROWS: Final = (
+    b"",
+    b"r1\tS1\t1\tx\ty\n" * 10_001,
+    b"r1\tS1\t1\ta_R1.fastq.gz\n",
+    b"r1,S1,1,a_R1.fastq.gz,a_R2.fastq.gz\n",
+    b"r1\t\t1\ta_R1.fastq.gz\ta_R2.fastq.gz\n",
+    b"r1\tS 1\t1\ta_R1.fastq.gz\ta_R2.fastq.gz\n",
+    b"r1\tS1\t1\ta_R1.fq.gz\ta_R2.fq.gz\nr1\tS1\t1\tb_R1.fq.gz\tb_R2.fq.gz\n",
+    b"r1\tS1\t1\tna\t\n",
+    b"r1\tS1\t1\tna\ta_R2.fastq.gz\n",
+    b"r1\tS1\t1\ta_R1.fastq.gz\ta_R1.fastq.gz\n",
+    "r1\tS1\t1\ta_R1.fastq.gz\u200b\tna\n".encode(),
+    b"r1\tS1\t1\ts3://<bucket>/a_R1.fastq.gz\tna\n",
+    b"r1\tS1\t1\t" + b"x/" * 600 + b"\tna\n",
+    b"r1\tS1\t1\t../other/a_R1.fastq.gz\tna\n",
+    b"r1\tS1\t1\thttps://example.org/a_R1.fastq.gz\tna\n",
+)
+"""Below a header of five columns."""
+SHEETS: Final = (
+    b"",
+    b"#" * (sheet.MAX_SHEET_BYTES + 1),
+    b"SAMPLE_ID,R1_FQ\nS1,a\n",
+    b"sample_id\tR1_FQ\nS1\ta\n",
+    b"SAMPLE_ID\tLANE\nS1\t1\n",
+    b"SAMPLE_ID\tR1_FQ\tR1_FQ\nS1\ta\tb\n",
+    b"SAMPLE_ID\t\tR1_FQ\nS1\t\ta\n",
+)
+
+
+def refused_inputs() -> str:
+    """Show what the check of a whole drop answers: files that are not there, not readable, not usable."""
+    problems = [_problems(anyio.run(_inspected, *drop))[0] for drop in DROPS]
+    named = submission(Origin(bucket="lab", prefix=PREFIX), "run 7 (new)", "1", "s3").ask
+    if isinstance(named, Submit) and named.problem:
+        problems.append(named.problem)
+    many = tuple(Problem(sheet.SHEET_FILE, "", "", "") for _ in range(sheet.MAX_PROBLEMS + 412))
+    return _messages(iter([*problems, sheet.capped(many)[-1]]))
+
+
+async def _inspected(recipe_text: str | None, path: str, stored: str = "") -> tuple[Problem, ...]:
+    """Inspect a drop whose sheet names ``path``; ``stored`` says what S3 holds there."""
+    objects, ws = MemoryObjects(), replace(_in_state(State.READY), plan=None)
+    shipped = pipelines_of(Settings())
+    inputs = S3Inputs(objects, lambda: "demo", lambda: shipped, local_roots=["/etc"])
+    if recipe_text is not None:
+        await objects.put(ws.bucket, ws.prefix + sheet.RECIPE_FILE, recipe_text.encode())
+    rows = f"SAMPLE_ID\tR1_FQ\nS1\t{path}\n".encode()
+    await objects.put(ws.bucket, ws.prefix + sheet.SHEET_FILE, rows)
+    match stored:
+        case "denied":
+            objects.refuse("reads", "", Permanent("s3://reads: AccessDenied"))
+        case "no access":
+            objects.refuse(ws.bucket, ws.prefix, Permanent("s3://lab: AccessDenied"))
+        case "empty":
+            await objects.put("reads", "a_R1.fastq.gz", b"")
+        case "archived":
+            await objects.put("reads", "a_R1.fastq.gz", b"@", storage_class="DEEP_ARCHIVE")
+    found = await inputs.inspect(ws)
+    return () if isinstance(found, Accepted) else found.problems
+
+
+_GOOD: Final = "dy-r: x\n"
+_READS: Final = "s3://reads/a_R1.fastq.gz"
+DROPS: Final[tuple[tuple[Any, ...], ...]] = (
+    (None, _READS),
+    (_GOOD + "# \n" * 90_000, _READS),
+    (_GOOD + "pipeline: germline\n", _READS),
+    (_GOOD, _READS),
+    (_GOOD, "/etc/no_such_file.fastq.gz"),
+    (_GOOD, "/home/lab/a_R1.fastq.gz"),
+    (_GOOD, "/etc/ssl"),
+    (_GOOD, _READS, "denied"),
+    (_GOOD, _READS, "no access"),
+    (_GOOD, _READS, "empty"),
+    (_GOOD, _READS, "archived"),
+)
+
+BLOCKS: Final[Mapping[str, Callable[[], str]]] = {
+    "settings": settings.table,
+    "commands": commands,
+    "metrics": metrics,
+    "state-diagram": state_diagram,
+    "command-effects": command_effects,
+    "failure-codes": failure_codes,
+    "limits": limits,
+    "recipe-keys": recipe_keys,
+    "sheet-columns": sheet_columns,
+    "refused-recipes": refused_recipes,
+    "refused-sheets": refused_sheets,
+    "refused-inputs": refused_inputs,
+}
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
