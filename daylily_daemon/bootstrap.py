@@ -307,7 +307,8 @@ class Tools:
         """Return what was given up by either queue."""
         queues = self.settings.queues
         pairs = [await self._pair(name) for name in (queues.intake, queues.commands)]
-        return DeadLetters(await self.aws.client("sqs"), pairs, RandomIds())
+        wait_s = 0 if self._on_loopback() else 1
+        return DeadLetters(await self.aws.client("sqs"), pairs, wait_s=wait_s)
 
     async def commands(self) -> SqsMailbox:
         return await self.mailbox(self.settings.queues.commands, read_command)
@@ -436,7 +437,8 @@ async def _supervisor(
         intake=await tools.intake(),
         commands=await tools.commands(),
         outbox=outbox,
-        release_s=settings.daemon.stop_deadline_s / 2,
+        answer_s=settings.daemon.stop_deadline_s / 4,
+        release_s=settings.daemon.stop_deadline_s / 4,
         drain_s=settings.daemon.stop_deadline_s / 4,
     )
 

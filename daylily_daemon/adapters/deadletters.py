@@ -1,26 +1,35 @@
 """Messages that were given up: looked at, sent again, or dropped by an operator.
 
-A look hides a message from other looks for ``LOOK_S``; nothing is deleted unless asked for by its id.
-What is sent again gets a deduplication id of its own: SQS would swallow the old one for five minutes.
+A look hides a message from other looks for ``LOOK_S`` or until it is put back; nothing is deleted unless
+asked for by its id.
+What is sent again gets a deduplication id of its own, because SQS swallows the old one for five minutes;
+it follows from the message, so that a replay that was cut short and is repeated sends it once.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from daylily_daemon.adapters.aws import translated
+from botocore.exceptions import ClientError
+
+from daylily_daemon.adapters.aws import error_code, translated
 from daylily_daemon.adapters.codec import Item
 from daylily_daemon.adapters.sqs import REASON
 from daylily_daemon.domain.model import WORKSET_ID
-from daylily_daemon.ports import Ids
 
 LOOK_S: Final = 10
 _EMPTY_ANSWERS: Final = 2
 """SQS asks only some of its servers at a time: one empty answer does not mean that nothing is there."""
+
+_GONE: Final = frozenset({"ReceiptHandleIsInvalid"})
+"""Said to a receipt that was forgotten together with its message."""
+_NOT_HIDDEN: Final = _GONE | {"MessageNotInflight", "InvalidParameterValue"}
+"""Said of a message that can be looked at already; the last one is what SQS says most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,12 +55,11 @@ class Pair:
 
 
 class DeadLetters:
-    def __init__(self, client: Any, pairs: Sequence[Pair], ids: Ids, *, wait_s: int = 1) -> None:
+    def __init__(self, client: Any, pairs: Sequence[Pair], *, wait_s: int = 1) -> None:
         """``wait_s`` above 0 makes SQS ask all of its servers; emulators have but one."""
         self._wait_s = wait_s
         self._client = client
         self._pairs = pairs
-        self._ids = ids
 
     async def look(self, most: int = 1000) -> list[DeadLetter]:
         """Return what is there, oldest first. Raises Transient and Permanent."""
@@ -63,13 +71,22 @@ class DeadLetters:
                     break
         return sorted(found.values(), key=lambda letter: str(letter.sent_at))
 
+    async def put_back(self, letters: Sequence[DeadLetter]) -> None:
+        """Let the next look see them at once."""
+        for letter in letters:
+            pair = self._pair(letter)
+            async with translated(f"dead letters of {pair.name}"), _unless_known(_NOT_HIDDEN):
+                await self._client.change_message_visibility(
+                    QueueUrl=pair.dead_url, ReceiptHandle=letter.receipt, VisibilityTimeout=0
+                )
+
     async def replay(self, letter: DeadLetter) -> None:
         """Send it to its queue again, as a new message, then delete it here."""
         pair = self._pair(letter)
         message: Item = {"QueueUrl": pair.url, "MessageBody": letter.body}
         if pair.url.endswith(".fifo"):
             message["MessageGroupId"] = _group_of(letter.body)
-            message["MessageDeduplicationId"] = self._ids.fresh()
+            message["MessageDeduplicationId"] = f"replay-{letter.id}"
         async with translated(f"queue {pair.name}"):
             await self._client.send_message(**message)
         await self.drop(letter)
@@ -77,7 +94,7 @@ class DeadLetters:
     async def drop(self, letter: DeadLetter) -> None:
         """Delete it for good."""
         pair = self._pair(letter)
-        async with translated(f"dead letters of {pair.name}"):
+        async with translated(f"dead letters of {pair.name}"), _unless_known(_GONE):
             await self._client.delete_message(QueueUrl=pair.dead_url, ReceiptHandle=letter.receipt)
 
     def _pair(self, letter: DeadLetter) -> Pair:
@@ -101,6 +118,16 @@ class DeadLetters:
             empty = 0 if fresh else empty + 1
             for letter in fresh:
                 yield letter
+
+
+@asynccontextmanager
+async def _unless_known(codes: frozenset[str]) -> AsyncIterator[None]:
+    """Let a refusal pass that says that it is done: the SDK repeats a call whose answer was lost."""
+    try:
+        yield
+    except ClientError as exc:
+        if error_code(exc).rpartition(".")[2] not in codes:
+            raise
 
 
 def _letter(pair: Pair, message: Item) -> DeadLetter:

@@ -34,6 +34,7 @@ class QueueConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _SqsDelivery(Delivery):
+    message_id: str
     body: str
 
 
@@ -75,7 +76,8 @@ class SqsMailbox:
             },
         }
         if self._config.dead_letter_url.endswith(".fifo"):
-            name = hashlib.sha256(delivery.body.encode()).hexdigest()
+            # Not named by its body: a replayed message that is parked again is another one.
+            name = f"parked-{delivery.message_id}"
             message |= {"MessageGroupId": "parked", "MessageDeduplicationId": name}
         async with translated():
             await self._client.send_message(**message)
@@ -98,7 +100,11 @@ class SqsMailbox:
         tries = int(message.get("Attributes", {}).get("ApproximateReceiveCount", "1"))
         body = str(message["Body"])
         return _SqsDelivery(
-            content=self._decode(body), receipt=message["ReceiptHandle"], tries=tries, body=body
+            content=self._decode(body),
+            receipt=message["ReceiptHandle"],
+            tries=tries,
+            message_id=str(message["MessageId"]),
+            body=body,
         )
 
 

@@ -118,7 +118,12 @@ class Stage:
         return (self.folder / f"{name}.log").read_text(errors="replace")[-2000:]
 
     def clear_away(self) -> None:
-        """End what was started, the last first; jobs too; then remove the folder."""
+        """End what was started, the last first; jobs too; then remove the folder.
+
+        A second Ctrl-C does not stop this half-way; it takes seconds at most.
+        """
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
         for process in reversed(self.processes):
             _end(process)
         for token in self.state.path.glob("jobs/*/*/*/token"):

@@ -58,7 +58,7 @@ def list_(config: ConfigOption = None, set_: SetOption = None, json: JsonOption 
 
     Example: daylily-daemon dlq list
     """
-    letters = _work(config, set_, lambda found: found.look())
+    letters = _work(config, set_, _looked_at)
     if json:
         output.print_json([_json(letter) for letter in letters])
         return
@@ -88,7 +88,7 @@ def show(
     """
 
     async def find(found: DeadLetters) -> DeadLetter:
-        return _one(await found.look(), message)
+        return _one(await _looked_at(found), message)
 
     letter = _work(config, set_, find)
     if json:
@@ -111,7 +111,7 @@ def replay(
     """
 
     async def send(found: DeadLetters) -> int:
-        chosen = _chosen(await found.look(), message, all_)
+        chosen = await _taken(found, message, all_)
         for letter in chosen:
             await found.replay(letter)
         return len(chosen)
@@ -132,12 +132,29 @@ def drop(
     """
 
     async def delete(found: DeadLetters) -> int:
-        chosen = _chosen(await found.look(), message, all_)
+        chosen = await _taken(found, message, all_)
         for letter in chosen:
             await found.drop(letter)
         return len(chosen)
 
     out.print(f"{_work(config, set_, delete)} messages dropped.")
+
+
+async def _looked_at(found: DeadLetters) -> list[DeadLetter]:
+    letters = await found.look()
+    await found.put_back(letters)
+    return letters
+
+
+async def _taken(found: DeadLetters, id: str, all_: bool) -> list[DeadLetter]:
+    """Return the messages asked for; the others can be looked at again."""
+    letters = await found.look()
+    chosen: list[DeadLetter] = []
+    try:
+        chosen = _chosen(letters, id, all_)
+    finally:
+        await found.put_back([letter for letter in letters if letter not in chosen])
+    return chosen
 
 
 def _chosen(letters: Sequence[DeadLetter], id: str, all_: bool) -> list[DeadLetter]:

@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import anyio
 import structlog
@@ -32,6 +32,7 @@ from daylily_daemon.domain.model import State
 from daylily_daemon.engine.supervisor import Snapshot
 from daylily_daemon.settings import Loaded, Sources, changes, load
 
+OBEYED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 log = structlog.get_logger()
 
 
@@ -110,16 +111,23 @@ class Service:
                 await daemon.supervisor.run(self.stop)
 
     async def _obey_signals(self, whole: CancelScope) -> None:
-        with open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-            async for number in signals:
-                if number == signal.SIGHUP:
-                    self._reload()
-                    continue
-                log.info("stopping", signal=signal.Signals(number).name)
-                self.systemd.stopping("letting go; jobs run on")
-                self.stop.set()
-                if self.daemon is None:
-                    whole.cancel()
+        try:
+            with open_signal_receiver(*OBEYED) as signals:
+                async for number in signals:
+                    if number == signal.SIGHUP:
+                        self._reload()
+                    else:
+                        self._stop(number, whole)
+        finally:
+            for number in OBEYED:  # one that comes now must not turn an orderly end into a death
+                signal.signal(number, signal.SIG_IGN)
+
+    def _stop(self, number: int, whole: CancelScope) -> None:
+        log.info("stopping", signal=signal.Signals(number).name)
+        self.systemd.stopping("letting go; jobs run on")
+        self.stop.set()
+        if self.daemon is None:
+            whole.cancel()
 
     async def _end_in_time(self, whole: CancelScope) -> None:
         await self.stop.wait()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import structlog
-from anyio import create_task_group, sleep
+from anyio import CancelScope, create_task_group, current_time, sleep
 
 from daylily_daemon.domain.commands import apply, register
 from daylily_daemon.domain.errors import AlreadyDone, Permanent, Transient
@@ -31,12 +31,17 @@ class Doorbell:
     """Called with what was committed, so that nothing waits for the next sweep."""
     tries: int = 5
     pause_s: float = 1.0
+    answer_s: float = 5.0
+    """How long a batch may take; what has no answer by then comes again. A cancel waits for it, because a
+    message in hand would stay invisible for long."""
 
     async def listen(self) -> None:
         """Answer messages until cancelled."""
         while True:
             try:
-                await self._answer(await self.mailbox.receive())
+                deliveries = await self.mailbox.receive()
+                with CancelScope(shield=True, deadline=current_time() + self.answer_s):
+                    await self._answer(deliveries)
             except (Transient, Permanent) as exc:
                 log.warning("commands_unreachable", error=str(exc))
                 await sleep(self.pause_s)

@@ -56,6 +56,9 @@ class Desk:
     owner: str
     on_records: Callable[[tuple[Record, ...]], None]
     """Called with the records of each write once it is stored: the outbox."""
+    write_s: float = 5.0
+    """How long a write that was sent is heard out, cancelled or not: a claim nobody knows of would stand
+    until somebody takes it over."""
 
     def change(
         self, before: Workset | None, after: Workset, records: tuple[Record, ...], routing: Routing
@@ -66,10 +69,12 @@ class Desk:
         return Change(before=before, after=after, nonce=self.ids.fresh(), records=addressed)
 
     async def write(self, change: Change) -> Workset:
-        """Commit once. Raises what ``Worksets.commit`` raises."""
-        stored = await self.worksets.commit(change)
-        self.on_records(change.records)
-        return stored
+        """Commit once. Raises what ``Worksets.commit`` raises, and Transient after ``write_s``."""
+        with CancelScope(shield=True, deadline=current_time() + self.write_s):
+            stored = await self.worksets.commit(change)
+            self.on_records(change.records)
+            return stored
+        raise Transient(f"{change.after.id}: the store did not answer within {self.write_s:g} s")
 
 
 class Term:

@@ -84,7 +84,7 @@ class Outbox:
 
     async def drained(self) -> None:
         """Return once nothing is in hand."""
-        while self._debts:
+        while self._debts or self._held:
             self._paid = Event()
             await self._paid.wait()
 
@@ -127,6 +127,7 @@ class Outbox:
             await sleep(self._config.flush_s)
         for record in self._held.pop(workset):
             self._enqueue(record)
+        self._paid.set()
 
     async def _take_over(self, records: Sequence[Record]) -> bool:
         """Take over, in order, what stands still of one workset; True if something is left."""

@@ -76,6 +76,8 @@ class Supervisor:
     on_pass: Callable[[Snapshot], None] = lambda _: None
     """Called after each finished sweep: feeds the watchdog and the status file."""
     doorbells: int = 2
+    answer_s: float = 5.0
+    """As in Doorbell."""
     index_lag_s: float = 30.0
     """How long what we stored ourselves counts more than an index that does not show it yet."""
     rest_s: float = 30.0
@@ -101,7 +103,7 @@ class Supervisor:
     async def run(self, stop: Event) -> None:
         """Run until ``stop`` is set, then let go of everything, jobs running on.
 
-        Ends within ``release_s`` plus ``drain_s`` after that.
+        Ends within ``answer_s`` plus ``release_s`` plus ``drain_s`` after that.
         """
         async with create_task_group() as paying:
             paying.start_soon(self.outbox.run)
@@ -123,7 +125,11 @@ class Supervisor:
 
     def _start_intake(self, tg: TaskGroup) -> None:
         doorbell = Doorbell(
-            mailbox=self.commands, desk=self.desk, live=self.live, on_workset=self._stored
+            mailbox=self.commands,
+            desk=self.desk,
+            live=self.live,
+            on_workset=self._stored,
+            answer_s=self.answer_s,
         )
         tg.start_soon(Relay(intake=self.intake, commands=self.commands).listen)
         for _ in range(self.doorbells):

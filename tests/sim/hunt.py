@@ -78,8 +78,8 @@ def _when(death: Death) -> str:
 
 DRIVERS = {
     "no fault": by_no_fault,
-    "cut off at every effect": by_cuts,
     "killed at every effect": by_crash_points,
+    "cut off at every effect": by_cuts,
     "seeds": by_seeds,
 }
 

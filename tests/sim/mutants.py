@@ -209,6 +209,31 @@ def shutdown_stops_jobs() -> list[tuple[object, str, Any]]:
     return [(supervisor.Supervisor, "_release", release)]
 
 
+@mutant("at the end, the outbox stops before what the others still owe is paid")
+def shutdown_reversed() -> list[tuple[object, str, Any]]:
+    async def run(self: supervisor.Supervisor, stop: anyio.Event) -> None:
+        async with anyio.create_task_group() as tending:
+            async with anyio.create_task_group() as taking:
+                self._start_intake(taking)
+                taking.start_soon(self._sweep_for_ever, tending)
+                async with anyio.create_task_group() as paying:
+                    paying.start_soon(self.outbox.run)
+                    await stop.wait()
+                    paying.cancel_scope.cancel()
+                taking.cancel_scope.cancel()
+            tending.cancel_scope.cancel()
+
+    return [(supervisor.Supervisor, "run", run)]
+
+
+@mutant("a daemon that ends keeps its leases")
+def lease_kept_at_the_end() -> list[tuple[object, str, Any]]:
+    async def nothing(self: supervisor.Supervisor, term: lease.Term) -> None:
+        return
+
+    return [(supervisor.Supervisor, "_release", nothing)]
+
+
 @mutant("releasing a lease changes the state")
 def release_changes_state() -> list[tuple[object, str, Any]]:
     original = decision.released

@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 
 from daylily_daemon.domain.lifecycle import Policy
-from daylily_daemon.domain.model import Cancel, Ignore, Priority, Retry, SetPriority
+from daylily_daemon.domain.model import Cancel, Ignore, Priority, Retry, SetPriority, State, Step
 from daylily_daemon.engine.supervisor import Supervisor
 from daylily_daemon.ports import Unreadable
 from tests.sim.vclock import BACKEND
@@ -92,6 +92,32 @@ async def cancel_a_slow_start(sim: Sim) -> None:
         await sim.world.ask(f"w{n}", Cancel())
 
 
+async def cancel_at_the_end(sim: Sim) -> None:
+    """Ask for a cancel when the last job is about to end, ends, or has just ended."""
+    for n in range(30):
+        await sim.world.submit(f"w{n}")
+        await anyio.sleep(0.5)
+        ws = sim.world.workset(f"w{n}")
+        while ws.state is not State.COMPLETE and ws.step is not Step.CLEANUP:
+            await anyio.sleep(0.01)
+            ws = sim.world.workset(f"w{n}")
+        await anyio.sleep(0.9 + 0.006 * n)
+        await sim.world.ask(f"w{n}", Cancel())
+
+
+async def submit_and_ask_at_once(sim: Sim) -> None:
+    """A submission and a command behind it reach the daemon in one batch."""
+    for n in range(5):
+        await sim.world.submit(f"w{n}")
+        await sim.world.ask(f"w{n}", SetPriority(priority=Priority.URGENT))
+
+
+async def end_at_each_notice(sim: Sim) -> None:
+    """Tell the daemon to end whenever it has just written something that people must hear of."""
+    sim.ends_at_notices = True
+    await sim.world.submit("w1", "w2")
+
+
 async def announce_and_announce_again(sim: Sim) -> None:
     """One drop, told three times, the last time long after SQS forgot it; then a new drop."""
     for _ in range(2):
@@ -107,11 +133,17 @@ FAILING = Story(name="failing", script=submit_one, failures=0.5)
 CANCELED = Story(name="canceled", script=submit_and_cancel)
 BUSY = Story(name="busy", script=submit_twice_and_more, failures=0.2)
 SHARED = Story(name="shared", script=submit_and_cancel_late, daemons=2, lengths_s=(20.0, 120.0))
+RACING = Story(name="racing", script=cancel_at_the_end, lengths_s=(1.0, 1.0))
+HASTY = Story(name="hasty", script=submit_and_ask_at_once)
+ENDED = Story(name="ended", script=end_at_each_notice, failures=0.3)
 DESERTED = Story(name="deserted", script=submit_one, daemons=2, rest_s=10 * REST_WITHIN_S)
 DROPPED = Story(name="dropped", script=announce_and_announce_again, failures=0.5)
 SLOW = Story(name="slow", script=cancel_a_slow_start, weather=Weather(slow_start=0.9, slow_s=0.02))
 STORIES = {
-    story.name: story for story in (PLAIN, FAILING, CANCELED, BUSY, SHARED, DESERTED, DROPPED, SLOW)
+    story.name: story
+    for story in (
+        *(PLAIN, FAILING, CANCELED, BUSY, SHARED, DESERTED, DROPPED, SLOW, RACING, HASTY, ENDED),
+    )
 }
 
 
@@ -132,15 +164,20 @@ async def _life(sim: Sim, name: str, weather: Callable[[], Weather], rest_s: flo
         sim.wires[name] = wire
         supervisor = supervisor_of(sim.world, sim.parts(wire), name, clock)
         async with anyio.create_task_group() as tg:
-            tg.start_soon(_until_told, supervisor, wire)
+            tg.start_soon(_until_told, sim, supervisor, wire)
             await wire.died.wait()
             sim.crashes += 1
             tg.cancel_scope.cancel()
         await anyio.sleep(rest_s)
 
 
-async def _until_told(supervisor: Supervisor, wire: Wire) -> None:
-    await supervisor.run(wire.told_to_end)
+async def _until_told(sim: Sim, supervisor: Supervisor, wire: Wire) -> None:
+    try:
+        await supervisor.run(wire.told_to_end)
+    except* Exception as group:  # noqa: BLE001 - whatever it is, it is a finding
+        sim.wrong(f"{wire.name} broke: {group.exceptions[0]!r}")
+    else:
+        sim.ended_well(wire)
     wire.died.set()
 
 

@@ -7,6 +7,7 @@ off for a while. A dead daemon never hears back again, and nothing it sends arri
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -88,9 +89,7 @@ class Wire:
         self.log = log
         self.name = name
         self.weather = QUIET
-        self.cut_until = 0.0
-        self.throttled_until = 0.0
-        self.paused_until = 0.0
+        self.cut_until = self.throttled_until = self.paused_until = -math.inf
         self.born_at = anyio.current_time()
         self.died = anyio.Event()
         self.told_to_end = anyio.Event()
@@ -102,11 +101,16 @@ class Wire:
         return self.died.is_set()
 
     @property
+    def had_bad_weather(self) -> bool:
+        """Whether anything happened lately that excuses a daemon that did not get its work done."""
+        trouble = max(self.cut_until, self.throttled_until, self.paused_until)
+        return self.weather != QUIET or anyio.current_time() < trouble + 130.0
+
+    @property
     def was_in_trouble(self) -> bool:
         """Whether anything happened lately that excuses a lost lease."""
-        now = anyio.current_time()
-        trouble = max(self.cut_until, self.throttled_until, self.paused_until, self.born_at)
-        return self.dead or self.weather != QUIET or now - trouble < 130.0
+        young = anyio.current_time() < self.born_at + 130.0
+        return self.dead or young or self.had_bad_weather
 
     def calm_down(self) -> None:
         """End all trouble now; that there was some is not forgotten."""

@@ -169,6 +169,8 @@ class Sim:
     records_at: dict[JobName, float] = field(default_factory=dict)
     disk_full_until: float = 0.0
     accidents: float = 0.0
+    ends_at_notices: bool = False
+    """Whether every write that people must hear of is the moment at which daemons are told to end."""
     spawner: TaskGroup | None = None
 
     def __post_init__(self) -> None:
@@ -266,6 +268,22 @@ class Sim:
             if record.type is RecordType.LOCK_TIMEOUT and change.before:
                 self._taken_over(change.before)
 
+        if self.ends_at_notices and any(record.notify for record in change.records):
+            for wire in self.wires.values():
+                wire.told_to_end.set()
+
+    def ended_well(self, wire: Wire) -> None:
+        """A daemon that ends on a quiet day holds no lease any more and owes nothing."""
+        if wire.had_bad_weather:
+            return
+        table = self.world.table
+        for ws in table.worksets.values():
+            if ws.lock_owner == wire.name:
+                self.wrong(f"{wire.name} ended with {ws.id} locked")
+        for record in (r for rows in table.records.values() for r in rows):
+            if record.owed and record.teller == wire.name:
+                self.wrong(f"{wire.name} ended and still owed {record.id}")
+
     def _taken_over(self, before: Workset) -> None:
         wire = self.wires.get(before.lock_owner or "")
         if wire is not None and not wire.was_in_trouble:
@@ -335,6 +353,9 @@ class Sim:
             found.append(f"{ws.id} is left locked by {ws.lock_owner}")
         found += [f"{command.id} is left in the inbox of {ws.id}" for command in ws.inbox]
         rows = self.world.table.records[ws.id]
+        began = sum(r.state is State.IN_PROGRESS and r.previous is State.READY for r in rows)
+        if began != ws.attempt:
+            found.append(f"{ws.id} began {began} times, but counts {ws.attempt} attempts")
         if [r.seq for r in rows] != list(range(1, len(rows) + 1)):
             found.append(f"{ws.id} has gaps in its audit trail")
         found.extend(

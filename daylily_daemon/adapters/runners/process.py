@@ -15,10 +15,12 @@ killed with the unit.
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -150,7 +152,7 @@ class ProcessRunner:
     def _advice(self) -> str:
         user = os.geteuid()
         needed = self._isolation is Isolation.SYSTEMD and user != 0
-        if not needed or os.path.exists(f"/run/user/{user}/systemd/private"):
+        if not needed or _listens(f"/run/user/{user}/systemd/private"):
             return ""
         return (
             f". No service manager runs for user {user}: run `loginctl enable-linger {user}` as root, "
@@ -241,6 +243,16 @@ def _systemd_run(job: Job, variables: Sequence[str]) -> list[str]:
         *(f"--setenv={name}" for name in variables if _VARIABLE.fullmatch(name)),
         "--",
     ]
+
+
+def _listens(path: str) -> bool:
+    """Tell whether somebody listens on a socket; the file alone stays behind after a crash."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as channel:
+        try:
+            channel.connect(path)
+        except OSError as exc:
+            return exc.errno == errno.EAGAIN  # its queue is full
+    return True
 
 
 def _is_alive(process: Identity) -> bool:

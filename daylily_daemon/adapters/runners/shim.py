@@ -8,7 +8,8 @@ creates it and nobody ever reads half of it. The shim creates it as ``started`` 
 anything, or ends with 75 having done nothing. Who gives up an attempt creates it as ``revoked``.
 
 **The record is never lost.** ``exit.json`` appears by rename after fsync, once nothing of the job runs
-any more; on a full disk the shim goes on trying. A log that cannot be written costs lines, not the job.
+any more. Room for it is taken at the start; where that was of no use, the shim goes on trying. A log that
+cannot be written costs lines, not the job, and says so where lines are missing.
 
 **The whole tree is the job.** The shim is the reaper of every descendant, also of those that left
 session and process group. When the command has ended, what it left behind is ended too.
@@ -17,6 +18,7 @@ Without ``--foreground`` the shim detaches: the caller gets 0 once the token was
 was executed (or refused by the kernel, its outcome then: 126 or 127 as from a shell), 75 when the token
 was lost. With it the shim stays what systemd started, its main process, and says ``READY=1`` instead.
 Files: ``spec.json`` is read; ``token``, ``running.json``, ``log``, ``log.1`` and ``exit.json`` are written.
+All that may fail for want of descriptors or memory comes before the token, where failing is harmless.
 """
 
 import ctypes
@@ -43,6 +45,8 @@ LINGER_S: Final = 0.5
 """What the command left behind may end by itself for so long: a ``tee`` that still flushes."""
 KILL_AGAIN_S: Final = 0.05
 RETRY_RECORD_S: Final = 1.0
+RECORD_BYTES: Final = 4096
+GAP: Final = b"\ndaylily: %d bytes of output could not be written here\n"
 PIPE_READS: Final = 32
 """Of 64 KiB each: more than any pipe can hold."""
 PR_SET_CHILD_SUBREAPER: Final = 36
@@ -72,11 +76,11 @@ def wall_time() -> str:
 
 
 def write_whole(path: str, record: Record) -> None:
-    """Write and fsync a new private file."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    """Write and fsync a private file; one that is there keeps its room on the disk meanwhile."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     with os.fdopen(fd, "w") as file:
         json.dump(record, file)
-        file.flush()
+        file.truncate()
         os.fsync(file.fileno())
 
 
@@ -95,32 +99,36 @@ def put(directory: str, name: str, record: Record) -> None:
     fsync_directory(directory)
 
 
-def win_token(directory: str) -> bool:
+def win_token(directory: str, shim: Record) -> bool:
     """Return whether this shim is the one that may run the command."""
-    draft = os.path.join(directory, f"token.{os.getpid()}.tmp")
+    draft = os.path.join(directory, f"token.{shim['pid']}.tmp")
     try:
-        write_whole(draft, {"state": "started", **identity(os.getpid()), "at": wall_time()})
+        write_whole(draft, {"state": "started", **shim, "at": wall_time()})
         os.link(draft, os.path.join(directory, "token"))
     except FileExistsError:
         return False
     finally:
-        if os.path.exists(draft):
+        with suppress(OSError):
             os.unlink(draft)
     with suppress(OSError):  # it is won: an error now must not keep the command from running
         fsync_directory(directory)
     return True
 
 
-def oom_kills(cgroup_file: str = "/proc/self/cgroup", root: str = "/sys/fs/cgroup") -> int | None:
-    """Return how many processes of this cgroup the kernel killed for memory, None if unknown."""
+def oom_counter(cgroup_file: str = "/proc/self/cgroup", root: str = "/sys/fs/cgroup") -> str:
+    """Return the file that counts kills for memory: of this cgroup, or else of the machine."""
+    with suppress(OSError), open(cgroup_file) as file:
+        path = next((line[3:].strip() for line in file if line.startswith("0::")), "")
+        if os.path.exists(f"{root}{path}/memory.events"):
+            return f"{root}{path}/memory.events"
+    return "/proc/vmstat"
+
+
+def oom_kills(counter: str) -> int | None:
+    """Return how many processes the kernel has killed for memory, None if unknown."""
     try:
-        with open(cgroup_file) as file:
-            path = next((line[3:].strip() for line in file if line.startswith("0::")), None)
-        if path is None:
-            return None
-        with open(f"{root}{path}/memory.events") as file:
-            counts = dict(line.split() for line in file)
-        return int(counts["oom_kill"])
+        with open(counter) as file:
+            return int(dict(line.split() for line in file)["oom_kill"])
     except (OSError, ValueError, KeyError):
         return None
 
@@ -162,10 +170,11 @@ def descendants() -> list[int]:
 
 
 def signal_tree(*signals: int) -> None:
-    for pid in descendants():
-        for signum in signals:
-            with suppress(OSError):  # it ended meanwhile, or became another user's
-                os.kill(pid, signum)
+    with suppress(OSError):  # where /proc cannot be read now, the next round ends them
+        for pid in descendants():
+            for signum in signals:
+                with suppress(OSError):  # it ended meanwhile, or became another user's
+                    os.kill(pid, signum)
 
 
 class Log:
@@ -174,29 +183,32 @@ class Log:
     def __init__(self, directory: str, limit_bytes: int) -> None:
         self.path = os.path.join(directory, "log")
         self.half_bytes = max(limit_bytes // 2, 1)
-        self.dropped_bytes = 0
+        self.dropped_bytes = self.gap_bytes = 0
         self.fd: int | None = None
         self.size_bytes = 0
-        with suppress(OSError):  # so that whoever looks finds a log, be it empty
-            self._open()
 
     def write(self, data: bytes) -> None:
-        while data:
-            try:
-                written = self._write_some(data)
-            except OSError:
-                self.dropped_bytes += len(data)
-                return
-            data = data[written:]
+        if self.gap_bytes and not self._append(GAP % self.gap_bytes):
+            self.gap_bytes = 0
+        missing_bytes = self._append(data)
+        self.gap_bytes += missing_bytes
+        self.dropped_bytes += missing_bytes
+
+    def _append(self, data: bytes) -> int:
+        """Return how many of the bytes could not be written."""
+        with suppress(OSError):
+            while data:
+                data = data[self._write_some(data) :]
+        return len(data)
 
     def _write_some(self, data: bytes) -> int:
         if self.fd is not None and self.size_bytes >= self.half_bytes:
             self._rotate(self.fd)
-        written = os.write(self._open(), data[: self.half_bytes - self.size_bytes])
+        written = os.write(self.open(), data[: self.half_bytes - self.size_bytes])
         self.size_bytes += written
         return written
 
-    def _open(self) -> int:
+    def open(self) -> int:
         if self.fd is None:
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
             self.fd = os.open(self.path, flags, 0o600)
@@ -269,6 +281,8 @@ class Run:
     def __init__(self, spec: Record, signals: Signals) -> None:
         self.spec = spec
         self.signals = signals
+        self.shim = identity(os.getpid())
+        self.pipes = [os.pipe2(os.O_CLOEXEC) for _ in range(3)]
         self.log = Log(spec["directory"], spec["log_limit_bytes"])
         self.output: int | None = None
         self.pid = 0
@@ -277,16 +291,17 @@ class Run:
         self.stopped_as: str | None = None
         self.kill_at: float | None = None
         self.linger_until = 0.0
-        self.oom_kills_before = oom_kills()
+        self.oom_counter = oom_counter()
+        self.oom_kills_before = oom_kills(self.oom_counter)
         self.out_of_memory = False
         self.started_at = self.ended_at = wall_time()
         self.started = self.ended = time.monotonic()  # noqa: TID251  no event loop here
 
     def start(self) -> None:
         """Fork the command; return once it was executed, or its failure is in the log."""
-        gate, open_gate = os.pipe2(os.O_CLOEXEC)
-        self.output, output = os.pipe2(os.O_CLOEXEC)
-        failure, report_failure = os.pipe2(os.O_CLOEXEC)
+        (gate, open_gate), (self.output, output), (failure, report_failure) = self.pipes
+        with suppress(OSError):  # so that whoever looks finds a log, be it empty
+            self.log.open()
         self.pid = self._fork()
         if self.pid == 0:
             os.close(open_gate)
@@ -325,6 +340,7 @@ class Run:
         for _ in range(PIPE_READS):
             if not self._drain():
                 break
+        self.log.write(b"")  # what is missing at its end
 
     def _wait_for_something(self) -> None:
         poll = select.poll()
@@ -372,7 +388,7 @@ class Run:
         self.status = status
         self.ended_at, self.ended = wall_time(), time.monotonic()  # noqa: TID251
         self.linger_until = self.ended + LINGER_S
-        before, now = self.oom_kills_before, oom_kills()
+        before, now = self.oom_kills_before, oom_kills(self.oom_counter)
         self.out_of_memory = before is not None and now is not None and now > before
 
     def _advance(self, now: float) -> None:
@@ -410,30 +426,36 @@ class Run:
             "duration_s": round(self.ended - self.started, 3),
             "dropped_log_bytes": self.log.dropped_bytes,
             "command_pid": self.pid,
-            "shim": identity(os.getpid()),
+            "shim": self.shim,
         }
+
+
+def reserve_record(directory: str) -> None:
+    """Take the room that the record will need: until the job ends, its output may fill the disk."""
+    with suppress(OSError):
+        write_whole(os.path.join(directory, "exit.json.tmp"), {"room": " " * RECORD_BYTES})
 
 
 def put_record(directory: str, record: Record) -> None:
     """Write ``exit.json``, however long it takes; give up only where the directory was removed."""
-    while os.path.isdir(directory):
+    while True:
         try:
-            put(directory, "exit.json", record)
-        except OSError:
-            time.sleep(RETRY_RECORD_S)
-        else:
-            return
+            return put(directory, "exit.json", record)
+        except OSError as exc:
+            if isinstance(exc, FileNotFoundError) and not os.path.isdir(directory):
+                return
+        time.sleep(RETRY_RECORD_S)
 
 
 def serve(spec: Record, announce: Announce) -> int:
     """Be the shim of one job; the return value is the exit code of this process."""
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     be_killed_like_others()
-    signals = Signals()
-    if not win_token(spec["directory"]):
+    run = Run(spec, Signals())
+    if not win_token(spec["directory"], run.shim):
         announce(TOKEN_LOST)
         return TOKEN_LOST
-    run = Run(spec, signals)
+    reserve_record(spec["directory"])
     run.start()
     announce(0)
     run.supervise()
