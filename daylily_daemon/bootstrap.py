@@ -21,7 +21,7 @@ from daylily_daemon.adapters.aws import Aws, AwsOptions, OnCall, translated
 from daylily_daemon.adapters.deadletters import DeadLetters, Pair
 from daylily_daemon.adapters.dynamodb import DynamoTrail, DynamoWorksets, Tables
 from daylily_daemon.adapters.envelopes import Origin, read_command, read_event
-from daylily_daemon.adapters.host import RandomIds, StateDir, SystemClock, machine_id
+from daylily_daemon.adapters.host import RandomIds, StateDir, SystemClock, machine_id, shortage
 from daylily_daemon.adapters.inputs import S3Inputs
 from daylily_daemon.adapters.notifiers.linear import Linear
 from daylily_daemon.adapters.notifiers.s3_sentinels import S3Sentinels
@@ -192,6 +192,7 @@ def dials_of(settings: Settings) -> Dials:
         max_worksets=daemon.max_worksets,
         max_per_customer=daemon.max_per_customer,
         age_s=daemon.age_s,
+        min_free_bytes=int(daemon.min_free_gb * 1e9),
         sweep_s=daemon.sweep_s,
         reconcile_s=daemon.reconcile_s,
         input_poll_s=settings.inputs.poll_s,
@@ -437,6 +438,9 @@ async def _supervisor(
         intake=await tools.intake(),
         commands=await tools.commands(),
         outbox=outbox,
+        held=lambda: shortage(
+            (settings.daemon.state_dir, settings.daemon.data_dir), live.now.min_free_bytes
+        ),
         answer_s=settings.daemon.stop_deadline_s / 4,
         release_s=settings.daemon.stop_deadline_s / 4,
         drain_s=settings.daemon.stop_deadline_s / 4,

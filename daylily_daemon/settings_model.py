@@ -209,6 +209,11 @@ class Daemon(Section):
     age_s: float = live(
         21600, "Waiting time after which a workset counts one priority higher, in seconds.", gt=0
     )
+    min_free_gb: float = live(
+        1.0,
+        "Room on the disks of state_dir and data_dir, in GB, below which nothing new starts; 0 checks not.",
+        ge=0,
+    )
     sweep_s: float = live(15, "Time between two looks at the tables, in seconds.", gt=0, le=3600)
     reconcile_s: float = live(
         600, "Time between two listings of the prefix for missed events, in seconds.", gt=0

@@ -7,14 +7,17 @@ import json
 import os
 import secrets
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from daylily_daemon.domain.errors import Permanent
+
+MIN_FREE_FILES: Final = 1000
+"""A run of ours takes some thirty files beside its data."""
 
 
 class SystemClock:
@@ -35,6 +38,28 @@ def machine_id() -> str:
     except OSError:
         found = ""
     return found or socket.gethostname()
+
+
+def shortage(folders: Sequence[Path], min_free_bytes: int) -> str:
+    """Return, as a sentence, which disk has too little room for another run; empty if none has.
+
+    A folder that does not exist yet counts as the nearest one above it that does. 0 bytes: do not look.
+    """
+    for folder in folders if min_free_bytes else ():
+        there = next(p for p in (folder, *folder.parents) if p.exists())
+        disk = os.statvfs(there)
+        free = disk.f_bavail * disk.f_frsize
+        if free < min_free_bytes:
+            return (
+                f"The disk of {folder} has {free / 1e9:.1f} GB left, and {min_free_bytes / 1e9:.1f} GB must "
+                "be free (daemon.min_free_gb) before another workset is started. Free some space."
+            )
+        if disk.f_files and disk.f_favail < MIN_FREE_FILES:
+            return (
+                f"The disk of {folder} can take {disk.f_favail} more files, and {MIN_FREE_FILES} must be "
+                "free before another workset is started. Remove files that are no longer needed."
+            )
+    return ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -237,6 +237,7 @@ async def _why_waiting(ws: Workset, tools: Tools) -> str:
         per_customer=int(status.get("max_per_customer", settings.daemon.max_per_customer)),
         customers=customers,
         age_s=settings.daemon.age_s,
+        held=str(status.get("held", "")),
     )
     verdicts = admit([w for w in waiting if w.id != ws.id] + [ws], capacity, SystemClock().now())
     place = [v.workset_id for v in verdicts].index(ws.id)
@@ -298,7 +299,8 @@ def _daemon_text(status: dict[str, Any] | None) -> str:
     alive = _is_running(status)
     running = len(status.get("active") or {})
     what = f"running {running} of {status.get('max_worksets')} worksets" if alive else "not running"
-    return f"{status.get('owner')}: {what}; last seen {status.get('seen_at')}"
+    held = f". {status['held']}" if alive and status.get("held") else ""
+    return f"{status.get('owner')}: {what}; last seen {status.get('seen_at')}{held}"
 
 
 def _reload_text(status: dict[str, Any] | None) -> list[tuple[str, str]]:

@@ -25,6 +25,8 @@ class Capacity:
     customers: Mapping[str, int] = field(default_factory=dict)
     """Worksets running now, by customer."""
     age_s: float = 6 * 3600.0
+    held: str = ""
+    """Why nothing new may start on this host, as a sentence; empty if it may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,9 @@ def admit(candidates: Sequence[Workset], capacity: Capacity, now: datetime) -> l
             verdicts.append(Verdict(ws.id, False, reason))
             continue
         taken = customers.get(ws.customer_id, 0)
-        if capacity.per_customer and ws.customer_id and taken >= capacity.per_customer:
+        if capacity.held:
+            reason = capacity.held
+        elif capacity.per_customer and ws.customer_id and taken >= capacity.per_customer:
             reason = f"Customer {ws.customer_id} already runs {taken}, which is the limit."
         elif free <= 0:
             ahead = sum(not v.admitted for v in verdicts)

@@ -14,6 +14,8 @@ from daylily_daemon.domain.routing import Routing
 class Dials:
     max_worksets: int = 8
     max_per_customer: int = 0
+    min_free_bytes: int = 0
+    """Room a disk must have before another workset is started on it; 0 does not look."""
     sweep_s: float = 15.0
     reconcile_s: float = 600.0
     input_poll_s: float = 5.0

@@ -59,6 +59,8 @@ class Snapshot:
     waiting: int
     owed: int
     passes: int
+    held: str
+    """Why nothing new is started; empty if nothing is in the way."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -75,6 +77,8 @@ class Supervisor:
     outbox: Outbox
     on_pass: Callable[[Snapshot], None] = lambda _: None
     """Called after each finished sweep: feeds the watchdog and the status file."""
+    held: Callable[[], str] = lambda: ""
+    """Asked before anything new is started: why this host cannot take more now, or nothing."""
     doorbells: int = 2
     answer_s: float = 5.0
     """As in Doorbell."""
@@ -95,6 +99,7 @@ class Supervisor:
     _nudge: Event = field(default_factory=Event)
     _next_look: float = 0.0
     _passes: int = 0
+    _held: str = ""
     _watch: Watch = field(init=False)
 
     def __post_init__(self) -> None:
@@ -280,6 +285,7 @@ class Supervisor:
     def _admit(self, tending: TaskGroup) -> None:
         now, dials = self.desk.clock.now(), self.live.now
         free = [ws for ws in self._board.values() if due(ws, now) and self._free(ws)]
+        self._look_for_room()
         if not free:
             return
         customers = Counter(
@@ -291,10 +297,19 @@ class Supervisor:
             per_customer=dials.max_per_customer,
             customers=customers,
             age_s=dials.age_s,
+            held=self._held,
         )
         for verdict in admit(free, capacity, now):
             if verdict.admitted:
                 self._take(self._board[verdict.workset_id], tending)
+
+    def _look_for_room(self) -> None:
+        held = self.held()
+        if held and not self._held:
+            log.error("admission_held", reason=held)
+        elif self._held and not held:
+            log.info("admission_resumed")
+        self._held = held
 
     # --- tending ------------------------------------------------------------------------------
 
@@ -367,6 +382,7 @@ class Supervisor:
             waiting=len(self._board),
             owed=self.outbox.waiting,
             passes=self._passes,
+            held=self._held,
         )
 
 

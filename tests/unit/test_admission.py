@@ -78,3 +78,9 @@ def test_the_reason_names_what_is_waited_for() -> None:
     full = admit([a_workset("x")], Capacity(slots=2, running=2), NOW)[0]
     assert not full.admitted
     assert "All 2 slots are taken" in full.reason
+
+
+def test_a_host_without_room_starts_nothing_and_says_why() -> None:
+    capacity = Capacity(slots=4, running=0, held="The disk of /data is full.")
+    (verdict,) = admit([a_workset("w1")], capacity, NOW)
+    assert (verdict.admitted, verdict.reason) == (False, "The disk of /data is full.")

@@ -241,3 +241,25 @@ def test_an_operator_retry_resumes_at_the_failed_step() -> None:
         assert starts[3:] == ["2.export", "2.metrics", "2.cleanup"]
 
     play(story)
+
+
+def test_on_a_full_disk_nothing_new_starts_and_what_runs_runs_on_until_there_is_room() -> None:
+    async def story() -> None:
+        full = {"why": ""}
+        world = World(machine=MemoryMachine(lambda _: Script(duration_s=300.0)))
+        async with daemon(world) as supervisor:
+            supervisor.held = lambda: full["why"]
+            await world.submit("w1")
+            await until(lambda: is_in(world, "w1", State.IN_PROGRESS))
+            full["why"] = "The disk of /data has 0.0 GB left."
+            await world.submit("w2")
+            beat = world.workset("w1").beat
+            await anyio.sleep(200)
+            assert supervisor.snapshot().held == full["why"]
+            assert world.workset("w2").state is State.READY
+            assert world.workset("w1").beat >= beat + 10
+            full["why"] = ""
+            await until(lambda: is_in(world, "w2", State.IN_PROGRESS), within_s=60)
+        assert world.states("w1") == ["ready", "in_progress"]
+
+    play(story)

@@ -232,14 +232,19 @@ def test_how_a_wait_status_is_read(
     assert Ended(expected[0])
 
 
-def test_kills_for_memory_are_counted_per_control_group(tmp_path: Path) -> None:
+def test_kills_for_memory_are_counted_per_control_group_or_else_for_the_machine(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "cgroup").write_text("4:memory:/old\n0::/unit\n")
     (tmp_path / "unit").mkdir()
-    assert shim.oom_kills(str(tmp_path / "cgroup"), str(tmp_path)) is None
+    where = (str(tmp_path / "cgroup"), str(tmp_path))
+    assert shim.oom_counter(*where) == "/proc/vmstat"
     (tmp_path / "unit/memory.events").write_text("low 0\noom 2\noom_kill 2\n")
-    assert shim.oom_kills(str(tmp_path / "cgroup"), str(tmp_path)) == 2
-    (tmp_path / "cgroup").write_text("4:memory:/old\n")
-    assert shim.oom_kills(str(tmp_path / "cgroup"), str(tmp_path)) is None
+    assert shim.oom_counter(*where) == str(tmp_path / "unit/memory.events")
+    assert shim.oom_kills(shim.oom_counter(*where)) == 2
+    assert shim.oom_counter(str(tmp_path / "missing"), str(tmp_path)) == "/proc/vmstat"
+    assert shim.oom_kills("/proc/vmstat") is not None
+    assert shim.oom_kills(str(tmp_path / "missing")) is None
 
 
 @pytest.mark.parametrize(("inherited", "own"), [("-500\n", "0"), ("0\n", "0"), ("300\n", "300")])
@@ -261,10 +266,13 @@ def test_a_log_rotates_between_two_files_and_never_exceeds_its_limit(tmp_path: P
     assert log.dropped_bytes == 0
 
 
-def test_what_a_log_cannot_take_is_counted(tmp_path: Path) -> None:
-    log = shim.Log(str(tmp_path / "missing"), 100)
+def test_what_a_log_cannot_take_is_counted_and_said_where_it_is_missing(tmp_path: Path) -> None:
+    log = shim.Log(str(tmp_path / "missing"), 1000)
     log.write(b"12345")
+    log.write(b"678")
     (tmp_path / "missing").mkdir()
-    log.write(b"later")
-    assert log.dropped_bytes == 5
-    assert (tmp_path / "missing/log").read_bytes() == b"later"
+    log.write(b"later\n")
+    log.write(b"end\n")
+    assert log.dropped_bytes == 8
+    gap = b"\ndaylily: 8 bytes of output could not be written here\n"
+    assert (tmp_path / "missing/log").read_bytes() == gap + b"later\nend\n"

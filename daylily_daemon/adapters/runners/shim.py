@@ -8,8 +8,8 @@ creates it and nobody ever reads half of it. The shim creates it as ``started`` 
 anything, or ends with 75 having done nothing. Who gives up an attempt creates it as ``revoked``.
 
 **The record is never lost.** ``exit.json`` appears by rename after fsync, once nothing of the job runs
-any more. Room for it is taken at the start; where that was of no use, the shim goes on trying. A log that
-cannot be written costs lines, not the job, and says so where lines are missing.
+any more. Room for it is taken at the start, and what fails is tried again. A log that cannot be written
+costs lines, not the job, and says where some are missing.
 
 **The whole tree is the job.** The shim is the reaper of every descendant, also of those that left
 session and process group. When the command has ended, what it left behind is ended too.
@@ -18,7 +18,7 @@ Without ``--foreground`` the shim detaches: the caller gets 0 once the token was
 was executed (or refused by the kernel, its outcome then: 126 or 127 as from a shell), 75 when the token
 was lost. With it the shim stays what systemd started, its main process, and says ``READY=1`` instead.
 Files: ``spec.json`` is read; ``token``, ``running.json``, ``log``, ``log.1`` and ``exit.json`` are written.
-All that may fail for want of descriptors or memory comes before the token, where failing is harmless.
+What may fail for want of descriptors comes before the token, where failing is harmless.
 """
 
 import ctypes
@@ -45,10 +45,8 @@ LINGER_S: Final = 0.5
 """What the command left behind may end by itself for so long: a ``tee`` that still flushes."""
 KILL_AGAIN_S: Final = 0.05
 RETRY_RECORD_S: Final = 1.0
-RECORD_BYTES: Final = 4096
 GAP: Final = b"\ndaylily: %d bytes of output could not be written here\n"
-PIPE_READS: Final = 32
-"""Of 64 KiB each: more than any pipe can hold."""
+PIPE_READS: Final = 32  # of 64 KiB each: more than any pipe can hold
 PR_SET_CHILD_SUBREAPER: Final = 36
 IGNORED: Final = (signal.SIGHUP, signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ)
 
@@ -92,13 +90,6 @@ def fsync_directory(path: str) -> None:
         os.close(fd)
 
 
-def put(directory: str, name: str, record: Record) -> None:
-    path = os.path.join(directory, name)
-    write_whole(f"{path}.tmp", record)
-    os.replace(f"{path}.tmp", path)
-    fsync_directory(directory)
-
-
 def win_token(directory: str, shim: Record) -> bool:
     """Return whether this shim is the one that may run the command."""
     draft = os.path.join(directory, f"token.{shim['pid']}.tmp")
@@ -126,11 +117,9 @@ def oom_counter(cgroup_file: str = "/proc/self/cgroup", root: str = "/sys/fs/cgr
 
 def oom_kills(counter: str) -> int | None:
     """Return how many processes the kernel has killed for memory, None if unknown."""
-    try:
-        with open(counter) as file:
-            return int(dict(line.split() for line in file)["oom_kill"])
-    except (OSError, ValueError, KeyError):
-        return None
+    with suppress(OSError, ValueError, KeyError), open(counter) as file:
+        return int(dict(line.split() for line in file)["oom_kill"])
+    return None
 
 
 def be_killed_like_others(path: str = "/proc/self/oom_score_adj") -> None:
@@ -141,13 +130,11 @@ def be_killed_like_others(path: str = "/proc/self/oom_score_adj") -> None:
 
 
 def verdict(status: int, stopped_as: str | None, out_of_memory: bool) -> tuple[str, int | None]:
-    """Return ``ended`` (a value of ``domain.model.Ended``) and ``code`` for a wait status.
-
-    A shell whose child was killed says 128 + 9, which counts like the kill itself.
-    """
+    """Return ``ended`` (a value of ``domain.model.Ended``) and ``code`` for a wait status."""
     code = os.waitstatus_to_exitcode(status)
     if stopped_as is not None:
         return stopped_as, code if code >= 0 else None
+    # a shell whose child was killed says 128 + 9, which counts like the kill itself
     if out_of_memory and code in (-signal.SIGKILL, 128 + signal.SIGKILL):
         return "out_of_memory", None
     return ("signalled", -code) if code < 0 else ("exited", code)
@@ -158,11 +145,8 @@ def descendants() -> list[int]:
     children: dict[int, list[int]] = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
-            try:
-                parent = int(stat_fields(int(name))[1])
-            except OSError:
-                continue  # it ended meanwhile
-            children.setdefault(parent, []).append(int(name))
+            with suppress(OSError):  # it ended meanwhile
+                children.setdefault(int(stat_fields(int(name))[1]), []).append(int(name))
     found = list(children.get(os.getpid(), ()))
     for pid in found:
         found.extend(children.get(pid, ()))
@@ -216,9 +200,9 @@ class Log:
 
     def _rotate(self, fd: int) -> None:
         os.replace(self.path, f"{self.path}.1")
-        os.close(fd)
         self.fd = None
         self.size_bytes = 0
+        os.close(fd)
 
 
 class Signals:
@@ -238,14 +222,11 @@ class Signals:
 
 
 def become_command(spec: Record, gate: int, output: int, failure: int) -> NoReturn:
-    """Turn this forked child into the command, or write to ``failure`` why that cannot be.
-
-    It waits at ``gate`` until ``running.json`` is there: a shim that dies before leaves no command.
-    """
+    """Turn this forked child into the command, or write to ``failure`` why that cannot be."""
     code = if_missing = NOT_EXECUTABLE
     what = f"cannot enter the directory {spec['cwd']}"
     try:
-        if not os.read(gate, 1):
+        if not os.read(gate, 1):  # the shim died before running.json was there
             os._exit(code)
         detach_from_shim(output)
         os.makedirs(spec["cwd"], exist_ok=True)
@@ -287,13 +268,12 @@ class Run:
         self.output: int | None = None
         self.pid = 0
         self.status: int | None = None
-        self.childless = False
         self.stopped_as: str | None = None
         self.kill_at: float | None = None
         self.linger_until = 0.0
         self.oom_counter = oom_counter()
         self.oom_kills_before = oom_kills(self.oom_counter)
-        self.out_of_memory = False
+        self.childless = self.out_of_memory = False
         self.started_at = self.ended_at = wall_time()
         self.started = self.ended = time.monotonic()  # noqa: TID251  no event loop here
 
@@ -373,16 +353,12 @@ class Run:
         return bool(data)
 
     def _reap(self) -> None:
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                self.childless = True
-                return
-            if pid == 0:
-                return
-            if pid == self.pid:
-                self._note_end(status)
+        try:
+            while (found := os.waitpid(-1, os.WNOHANG))[0]:
+                if found[0] == self.pid:
+                    self._note_end(found[1])
+        except ChildProcessError:
+            self.childless = True
 
     def _note_end(self, status: int) -> None:
         self.status = status
@@ -433,18 +409,21 @@ class Run:
 def reserve_record(directory: str) -> None:
     """Take the room that the record will need: until the job ends, its output may fill the disk."""
     with suppress(OSError):
-        write_whole(os.path.join(directory, "exit.json.tmp"), {"room": " " * RECORD_BYTES})
+        write_whole(os.path.join(directory, "exit.json.tmp"), {"room": " " * 4096})
 
 
 def put_record(directory: str, record: Record) -> None:
     """Write ``exit.json``, however long it takes; give up only where the directory was removed."""
+    path = os.path.join(directory, "exit.json")
     while True:
         try:
-            return put(directory, "exit.json", record)
+            write_whole(f"{path}.tmp", record)
+            os.replace(f"{path}.tmp", path)
+            return fsync_directory(directory)
         except OSError as exc:
             if isinstance(exc, FileNotFoundError) and not os.path.isdir(directory):
-                return
-        time.sleep(RETRY_RECORD_S)
+                return None
+            time.sleep(RETRY_RECORD_S)
 
 
 def serve(spec: Record, announce: Announce) -> int:
@@ -465,10 +444,9 @@ def serve(spec: Record, announce: Announce) -> int:
 
 def notify_systemd(code: int) -> None:
     address = os.environ.get("NOTIFY_SOCKET", "")
-    if code or not address:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify, suppress(OSError):
-        notify.sendto(b"READY=1", "\0" + address[1:] if address[0] == "@" else address)
+    if address and not code:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify, suppress(OSError):
+            notify.sendto(b"READY=1", "\0" + address[1:] if address[0] == "@" else address)
 
 
 def keep_only(*kept: int) -> None:
