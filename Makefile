@@ -10,7 +10,7 @@ demo_options = $(if $(WORKSETS),--worksets $(WORKSETS)) \
 	$(if $(filter 1 yes true,$(KEEP)),--keep)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test sim soak check lock clean
+.PHONY: help venv demo test sim soak reliability check docs lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -32,8 +32,12 @@ sim: ## Run the simulation with many storms (SEEDS=500)
 	@scripts/venv.sh dev
 	@SEEDS=$(or $(SEEDS),500) $(BIN)/python -m pytest -n $(JOBS) tests/sim $(ARGS)
 
-soak: ## Run the simulation for long (SEEDS=20000)
-	@$(MAKE) sim SEEDS=$(or $(SEEDS),20000)
+soak: ## Run the simulation for long, every pair of crash points too (SEEDS=20000)
+	@PAIRS=$(or $(PAIRS),1000000) $(MAKE) sim SEEDS=$(or $(SEEDS),20000)
+
+reliability: ## Measure everything docs/reliability.md claims, and write it there
+	@scripts/venv.sh dev
+	@$(BIN)/python -m tests.reliability
 
 check: ## Lint, formatting, types, and the rule of imports
 	@scripts/venv.sh dev
@@ -41,6 +45,10 @@ check: ## Lint, formatting, types, and the rule of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+docs: ## Write the generated parts of the documentation anew
+	@scripts/venv.sh dev
+	@$(BIN)/python scripts/generate_docs.py
 
 lock: ## Write requirements/*.txt anew from pyproject.toml (UPGRADE=1: to the newest releases)
 	@scripts/lock.sh

@@ -124,7 +124,10 @@ Queue = Annotated[str, _text(r"[\w-]{1,80}", "1 to 80 letters, digits and the si
 FifoQueue = Annotated[str, _text(r"[\w-]{1,75}\.fifo", "a queue name that ends with .fifo")]
 TopicName = Annotated[str, _text(r"[\w-]{1,256}", "1 to 256 letters, digits and the signs _ -")]
 TopicArn = Annotated[
-    str, _text(r"|arn:aws[\w-]*:sns:[\w-]+:\d{12}:[\w-]+", "arn:aws:sns:<region>:<account>:<name>")
+    str,
+    _text(
+        r"|arn:aws[\w-]*:sns:[\w-]+:\d{12}:[\w-]+(\.fifo)?", "arn:aws:sns:<region>:<account>:<name>"
+    ),
 ]
 Host = Annotated[str, _text(r"|\w[\w.-]{0,63}", "letters, digits and the signs _ . -")]
 Variable = Annotated[str, _text(r"\w+\*?", "names of variables; one that ends with * is a prefix")]

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -42,6 +42,7 @@ from daylily_daemon.domain.model import (
     Command,
     Ended,
     Ignore,
+    JobName,
     Outcome,
     Plan,
     Problem,
@@ -246,40 +247,43 @@ def _in_state(state: State) -> Workset:
 # --- failures -----------------------------------------------------------------------------------
 
 
+Cause = tuple[str, str, Category, bool]
+"""Code, what happened, category, whether it is tried again."""
+
+
 def failure_codes() -> str:
-    rows: dict[str, tuple[str, str, str, str]] = {}
+    rows: dict[str, list[str]] = {}
+    for code, why, category, retry in sorted(_causes_of_failure(), key=lambda cause: cause[0]):
+        row = rows.setdefault(code, [code, "", str(category), "yes" if retry else "no"])
+        row[1] += f", or: {why}" if row[1] else why
+    return _table(("code", "what happened", "category", "tried again"), list(rows.values()))
+
+
+def _causes_of_failure() -> Iterator[Cause]:
     for known in KNOWN:
-        why = f"log: {known.meaning}"
-        rows[known.code] = (known.code, why, str(known.category), _yes(known.retry))
-    for ended in Ended:
-        failure = classify(Outcome(ended=ended, code=1))
-        how = failure.message if ended not in (Ended.EXITED, Ended.SIGNALLED) else _ANY_OTHER
-        before = rows.get(failure.code)
-        why = how if before is None or how == _ANY_OTHER else f"{before[1]}, or: {how}"
-        rows[failure.code] = (failure.code, why, str(failure.category), _yes(failure.retry))
+        yield known.code, f"log: {known.meaning}", known.category, known.retry
+    for ended in (ended for ended in Ended if ended not in (Ended.EXITED, Ended.SIGNALLED)):
+        failure = classify(Outcome(ended=ended))
+        why = f"job: {failure.message.removeprefix('It ').rstrip('.')}"
+        yield failure.code, why, failure.category, failure.retry
+    unknown = classify(Outcome(ended=Ended.EXITED, code=1))
+    why = "job: failed, and no pattern knows why"
+    yield unknown.code, why, unknown.category, unknown.retry
     for category, why in _REFUSALS.items():
         problem = Problem("file", "", "", "", category)
         ws = refuse(Decision(_in_state(State.READY)), (problem,), NOW).workset
-        before = rows.get(ws.error_code)
-        why = f"{before[1]}, or: {why}" if before else why
-        rows[ws.error_code] = (ws.error_code, why, str(category), _yes(False))
+        yield ws.error_code, why, category, False
     ws = _in_state(State.IN_PROGRESS)
-    if ws.job:
-        ws = decide(ws, JobRefused(ws.job, "no"), Policy(), NOW).workset
-    why = "the job cannot be started: its pipeline or runner is not set up on this daemon"
-    rows[ws.error_code] = (ws.error_code, why, str(ws.error_category), _yes(False))
-    return _table(("code", "what happened", "category", "tried again"), sorted(rows.values()))
+    refused = JobRefused(JobName(f"{ID}.1.{Step.RUN}"), "")
+    ws = decide(ws, refused, Policy(), NOW).workset
+    why = "job: cannot be started, its pipeline or runner is not set up on this daemon"
+    yield ws.error_code, why, Category.CONFIGURATION, ws.state is State.RETRYING
 
 
-_ANY_OTHER: Final = "no pattern knows it"
 _REFUSALS: Final = {
-    Category.DATA: "input was refused for its data",
-    Category.CONFIGURATION: "input was refused for its recipe, its access rights or its name",
+    Category.DATA: "input: refused for its data",
+    Category.CONFIGURATION: "input: refused for its recipe, its access rights or its name",
 }
-
-
-def _yes(retried: bool) -> str:
-    return "yes" if retried else "no"
 
 
 # --- input --------------------------------------------------------------------------------------
@@ -337,9 +341,12 @@ def _problems(found: object) -> tuple[Problem, ...]:
 
 
 def _messages(problems: Iterator[Problem]) -> str:
-    return "\n".join(["```text", *dict.fromkeys(map(str, problems)), "```"])
+    texts = (LONG_VALUE.sub(r"'\1…'", str(problem)) for problem in problems)
+    return "\n".join(["```text", *dict.fromkeys(texts), "```"])
 
 
+LONG_VALUE: Final = re.compile(r"'([^']{40})[^']{80,}'")
+"""Shortened further than the program does."""
 RECIPES: Final = (
     b"",
     b"- dy-r\n",
@@ -350,7 +357,7 @@ RECIPES: Final = (
     b"dy-r: [x\n",
     b"a:\n\tdy-r: x\n",
     b'notes: "\\UFFFFFFFF"\n',
-    "notes: \x01\n".encode(),
+    b"notes: \x01\n",
     b"a: &a [x]\nb: [" + b"*a, " * 11 + b"]\n",
     b"a: " + b"[" * 31 + b"]" * 31,
     b"a: &a [*a]\n",
@@ -361,7 +368,7 @@ RECIPES: Final = (
     b"dy-r: !shell x\n",
     b"notes: none\n",
     b"dy-r: produce_x -p; rm -rf /\n",
-    b"dy-r: produce_x --config a=\"b\n",
+    b'dy-r: produce_x --config a="b\n',
     b"dy-r: {flags: x}\n",
     b"dy-r: [[x], y]\n",
     b"dy-r: " + b"x" * 17_000,
@@ -377,7 +384,7 @@ RECIPES: Final = (
     b"pipeline: demo\nsamples: [{sample_id: S1}]\n",
     b"pipeline: demo\nsamples: [{sample_id: S 1, fastq_r1: a.fastq.gz}]\n",
     b"pipeline: demo\nsamples: [{sample_id: S1, fastq_r1: a.fq.gz, fastq_r2: a.fq.gz}]\n",
-    b"pipeline: demo\nsamples: [{sample_id: S1, fastq_r1: a}, {sample_id: S1, fastq_r1: b}]\n",
+    b"samples:\n- {sample_id: S1, fastq_r1: a}\n- {sample_id: S1, fastq_r1: b}\npipeline: demo\n",
     b"pipeline: demo\nsamples: [{sample_id: S1, fastq_r1: a, coverage: 30x}]\n",
 )
 ROWS: Final = (
@@ -411,7 +418,7 @@ SHEETS: Final = (
 
 def refused_inputs() -> str:
     """Show what the check of a whole drop answers: files that are not there, not readable, not usable."""
-    problems = [_problems(anyio.run(_inspected, *drop))[0] for drop in DROPS]
+    problems = [_problems(anyio.run(_inspected, drop))[0] for drop in DROPS]
     named = submission(Origin(bucket="lab", prefix=PREFIX), "run 7 (new)", "1", "s3").ask
     if isinstance(named, Submit) and named.problem:
         problems.append(named.problem)
@@ -419,42 +426,48 @@ def refused_inputs() -> str:
     return _messages(iter([*problems, sheet.capped(many)[-1]]))
 
 
-async def _inspected(recipe_text: str | None, path: str, stored: str = "") -> tuple[Problem, ...]:
-    """Inspect a drop whose sheet names ``path``; ``stored`` says what S3 holds there."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drop:
+    recipe: str | None = "dy-r: x\n"
+    path: str = "s3://reads/a_R1.fastq.gz"
+    """What the sheet names."""
+    root: str = "/fsx"
+    """Where local files may lie."""
+    stored: bytes | None = None
+    storage_class: str = "STANDARD"
+    denied: str = ""
+    """Bucket that the daemon has no access to."""
+
+
+async def _inspected(drop: Drop) -> tuple[Problem, ...]:
     objects, ws = MemoryObjects(), replace(_in_state(State.READY), plan=None)
     shipped = pipelines_of(Settings())
-    inputs = S3Inputs(objects, lambda: "demo", lambda: shipped, local_roots=["/etc"])
-    if recipe_text is not None:
-        await objects.put(ws.bucket, ws.prefix + sheet.RECIPE_FILE, recipe_text.encode())
-    rows = f"SAMPLE_ID\tR1_FQ\nS1\t{path}\n".encode()
+    inputs = S3Inputs(objects, lambda: "demo", lambda: shipped, local_roots=[drop.root])
+    if drop.recipe is not None:
+        await objects.put(ws.bucket, ws.prefix + sheet.RECIPE_FILE, drop.recipe.encode())
+    rows = f"SAMPLE_ID\tR1_FQ\nS1\t{drop.path}\n".encode()
     await objects.put(ws.bucket, ws.prefix + sheet.SHEET_FILE, rows)
-    match stored:
-        case "denied":
-            objects.refuse("reads", "", Permanent("s3://reads: AccessDenied"))
-        case "no access":
-            objects.refuse(ws.bucket, ws.prefix, Permanent("s3://lab: AccessDenied"))
-        case "empty":
-            await objects.put("reads", "a_R1.fastq.gz", b"")
-        case "archived":
-            await objects.put("reads", "a_R1.fastq.gz", b"@", storage_class="DEEP_ARCHIVE")
+    if drop.stored is not None:
+        kind = drop.storage_class
+        await objects.put("reads", "a_R1.fastq.gz", drop.stored, storage_class=kind)
+    if drop.denied:
+        objects.refuse(drop.denied, "", Permanent("AccessDenied."))
     found = await inputs.inspect(ws)
     return () if isinstance(found, Accepted) else found.problems
 
 
-_GOOD: Final = "dy-r: x\n"
-_READS: Final = "s3://reads/a_R1.fastq.gz"
-DROPS: Final[tuple[tuple[Any, ...], ...]] = (
-    (None, _READS),
-    (_GOOD + "# \n" * 90_000, _READS),
-    (_GOOD + "pipeline: germline\n", _READS),
-    (_GOOD, _READS),
-    (_GOOD, "/etc/no_such_file.fastq.gz"),
-    (_GOOD, "/home/lab/a_R1.fastq.gz"),
-    (_GOOD, "/etc/ssl"),
-    (_GOOD, _READS, "denied"),
-    (_GOOD, _READS, "no access"),
-    (_GOOD, _READS, "empty"),
-    (_GOOD, _READS, "archived"),
+DROPS: Final = (
+    Drop(recipe=None),
+    Drop(recipe="dy-r: x\n" + "# \n" * 90_000),
+    Drop(recipe="pipeline: germline\n"),
+    Drop(),
+    Drop(path="/fsx/no_such_folder/a_R1.fastq.gz"),
+    Drop(path="/home/lab/a_R1.fastq.gz"),
+    Drop(path="/usr", root="/usr"),
+    Drop(denied="reads"),
+    Drop(denied="lab"),
+    Drop(stored=b""),
+    Drop(stored=b"@", storage_class="DEEP_ARCHIVE"),
 )
 
 BLOCKS: Final[Mapping[str, Callable[[], str]]] = {

@@ -17,6 +17,9 @@ have tmux || need tmux
 have java || need default-jre-headless
 have npm || need npm
 have setpriv || need util-linux
+have strace || need strace
+# Not to be booted here: the tests of the unit file boot it in namespaces of its own, which takes root.
+[ "$(id -u)" != 0 ] || [ -x /lib/systemd/systemd ] || need systemd
 [ -s /etc/ssl/certs/ca-certificates.crt ] || need ca-certificates
 printf '#include <sys/socket.h>\n' | gcc -E - >/dev/null 2>&1 || need gcc libc6-dev
 "${PYTHON:-python3}" -c 'import ensurepip, venv' 2>/dev/null || need python3-venv

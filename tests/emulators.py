@@ -63,7 +63,7 @@ class Launch:
 
 
 def moto(port: int) -> Launch:
-    argv = (sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port))
+    argv = (sys.executable, "-m", "daylily_daemon.cli.emulator", "-H", "127.0.0.1", "-p", str(port))
     return Launch(name="moto", argv=argv)
 
 

@@ -22,7 +22,7 @@ from daylily_daemon.adapters.codec import Item
 from daylily_daemon.adapters.sqs import REASON
 from daylily_daemon.domain.model import WORKSET_ID
 
-LOOK_S: Final = 10
+LOOK_S: Final = 60
 _EMPTY_ANSWERS: Final = 2
 """SQS asks only some of its servers at a time: one empty answer does not mean that nothing is there."""
 

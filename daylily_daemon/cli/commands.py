@@ -185,15 +185,25 @@ def cancel(
 def retry(
     workset: WorksetArgument,
     from_start: Annotated[bool, typer.Option("--from-start", help="Run every step again.")] = False,
+    host_gone: Annotated[
+        bool,
+        typer.Option(
+            "--host-gone",
+            help="I know that the machine it ran on exists no more, and its jobs with it.",
+        ),
+    ] = False,
     config: ConfigOption = None,
     set_: SetOption = None,
     json: JsonOption = False,
 ) -> None:
     """Run a failed, parked, canceled or ignored workset again, from the step that failed.
 
+    With --host-gone also one in progress on a machine that was terminated: no daemon can tell whether its
+    job still runs, so somebody has to. A daemon that does reach that machine goes on with the run instead.
+
     Example: daylily-daemon retry HG002-run7
     """
-    _ask(workset, Retry(from_start=from_start), config, set_, json)
+    _ask(workset, Retry(from_start=from_start, host_gone=host_gone), config, set_, json)
 
 
 def ignore(

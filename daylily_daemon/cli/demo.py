@@ -176,7 +176,9 @@ async def _prepare(stage: Stage) -> Settings:
     """Start the emulator, run ``init`` on it, subscribe to the topic, start the daemon."""
     port = _free_port()
     stage.url = f"http://127.0.0.1:{port}"
-    emulator = stage.start("emulator", "moto.server", "-H", "127.0.0.1", "-p", str(port))
+    emulator = stage.start(
+        "emulator", "daylily_daemon.cli.emulator", "-H", "127.0.0.1", "-p", str(port)
+    )
     await _until(stage, emulator, "emulator", lambda: _listens(port))
     out.print(f"AWS emulator on {stage.url}")
     stage.config.write_text(yaml.safe_dump(_settings(stage)), encoding="utf-8")

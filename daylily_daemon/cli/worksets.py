@@ -5,9 +5,10 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import anyio
 import typer
@@ -36,6 +37,10 @@ from daylily_daemon.domain.model import Job, State, Step, Workset
 StateOption = Annotated[
     list[State] | None, typer.Option("--state", help="Only these states; may be repeated.")
 ]
+
+
+FORGIVEN: Final = timedelta(minutes=5)
+"""Clocks of hosts differ: only a lease that ended long ago is worth a word."""
 
 
 def list_(
@@ -206,7 +211,8 @@ async def _why(ws: Workset, tools: Tools) -> str:
         case State.IN_PROGRESS:
             held = f"held by {ws.lock_owner}" if ws.lock_owner else "waiting to be picked up again"
             doing = output.progress_text(ws)
-            return f"It runs, attempt {ws.attempt}, {held}: {doing or 'no progress told yet'}."
+            running = f"It runs, attempt {ws.attempt}, {held}: {doing or 'no progress told yet'}."
+            return f"{running}{_out_of_reach(ws)}"
         case State.ERROR | State.FAILED:
             return (
                 f"{ws.error_details}\nCode {ws.error_code}, category {ws.error_category}. When the cause "
@@ -221,6 +227,17 @@ async def _why(ws: Workset, tools: Tools) -> str:
             )
         case _:
             return f"It is {ws.state}."
+
+
+def _out_of_reach(ws: Workset) -> str:
+    """Return what to do about a run whose daemon has not been heard of for long."""
+    expires = ws.lock_expires_at
+    if ws.lock_owner and expires and SystemClock().now() - expires < FORGIVEN:
+        return ""
+    return (
+        f"\nNo daemon holds it now. One on {ws.runner_scope} picks it up by itself: is one running there? "
+        f"If that machine exists no more: `daylily-daemon retry {ws.id} --host-gone`"
+    )
 
 
 async def _why_waiting(ws: Workset, tools: Tools) -> str:

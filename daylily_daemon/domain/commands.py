@@ -118,10 +118,22 @@ def _cancel(decision: Decision, reason: str, by: str, now: datetime) -> Decision
 
 def _retry(decision: Decision, from_start: bool, by: str, now: datetime) -> Decision:
     ws = decision.workset
+    if ws.state is State.IN_PROGRESS:
+        text = f"retry by {by} had no effect: it is in progress on {ws.runner_scope}"
+        return decision.note(now, text, by=by)
     if ws.state is not State.RETRYING and ws.state not in _RESTARTABLE:
         return decision.note(now, f"retry by {by} had no effect: it is {ws.state}", by=by)
     again = decision.turn(State.READY, now, f"retry asked for by {by}", by=by)
     return _fresh(again, now) if from_start else _cleared(again, now)
+
+
+def host_is_gone(ws: Workset) -> str:
+    """Return who vouches that the machine of this run exists no more; empty if nobody does.
+
+    That is the one proof there is that a job is dead which left no record: see failure 19.
+    """
+    told = (c.by for c in ws.inbox if isinstance(c.ask, Retry) and c.ask.host_gone)
+    return next(told, "")
 
 
 def _ignore(decision: Decision, reason: str, by: str, now: datetime) -> Decision:

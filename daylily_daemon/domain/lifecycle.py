@@ -20,6 +20,7 @@ from daylily_daemon.domain.model import (
     Accepted,
     Category,
     Command,
+    Ended,
     Fence,
     Inspection,
     JobName,
@@ -182,8 +183,10 @@ def _claimed(ws: Workset, claim: Claimed, now: datetime) -> Decision:
         fence=Fence(ws.fence + 1),
         beat=ws.beat + 1,
     )
-    if ws.state is State.IN_PROGRESS:
+    if ws.state is State.IN_PROGRESS and ws.runner_scope == claim.scope:
         return _adopt(ws, Decision(locked), claim, now)
+    if ws.state is State.IN_PROGRESS:
+        return _lost_with_its_host(ws, Decision(locked), now)
     if not due(ws, now):
         return Decision(ws)
     ready = Decision(locked)
@@ -242,6 +245,17 @@ def _adopt(ws: Workset, locked: Decision, claim: Claimed, now: datetime) -> Deci
         told = {"type": RecordType.LOCK_TIMEOUT, "notify": True}
     adopted = locked.note(now, text, **told)
     return replace(adopted, effects=resume(adopted.workset))
+
+
+def _lost_with_its_host(ws: Workset, locked: Decision, now: datetime) -> Decision:
+    """End the attempt of a run nobody can reach, if somebody vouches that its machine is gone."""
+    by = commands.host_is_gone(ws)
+    if not by:
+        return Decision(ws)
+    text = f"{by} says that {ws.runner_scope} exists no more"
+    told = locked.note(now, text, type=RecordType.LOCK_TIMEOUT, notify=True, by=by)
+    failure = classify(Outcome(ended=Ended.HOST_LOST))
+    return _answer_inbox(_failed(told, failure, Policy(max_retries=0), now), now)
 
 
 def _job_ended(

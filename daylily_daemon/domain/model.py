@@ -164,6 +164,8 @@ class Cancel:
 class Retry:
     from_start: bool = False
     """Run every step again instead of resuming at the one that failed."""
+    host_gone: bool = False
+    """Somebody vouches that the machine of a run in progress exists no more, and with it every job on it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

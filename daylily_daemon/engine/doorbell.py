@@ -14,7 +14,7 @@ from anyio import CancelScope, create_task_group, current_time, sleep
 
 from daylily_daemon.domain.commands import apply, register
 from daylily_daemon.domain.errors import AlreadyDone, Permanent, Transient
-from daylily_daemon.domain.model import INBOX_LIMIT, Command, Submit, Workset
+from daylily_daemon.domain.model import INBOX_LIMIT, Command, Retry, State, Submit, Workset
 from daylily_daemon.engine.dials import Live
 from daylily_daemon.engine.lease import Desk
 from daylily_daemon.ports import Change, Conflict, Delivery, Mailbox, Unreadable
@@ -113,7 +113,7 @@ class Doorbell:
             if not isinstance(command.ask, Submit):
                 return None
             decision = register(command, command.ask, now)
-        elif current.lock_owner is not None:
+        elif current.lock_owner is not None or _vouches(command, current):
             waiting = enqueue(current, command)
             return self.desk.change(current, waiting, (), routing) if waiting else None
         else:
@@ -122,6 +122,12 @@ class Doorbell:
                 return None
         change = self.desk.change(current, decision.workset, decision.records, routing)
         return replace(change, once=once)
+
+
+def _vouches(command: Command, current: Workset) -> bool:
+    """Return whether a daemon has to see it with the claim: whose machine is gone, and is it this one?"""
+    asked = isinstance(command.ask, Retry) and command.ask.host_gone
+    return asked and current.state is State.IN_PROGRESS
 
 
 def enqueue(ws: Workset, command: Command) -> Workset | None:

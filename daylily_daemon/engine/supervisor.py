@@ -27,8 +27,10 @@ from anyio import (
 from anyio.abc import TaskGroup
 
 from daylily_daemon.domain.admission import Capacity, admit
+from daylily_daemon.domain.commands import host_is_gone
+from daylily_daemon.domain.decision import Effect
 from daylily_daemon.domain.errors import DaemonError, Fenced, LeaseLost, Permanent, Transient
-from daylily_daemon.domain.lifecycle import Claimed, Inspected, decide, due
+from daylily_daemon.domain.lifecycle import Claimed, Inspected, decide, due, resume
 from daylily_daemon.domain.model import State, Workset, WorksetId
 from daylily_daemon.engine.dials import Live
 from daylily_daemon.engine.doorbell import Doorbell, Relay
@@ -239,9 +241,8 @@ class Supervisor:
 
     def _adopt(self, tending: TaskGroup) -> None:
         for ws in (*self._in_progress, *self._board.values()):
-            if ws.state is not State.IN_PROGRESS or ws.runner_scope != self.place.scope:
-                continue
-            if self._free(ws):
+            reachable = ws.runner_scope == self.place.scope or host_is_gone(ws)
+            if ws.state is State.IN_PROGRESS and reachable and self._free(ws):
                 self._take(ws, tending)
         self._in_progress = tuple(ws for ws in self._in_progress if ws.id not in self._active)
 
@@ -354,14 +355,17 @@ class Supervisor:
         self._active[ws.id] = term
         bound = log.bind(workset=ws.id, fence=term.workset.fence, attempt=term.workset.attempt)
         bound.info("claimed", run=term.workset.run_id, step=term.workset.step)
+        if resume(term.workset):
+            await self._drive(term, effects)
+            bound.info("left", state=term.workset.state)
+        self._pin(term.workset)
+
+    async def _drive(self, term: Term, effects: tuple[Effect, ...]) -> None:
         try:
             await self.shepherd.drive(term, effects)
-            bound.info("left", state=term.workset.state)
         finally:
             with CancelScope(shield=True, deadline=current_time() + self.release_s):
                 await self._release(term)
-            if term.workset.state is State.RETRYING:
-                self._pin(term.workset)
 
     def _look_again(self, ws: Workset, pause_s: float) -> None:
         """What we knew of ``ws`` was not so: leave it alone for a moment, and read the index anew."""

@@ -59,20 +59,14 @@ class Order:
     """Which requests are to meet which fault."""
 
     fault: Fault
-    call: Call | None = None
-    """None: every call."""
-    case: str = ""
-    occurrence: int = 1
-    """The first request to meet it, counted from when the order was given."""
+    call: Call
+    case: str
     times: int = 1
-    seen: int = 0
+    """The first so many of them."""
     happened: int = 0
 
     def takes(self, call: Call, case: str) -> bool:
-        if self.case != case or self.call not in (None, call):
-            return False
-        self.seen += 1
-        taken = self.occurrence <= self.seen < self.occurrence + self.times
+        taken = (self.call, self.case) == (call, case) and self.happened < self.times
         self.happened += taken
         return taken
 
@@ -93,8 +87,6 @@ class Heard:
 class FaultProxy:
     def __init__(self, upstream: str) -> None:
         self.orders: list[Order] = []
-        self.heard: list[tuple[str, Call]] = []
-        """Case and call of every request, those that met a fault too."""
         self._upstream = upstream
         self._over = Event()
 
@@ -115,7 +107,6 @@ class FaultProxy:
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         heard = Heard(request.method, request.raw_path, request.headers, await request.read())
         call, case = call_of(heard), heard.headers.get(CASE, "")
-        self.heard.append((case, call))
         taken = [order.fault for order in self.orders if order.takes(call, case)]
         match taken[0] if taken else None:
             case None:

@@ -15,7 +15,6 @@ from daylily_daemon.adapters.aws import Aws, AwsOptions
 from daylily_daemon.adapters.codec import command_to_dict
 from daylily_daemon.adapters.deadletters import DeadLetters, Pair
 from daylily_daemon.adapters.envelopes import read_command
-from daylily_daemon.adapters.memory import Counter
 from daylily_daemon.adapters.provision import Provisioner, dead_letter_name, find_queue
 from daylily_daemon.adapters.sqs import QueueConfig, SqsMailbox
 from daylily_daemon.domain.model import Cancel, Command, WorksetId
@@ -48,9 +47,7 @@ async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
         url = pairs[1].url
         config = QueueConfig(url=url, dead_letter_url=pairs[1].dead_url, wait_s=1, visibility_s=30)
         mailbox = SqsMailbox(sqs, config, read_command)
-        letters = DeadLetters(
-            sqs, pairs, Counter(request.node.name[:20].replace("[", "-")), wait_s=0
-        )
+        letters = DeadLetters(sqs, pairs, wait_s=0)
         yield Bench(letters, mailbox, sqs, url)
 
 
@@ -83,6 +80,15 @@ async def test_a_replayed_command_arrives_again_as_a_new_message(bench: Bench) -
     delivery = await received(bench.commands)
     assert delivery.content == (command,)
     assert await bench.letters.look() == []
+
+
+async def test_a_message_that_still_cannot_be_read_is_given_up_again(bench: Bench) -> None:
+    await parked(bench, "nonsense")
+    (letter,) = await bench.letters.look()
+    await bench.letters.replay(letter)
+    await bench.commands.park(await received(bench.commands), "it still cannot be read")
+    (again,) = await bench.letters.look()
+    assert (again.reason, again.body) == ("it still cannot be read", "nonsense")
 
 
 async def test_a_dropped_message_is_gone_for_good(bench: Bench) -> None:

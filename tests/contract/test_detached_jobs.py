@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +24,6 @@ from tests.contract.runner_harness import (
     TmuxHarness,
     eventually,
     kill_in,
-    wait_for,
 )
 
 OTHER_BOOT = "another boot id"
@@ -261,44 +258,6 @@ async def test_a_log_that_cannot_be_written_does_not_disturb_the_job(
     (Path(job.directory) / "log").symlink_to("/dev/full")
     assert (await run(harness, job)).code == 4
     assert harness.exit_record(job)["dropped_log_bytes"] == 300_000
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system takes root")
-async def test_the_record_of_a_job_that_ended_on_a_full_disk_is_not_lost(
-    processes: ProcessHarness, tmp_path: Path
-) -> None:
-    with small_disk(tmp_path / "disk") as disk:
-        job = processes.shell(f"{wait_for(tmp_path / 'go')}; exit 6", directory=f"{disk}/job")
-        await start(processes, job)
-        fill_up(disk / "filler")
-        (tmp_path / "go").touch()
-        await eventually(lambda: not processes.is_running(job))
-        with anyio.move_on_after(0.2) as waiting:
-            await processes.runner().wait(job)
-        assert waiting.cancelled_caught, "there is no room for the record"
-        (disk / "filler").unlink()
-        assert (await processes.runner().wait(job)).code == 6
-
-
-@contextmanager
-def small_disk(path: Path) -> Iterator[Path]:
-    path.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(path)]
-    if subprocess.run(mount, check=False, capture_output=True).returncode:
-        pytest.skip("this machine does not let root mount a file system")
-    try:
-        yield path
-    finally:
-        subprocess.run(["umount", "-l", str(path)], check=True)
-
-
-def fill_up(path: Path) -> None:
-    with path.open("wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(bytes(4096))
-        except OSError:
-            return
 
 
 # Commands that cannot be run, files that tell success

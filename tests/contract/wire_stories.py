@@ -6,98 +6,27 @@ same call was answered, the world must be as if it had happened exactly once.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, replace
-from itertools import count
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Any, Final
 
 import pytest
-from anyio import fail_after
 
-from daylily_daemon.adapters.aws import Aws
-from daylily_daemon.adapters.dynamodb import DynamoTrail, DynamoWorksets
-from daylily_daemon.adapters.envelopes import READY, Origin, read_command
-from daylily_daemon.adapters.notifiers.sns import Sns
+from daylily_daemon.adapters.envelopes import READY, Origin
 from daylily_daemon.adapters.provision import Provisioner, Step, Wanted
-from daylily_daemon.adapters.s3 import S3Drops, S3Objects
-from daylily_daemon.adapters.sqs import QueueConfig, SqsMailbox
+from daylily_daemon.adapters.s3 import S3Drops
 from daylily_daemon.adapters.transfer import CopyOptions, Fetch, download, upload
 from daylily_daemon.domain.errors import AlreadyDone
-from daylily_daemon.domain.model import Cancel, Command, State, Workset, WorksetId
-from daylily_daemon.ports import Change, Delivery, Unreadable
-from tests.contract.fault_proxy import Call, FaultProxy
+from daylily_daemon.domain.model import State, Workset, WorksetId
+from daylily_daemon.ports import Change
+from tests.contract.fault_proxy import Call
 from tests.contract.stores import wanted
 from tests.contract.test_store import a_record, a_workset, first, then
-from tests.records import FAILED
+from tests.contract.wire_queue_stories import QUEUE_STORIES
+from tests.contract.wire_world import Play, Story, World, done, reading, story
 
-EMULATORS: Final = frozenset({"ministack", "moto"})
-_NUMBERS: Final = count(1)
 _COPYING: Final = CopyOptions(tries=3, longest_pause_s=0.01, multipart_bytes=1)
 CONTENT: Final = b"ACGT\n" * 1000
-
-
-class Side:
-    """The adapters of one daemon: those through the proxy, or those past it."""
-
-    def __init__(self, aws: Aws, clients: dict[str, Any], names: Wanted) -> None:
-        self.aws = aws
-        self._clients = clients
-        self.db, self.s3 = clients["dynamodb"], clients["s3"]
-        self.sqs, self.sns = clients["sqs"], clients["sns"]
-        self.worksets = DynamoWorksets(self.db, names.tables)
-        self.trail = DynamoTrail(self.db, names.tables)
-        self.objects = S3Objects(self.s3)
-
-    def with_tables(self, names: Wanted) -> Side:
-        return Side(self.aws, self._clients, names)
-
-    def mailbox(self, url: str, dead_url: str, *, wait_s: int = 0) -> SqsMailbox:
-        config = QueueConfig(url=url, dead_letter_url=dead_url, wait_s=wait_s, visibility_s=1)
-        return SqsMailbox(self.sqs, config, read_command)
-
-
-@dataclass(frozen=True, kw_only=True)
-class World:
-    kind: str
-    """Which emulator."""
-    proxy: FaultProxy
-    through: Side
-    past: Side
-    bucket: str
-    scratch: Path
-
-    def name(self, what: str) -> str:
-        return f"{what}-{self.scratch.name}-{next(_NUMBERS)}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Play:
-    act: Callable[[], Awaitable[Any]]
-    """What is repeated under the same name until it is answered."""
-    judge: Callable[[Any], Awaitable[None]]
-    """Look, past the proxy, at the world and at the last answer."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Story:
-    tell: Callable[[World], Awaitable[Play]]
-    calls: tuple[Call, ...]
-    repeats_itself: bool = False
-    """A copy repeats what failed; a refusal need not reach the caller."""
-    emulators: frozenset[str] = EMULATORS
-
-    @property
-    def name(self) -> str:
-        return self.tell.__name__.replace("_", " ")
-
-
-def _reading(act: Callable[[], Awaitable[Any]], expected: Any) -> Play:
-    async def judge(answer: Any) -> None:
-        assert answer == expected
-
-    return Play(act=act, judge=judge)
-
 
 # --- DynamoDB ------------------------------------------------------------------------------------
 
@@ -140,7 +69,7 @@ def _committing(world: World, change: Change, *, seqs: list[int]) -> Play:
 
 async def loading_a_workset(world: World) -> Play:
     ws = await _stored(world)
-    return _reading(lambda: world.through.worksets.load(ws.id), ws)
+    return reading(lambda: world.through.worksets.load(ws.id), ws)
 
 
 async def registering_a_workset(world: World) -> Play:
@@ -177,26 +106,26 @@ async def listing_a_state(world: World) -> Play:
     ws = await _stored(world, state=State.IGNORED)
     found = await world.past.worksets.in_state(State.IGNORED)
     assert ws in found
-    return _reading(lambda: world.through.worksets.in_state(State.IGNORED), found)
+    return reading(lambda: world.through.worksets.in_state(State.IGNORED), found)
 
 
 async def counting_a_state(world: World) -> Play:
     await _stored(world, state=State.ARCHIVED)
     there = len(await world.past.worksets.in_state(State.ARCHIVED))
-    return _reading(lambda: world.through.worksets.count(State.ARCHIVED), there)
+    return reading(lambda: world.through.worksets.count(State.ARCHIVED), there)
 
 
 async def asking_which_are_known(world: World) -> Play:
     ws = await _stored(world)
     asked = [ws.id, WorksetId(world.name("absent"))]
-    return _reading(lambda: world.through.worksets.known(asked), frozenset({ws.id}))
+    return reading(lambda: world.through.worksets.known(asked), frozenset({ws.id}))
 
 
 async def reading_the_trail(world: World) -> Play:
     ws = await _stored(world, 1, 2)
     records = await world.past.trail.read(ws.id)
     assert len(records) == 2
-    return _reading(lambda: world.through.trail.read(ws.id), records)
+    return reading(lambda: world.through.trail.read(ws.id), records)
 
 
 async def finding_what_is_owed(world: World) -> Play:
@@ -205,7 +134,7 @@ async def finding_what_is_owed(world: World) -> Play:
     async def owed_here() -> list[int]:
         return [r.seq for r in await world.through.trail.owed(limit=5000) if r.workset_id == ws.id]
 
-    return _reading(owed_here, [1])
+    return reading(owed_here, [1])
 
 
 async def settling_a_notice(world: World) -> Play:
@@ -234,113 +163,6 @@ async def taking_over_a_notice(world: World) -> Play:
     return Play(act=lambda: world.through.trail.take_over(record, "daemon-b"), judge=judge)
 
 
-# --- SQS -----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Queues:
-    live: str
-    dead: str
-
-
-async def _queues(world: World, suffix: str = ".fifo") -> Queues:
-    attributes = {"FifoQueue": "true"} if suffix else {}
-    urls = [
-        (await world.past.sqs.create_queue(QueueName=name, Attributes=attributes))["QueueUrl"]
-        for name in (world.name("live") + suffix, world.name("dead") + suffix)
-    ]
-    return Queues(*urls)
-
-
-def _commands(world: World, number: int = 2) -> list[Command]:
-    workset = WorksetId(world.name("ws"))
-    return [
-        Command(id=f"{workset}-c{n}", workset_id=workset, by="test", ask=Cancel())
-        for n in range(number)
-    ]
-
-
-def _ids(deliveries: list[Delivery]) -> list[str]:
-    contents = [delivery.content for delivery in deliveries]
-    return [c.id for content in contents if not isinstance(content, Unreadable) for c in content]
-
-
-async def _messages(world: World, url: str) -> int:
-    """Return how many are in the queue, those in flight too."""
-    names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
-    answer = await world.past.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)
-    return sum(int(answer["Attributes"][name]) for name in names)
-
-
-async def sending_commands(world: World) -> Play:
-    queues, commands = await _queues(world), _commands(world)
-    mailbox = world.through.mailbox(queues.live, queues.dead)
-
-    async def judge(_: Any) -> None:
-        assert await _messages(world, queues.live) == len(commands)
-        got = await world.past.mailbox(queues.live, queues.dead).receive()
-        assert _ids(list(got)) == [command.id for command in commands]
-
-    return Play(act=lambda: mailbox.send(commands), judge=judge)
-
-
-async def receiving_commands(world: World) -> Play:
-    """A message whose delivery was lost is hidden for its visibility time, then comes again."""
-    queues, commands = await _queues(world), _commands(world, 1)
-    past = world.past.mailbox(queues.live, queues.dead)
-    await past.send(commands)
-    mailbox = world.through.mailbox(queues.live, queues.dead, wait_s=1)
-
-    async def some() -> list[Delivery]:
-        with fail_after(20):
-            while not (got := list(await mailbox.receive())):
-                pass
-        return got
-
-    async def judge(answer: list[Delivery]) -> None:
-        assert _ids(answer) == [command.id for command in commands]
-        await past.settle(answer)
-        assert await _messages(world, queues.live) == 0
-
-    return Play(act=some, judge=judge)
-
-
-async def settling_messages(world: World) -> Play:
-    queues, commands = await _queues(world), _commands(world)
-    past = world.past.mailbox(queues.live, queues.dead)
-    await past.send(commands)
-    got = await past.receive()
-
-    async def judge(_: Any) -> None:
-        assert await _messages(world, queues.live) == 0
-
-    mailbox = world.through.mailbox(queues.live, queues.dead)
-    return Play(act=lambda: mailbox.settle(got), judge=judge)
-
-
-async def _parking(world: World, suffix: str, most: int) -> Play:
-    queues = await _queues(world, suffix)
-    grouped = {"MessageGroupId": "x", "MessageDeduplicationId": "x"} if suffix else {}
-    await world.past.sqs.send_message(QueueUrl=queues.live, MessageBody="not JSON", **grouped)
-    (poison,) = await world.past.mailbox(queues.live, queues.dead).receive()
-
-    async def judge(_: Any) -> None:
-        assert await _messages(world, queues.live) == 0
-        assert 1 <= await _messages(world, queues.dead) <= most
-
-    mailbox = world.through.mailbox(queues.live, queues.dead)
-    return Play(act=lambda: mailbox.park(poison, "cannot be read"), judge=judge)
-
-
-async def parking_what_cannot_be_read(world: World) -> Play:
-    return await _parking(world, ".fifo", most=1)
-
-
-async def parking_an_event(world: World) -> Play:
-    """The intake queue is a standard one, and so are its dead letters: at least once."""
-    return await _parking(world, "", most=4)
-
-
 # --- S3 ------------------------------------------------------------------------------------------
 
 
@@ -354,19 +176,19 @@ async def looking_at_an_object(world: World) -> Play:
     key = await _object(world)
     info = await world.past.objects.head(world.bucket, key)
     assert info
-    return _reading(lambda: world.through.objects.head(world.bucket, key), info)
+    return reading(lambda: world.through.objects.head(world.bucket, key), info)
 
 
 async def reading_an_object(world: World) -> Play:
     key = await _object(world)
-    return _reading(lambda: world.through.objects.read(world.bucket, key, 9999), CONTENT)
+    return reading(lambda: world.through.objects.read(world.bucket, key, 9999), CONTENT)
 
 
 async def listing_objects(world: World) -> Play:
     key = await _object(world)
     found = await world.past.objects.list(world.bucket, key)
     assert [info.key for info in found] == [key]
-    return _reading(lambda: world.through.objects.list(world.bucket, key), found)
+    return reading(lambda: world.through.objects.list(world.bucket, key), found)
 
 
 async def writing_an_object(world: World) -> Play:
@@ -395,7 +217,7 @@ async def finding_a_drop(world: World) -> Play:
     expected = await S3Drops(world.past.s3, origin, world.past.worksets.known).unannounced()
     assert [command.workset_id for command in expected] == ["HG002"]
     drops = S3Drops(world.through.s3, origin, world.through.worksets.known)
-    return _reading(drops.unannounced, expected)
+    return reading(drops.unannounced, expected)
 
 
 def _uploading(world: World, prefix: str, options: CopyOptions) -> Play:
@@ -443,48 +265,10 @@ async def downloading_a_file(world: World) -> Play:
     )
 
 
-# --- SNS -----------------------------------------------------------------------------------------
-
-
-async def _publishing(world: World, suffix: str, most: int) -> Play:
-    attributes = {"FifoTopic": "true"} if suffix else {}
-    queues = await _queues(world, suffix)
-    name = world.name("topic") + suffix
-    topic = (await world.past.sns.create_topic(Name=name, Attributes=attributes))["TopicArn"]
-    named = await world.past.sqs.get_queue_attributes(
-        QueueUrl=queues.live, AttributeNames=["QueueArn"]
-    )
-    arn = named["Attributes"]["QueueArn"]
-    await world.past.sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)
-
-    async def judge(_: Any) -> None:
-        assert 1 <= await _messages(world, queues.live) <= most
-
-    return Play(act=lambda: Sns(world.through.sns, topic).deliver(FAILED), judge=judge)
-
-
-async def telling_a_topic(world: World) -> Play:
-    """A standard topic drops no repeats: at least once."""
-    return await _publishing(world, "", most=4)
-
-
-async def telling_a_fifo_topic(world: World) -> Play:
-    return await _publishing(world, ".fifo", most=1)
-
-
 # --- init ----------------------------------------------------------------------------------------
 
 
 Part = Callable[[Provisioner], AsyncIterator[Step]]
-
-
-async def done(steps: AsyncIterator[Step]) -> list[str]:
-    """Do what is missing and return what it was."""
-    did = []
-    async for step in steps:
-        await step.do()
-        did.append(step.what)
-    return did
 
 
 def _making(world: World, names: Wanted, part: Part) -> Play:
@@ -507,8 +291,8 @@ async def making_the_tables(world: World) -> Play:
 async def completing_an_old_table(world: World) -> Play:
     names = wanted()
     table = names.tables.worksets
-    await old_table(world.past.db, table)
-    await old_item(world.past.db, table, "old")
+    await _old_table(world.past.db, table)
+    await _old_item(world.past.db, table)
     return _making(world, names, Provisioner.tables)
 
 
@@ -527,7 +311,7 @@ async def making_the_notification(world: World) -> Play:
     return _making(world, names, Provisioner.notification)
 
 
-async def old_table(db: Any, name: str) -> None:
+async def _old_table(db: Any, name: str) -> None:
     """Make the table as the system before this one did, without any index."""
     await db.create_table(
         TableName=name,
@@ -537,70 +321,63 @@ async def old_table(db: Any, name: str) -> None:
     )
 
 
-async def old_item(db: Any, table: str, id: str, **more: str) -> None:
-    values = {"bucket": "lab", "prefix": f"p/{id}/", "state": "ready", "priority": "urgent", **more}
-    item = {name: {"S": value} for name, value in values.items()}
-    stamped = {
-        "created_at": {"S": "2025-11-01T10:00:00Z"},
-        "updated_at": {"S": "2025-11-01T10:00:00Z"},
+async def _old_item(db: Any, table: str) -> None:
+    values = {
+        "workset_id": "old",
+        "bucket": "lab",
+        "prefix": "p/old/",
+        "state": "ready",
+        "priority": "urgent",
+        "created_at": "2025-11-01T10:00:00Z",
+        "updated_at": "2025-11-01T10:00:00Z",
     }
-    await db.put_item(TableName=table, Item={"workset_id": {"S": id}, **item, **stamped})
+    await db.put_item(TableName=table, Item={name: {"S": text} for name, text in values.items()})
 
 
 # --- which story is cut short at which of its calls ----------------------------------------------
 
 
-def _story(tell: Callable[[World], Awaitable[Play]], calls: str, **more: Any) -> Story:
-    return Story(tell=tell, calls=tuple(Call(*c.split(".")) for c in calls.split()), **more)
-
-
-STORIES: Final = (
-    _story(loading_a_workset, "dynamodb.GetItem"),
-    _story(registering_a_workset, "dynamodb.PutItem"),
-    _story(a_beat, "dynamodb.UpdateItem"),
-    _story(a_submission, "dynamodb.TransactWriteItems"),
-    _story(a_transition_with_records, "dynamodb.TransactWriteItems"),
-    _story(a_command_for_a_known_workset, "dynamodb.TransactWriteItems"),
-    _story(listing_a_state, "dynamodb.Query"),
-    _story(counting_a_state, "dynamodb.Query"),
-    _story(asking_which_are_known, "dynamodb.BatchGetItem"),
-    _story(reading_the_trail, "dynamodb.Query"),
-    _story(finding_what_is_owed, "dynamodb.Query"),
-    _story(settling_a_notice, "dynamodb.UpdateItem"),
-    _story(taking_over_a_notice, "dynamodb.UpdateItem"),
-    _story(sending_commands, "sqs.SendMessageBatch"),
-    _story(receiving_commands, "sqs.ReceiveMessage"),
-    _story(settling_messages, "sqs.DeleteMessageBatch"),
-    _story(parking_what_cannot_be_read, "sqs.SendMessage sqs.DeleteMessageBatch"),
-    _story(parking_an_event, "sqs.SendMessage"),
-    _story(looking_at_an_object, "s3.HeadObject"),
-    _story(reading_an_object, "s3.GetObject"),
-    _story(listing_objects, "s3.ListObjectsV2"),
-    _story(writing_an_object, "s3.PutObject"),
-    _story(removing_an_object, "s3.DeleteObject"),
-    _story(finding_a_drop, "s3.ListObjectsV2 dynamodb.BatchGetItem s3.HeadObject"),
-    _story(uploading_a_file, "s3.ListObjectsV2 s3.PutObject", repeats_itself=True),
-    _story(
+STORIES: Final[tuple[Story, ...]] = (
+    *QUEUE_STORIES,
+    story(loading_a_workset, "dynamodb.GetItem"),
+    story(registering_a_workset, "dynamodb.PutItem"),
+    story(a_beat, "dynamodb.UpdateItem"),
+    story(a_submission, "dynamodb.TransactWriteItems"),
+    story(a_transition_with_records, "dynamodb.TransactWriteItems"),
+    story(a_command_for_a_known_workset, "dynamodb.TransactWriteItems"),
+    story(listing_a_state, "dynamodb.Query"),
+    story(counting_a_state, "dynamodb.Query"),
+    story(asking_which_are_known, "dynamodb.BatchGetItem"),
+    story(reading_the_trail, "dynamodb.Query"),
+    story(finding_what_is_owed, "dynamodb.Query"),
+    story(settling_a_notice, "dynamodb.UpdateItem"),
+    story(taking_over_a_notice, "dynamodb.UpdateItem"),
+    story(looking_at_an_object, "s3.HeadObject"),
+    story(reading_an_object, "s3.GetObject"),
+    story(listing_objects, "s3.ListObjectsV2"),
+    story(writing_an_object, "s3.PutObject"),
+    story(removing_an_object, "s3.DeleteObject"),
+    story(finding_a_drop, "s3.ListObjectsV2 dynamodb.BatchGetItem s3.HeadObject"),
+    story(uploading_a_file, "s3.ListObjectsV2 s3.PutObject", repeats_itself=True),
+    story(
         uploading_in_parts,
         "s3.ListMultipartUploads s3.CreateMultipartUpload s3.UploadPart s3.CompleteMultipartUpload",
         repeats_itself=True,
     ),
     # ministack does not tell the algorithm of an upload that was begun, so it is never continued there.
-    _story(
+    story(
         continuing_an_upload,
         "s3.ListParts",
         repeats_itself=True,
-        emulators=frozenset({"moto"}),
+        emulators=("moto",),
     ),
-    _story(downloading_a_file, "s3.HeadObject s3.GetObject", repeats_itself=True),
-    _story(telling_a_topic, "sns.Publish"),
-    _story(telling_a_fifo_topic, "sns.Publish"),
-    _story(making_the_bucket, "s3.HeadBucket s3.CreateBucket"),
-    _story(making_the_tables, "dynamodb.DescribeTable dynamodb.CreateTable dynamodb.Scan"),
-    _story(completing_an_old_table, "dynamodb.UpdateTable dynamodb.UpdateItem"),
-    _story(making_the_queues, "sqs.CreateQueue sqs.SetQueueAttributes"),
-    _story(making_the_topic, "sns.ListTopics sns.CreateTopic"),
-    _story(
+    story(downloading_a_file, "s3.HeadObject s3.GetObject", repeats_itself=True),
+    story(making_the_bucket, "s3.HeadBucket s3.CreateBucket"),
+    story(making_the_tables, "dynamodb.DescribeTable dynamodb.CreateTable dynamodb.Scan"),
+    story(completing_an_old_table, "dynamodb.UpdateTable dynamodb.UpdateItem"),
+    story(making_the_queues, "sqs.CreateQueue sqs.SetQueueAttributes"),
+    story(making_the_topic, "sns.ListTopics sns.CreateTopic"),
+    story(
         making_the_notification,
         "sqs.GetQueueUrl sqs.GetQueueAttributes "
         "s3.GetBucketNotificationConfiguration s3.PutBucketNotificationConfiguration",

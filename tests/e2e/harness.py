@@ -15,8 +15,8 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +25,6 @@ from typing import Any, Final, TypeVar
 import anyio
 import botocore.session
 import yaml
-from tenacity import RetryCallState, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from daylily_daemon.adapters.codec import plain_item, record_from_item, workset_from_item
 from daylily_daemon.adapters.host import StateDir
@@ -36,116 +35,18 @@ from daylily_daemon.bootstrap import aws_of, wanted_of
 from daylily_daemon.cli.sampledata import SampleWorkset, write_sample_workset
 from daylily_daemon.domain.model import Record, State, Step, Workset
 from daylily_daemon.settings import Sources, load
+from tests.e2e.processes import SETTLED_WITHIN_S, Answer, Daemon, processes_of, until
+
+__all__ = ["Answer", "Daemon", "Lab", "Sdk", "opened", "processes_of", "until"]
 
 T = TypeVar("T")
 
 PREFIX: Final = "daylily_monitoring/active_worksets/"
 READY: Final = "daylily.ready"
-STARTED_WITHIN_S: Final = 60.0
-ENDED_WITHIN_S: Final = 60.0
-"""Longer than any deadline the daemon has of its own."""
-SETTLED_WITHIN_S: Final = 90.0
 COMMAND_WITHIN_S: Final = 60.0
 GONE_WITHIN_S: Final = 15.0
 TINY: Final = SampleWorkset(samples=1, reads=10, read_length=20, pipeline="")
 """The smallest workset in the real file format; its pipeline is the configured default."""
-
-
-def until(
-    condition: Callable[[], T], within_s: float = SETTLED_WITHIN_S, why: Callable[[], str] = str
-) -> T:
-    """Return what ``condition`` returns once that is true; fail with ``why()`` after ``within_s``."""
-
-    def give_up(state: RetryCallState) -> T:
-        last = state.outcome.result() if state.outcome else None
-        raise AssertionError(f"Not within {within_s:.0f} s (last: {last!r}). {why()}")
-
-    retrying = Retrying(
-        retry=retry_if_result(lambda result: not result),
-        stop=stop_after_delay(within_s),
-        wait=wait_fixed(0.05),
-        retry_error_callback=give_up,
-    )
-    return retrying(condition)
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a command said and how it ended."""
-
-    code: int
-    stdout: str
-    stderr: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.stdout)
-
-    @property
-    def words(self) -> str:
-        """Everything it said on one line, however it was broken into lines for a terminal."""
-        return " ".join(f"{self.stdout} {self.stderr}".split())
-
-
-@dataclass(slots=True)
-class Daemon:
-    """One life of the daemon process."""
-
-    process: subprocess.Popen[bytes]
-    log: Path
-    state: StateDir
-
-    @property
-    def is_up(self) -> bool:
-        status = self.state.read_status()
-        return status is not None and status.get("pid") == self.process.pid
-
-    def wait_up(self) -> None:
-        def up() -> bool:
-            assert self.process.poll() is None, f"The daemon ended.\n{self.log_text()}"
-            return self.is_up
-
-        until(up, STARTED_WITHIN_S, self.log_text)
-
-    def status(self) -> dict[str, Any]:
-        return self.state.read_status() or {}
-
-    def send(self, signum: signal.Signals) -> None:
-        self.process.send_signal(signum)
-
-    def ended(self) -> int:
-        """Wait for its end; return the exit code, negative for a signal."""
-        try:
-            return self.process.wait(timeout=ENDED_WITHIN_S)
-        except subprocess.TimeoutExpired:
-            raise AssertionError(f"The daemon did not end.\n{self.log_text()}") from None
-
-    def terminate(self) -> int:
-        self.send(signal.SIGTERM)
-        return self.ended()
-
-    def kill(self) -> None:
-        self.send(signal.SIGKILL)
-        self.ended()
-
-    def log_text(self) -> str:
-        return self.log.read_text(errors="replace")[-6000:]
-
-    def said(self, event: str) -> list[dict[str, Any]]:
-        """Return the log events of that name so far."""
-        return [line for line in _json_lines(self.log) if line.get("event") == event]
-
-    def wait_said(self, event: str) -> dict[str, Any]:
-        """Wait until the log has such an event; return the last one."""
-        return until(lambda: self.said(event), why=self.log_text)[-1]
-
-
-def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    for line in path.read_text(errors="replace").splitlines():
-        with suppress(ValueError):  # a line that a kill cut off
-            found = json.loads(line)
-            if isinstance(found, dict):
-                yield found
 
 
 @dataclass(slots=True)
@@ -409,7 +310,9 @@ class Lab:
         (self.folder / "gates" / workset).touch()
 
     def job_folders(self) -> list[Path]:
-        return sorted(path.parent for path in self.state.path.glob("jobs/*/*/*/token"))
+        """Of every state directory beside the lab's own, whose names begin like that."""
+        tokens = self.state.path.parent.glob(f"{self.state.path.name}*/jobs/*/*/*/token")
+        return sorted(path.parent for path in tokens)
 
     def running_jobs(self) -> list[str]:
         """Return the jobs whose shim won its token and has left no record yet."""
@@ -506,26 +409,3 @@ def _end_job(job: JobDirectory) -> None:
         procfs.send(token.shim, signal.SIGKILL)
     for process in job.survivors():
         procfs.send(process, signal.SIGKILL)
-
-
-def processes_of(folder: Path) -> list[str]:
-    """Return the command lines of all processes that have to do with ``folder``."""
-    named = re.compile(re.escape(os.fsencode(folder)) + rb"(?!\d)")
-    return [
-        words.replace(b"\0", b" ").decode(errors="replace")
-        for pid in _pids()
-        if named.search((words := _read(pid, "cmdline")) + b"\0" + _read(pid, "environ"))
-    ]
-
-
-def _pids() -> Iterable[int]:
-    return (
-        int(name) for name in os.listdir("/proc") if name.isdigit() and int(name) != os.getpid()
-    )
-
-
-def _read(pid: int, name: str) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/{name}").read_bytes()
-    except OSError:  # it ended meanwhile, or is not ours to look at
-        return b""

@@ -95,16 +95,24 @@ class HeadNode:
         self.until(lambda: self.shows("ActiveState") == "active")
 
     def drop_in(self, name: str, text: str) -> None:
-        """Write a drop-in for the daemon's unit, or remove it if ``text`` is empty; then restart."""
+        """Write a drop-in for the daemon's unit, or empty it; counts from the next start or stop."""
         path = self.lab.folder / "units" / f"{SERVICE}.d" / name
         path.write_text(text, encoding="utf-8")
         self.systemctl("daemon-reload")
-        self.systemctl("restart", SERVICE)
 
     def status(self) -> dict[str, Any]:
         """Return what the daemon last wrote for ``daylily-daemon status``."""
         text = self.machine.path(f"{STATE_DIR}/status.json").read_text(encoding="utf-8")
         found: dict[str, Any] = json.loads(text)
+        return found
+
+    def reload(self) -> dict[str, Any]:
+        """Reload the settings; return what the daemon says came of it, once systemd calls it up again."""
+        before = self.status()["last_reload"]
+        self.systemctl("reload", SERVICE)
+        self.until(lambda: self.status()["last_reload"] != before)
+        self.until(lambda: self.shows("ActiveState") == "active")
+        found: dict[str, Any] = self.status()["last_reload"]
         return found
 
     def journal(self) -> str:

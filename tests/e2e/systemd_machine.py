@@ -57,8 +57,9 @@ class Machine:
         return self._enter(argv).stdout.strip()
 
     def said(self) -> str:
-        """Return what systemd itself has said since boot."""
-        return self.log.read_text(errors="replace")
+        """Return what the boot, and then systemd itself, have said."""
+        journal = self.says("journalctl", "--no-pager", "-o", "cat", "_PID=1")
+        return f"{self.log.read_text(errors='replace')}{journal}"
 
     def path(self, inside: str) -> Path:
         """Return the way to a file inside; no part of it may be a link that begins with a slash."""

@@ -70,10 +70,18 @@ def stop(head: HeadNode, name: str) -> None:
     head.systemctl("start", SERVICE)
 
 
+def stop_unheard(head: HeadNode, name: str) -> None:
+    """As of a daemon that hangs: past TimeoutStopSec systemd kills it, and it alone."""
+    head.drop_in("z-stop.conf", "[Service]\nKillSignal=SIGURG\nTimeoutStopSec=1\n")
+    head.systemctl("stop", SERVICE)
+    assert (head.shows("ActiveState"), head.shows("Result")) == ("failed", "timeout")
+    head.drop_in("z-stop.conf", "")
+    head.systemctl("start", SERVICE)
+
+
 def many_signals(head: HeadNode, name: str) -> None:
     before = head.main_pid
-    for signal in ("SIGTERM", "SIGHUP", "SIGTERM"):
-        head.send(signal)
+    head.machine.run("sh", "-c", f"kill -TERM {before}; kill -HUP {before}; kill -TERM {before}")
     head.replaced(before)
 
 
@@ -82,14 +90,27 @@ INTERRUPTIONS = {
     "kill": kill,
     "hang": hang,
     "stop": stop,
+    "unheard stop": stop_unheard,
     "many signals": many_signals,
 }
 
 
-@every_way
 @pytest.mark.parametrize(
-    ("interruption", "code"),
-    [("restart", 0), ("kill", 7), ("hang", 0), ("stop", 99), ("many signals", 1)],
+    ("node", "interruption", "code"),
+    [
+        (Way.SESSION, "restart", 0),
+        (Way.SESSION, "kill", 7),
+        (Way.SESSION, "hang", 0),
+        (Way.SESSION, "stop", 99),
+        (Way.SESSION, "unheard stop", 2),
+        (Way.SESSION, "many signals", 1),
+        (Way.LINGER, "restart", 0),
+        (Way.LINGER, "kill", 7),
+        (Way.ROOT, "restart", 0),
+        (Way.ROOT, "kill", 7),
+        (Way.ROOT, "hang", 0),
+    ],
+    indirect=["node"],
 )
 def test_a_job_survives_is_adopted_and_runs_once(
     head: HeadNode, interruption: str, code: int
@@ -129,8 +150,8 @@ def test_a_job_that_ends_while_no_daemon_runs_is_noted_once(head: HeadNode) -> N
     head.until((head.job_dir("alone") / "exit.json").exists)
     head.systemctl("start", SERVICE)
     assert_ended(head, "alone", 5)
-    messages = [record.message for record in head.lab.trail("alone")]
-    assert sum("of attempt 1 failed" in message for message in messages) == 1
+    states = [record.state for record in head.lab.trail("alone")]
+    assert (states.count(State.ERROR), states.count(State.FAILED)) == (1, 1)
 
 
 @every_way
@@ -166,8 +187,9 @@ def test_a_job_lives_where_the_settings_put_it(head: HeadNode) -> None:
 def test_no_job_inherits_what_spares_the_daemon_when_memory_runs_out(head: HeadNode) -> None:
     head.drop("spared")
     for file in ("token", "running.json"):
-        score = head.proc(head.record("spared", file)["pid"], "oom_score_adj")
-        assert score.read_text().strip() == "0"
+        score = head.proc(head.record("spared", file)["pid"], "oom_score_adj").read_text()
+        # a manager of a user has a score of its own, and hands on more than that
+        assert int(score) >= 0 if head.way is Way.LINGER else int(score) == 0
     head.end("spared", 0)
     assert_ended(head, "spared", 0)
 
@@ -185,12 +207,14 @@ def test_a_job_in_its_own_unit_sees_the_true_tmp(head: HeadNode) -> None:
 @as_root
 def test_a_job_that_proc_hides_from_the_daemon_is_unknown_not_lost(head: HeadNode) -> None:
     head.drop_in("z-hides.conf", "[Service]\nGroup=daylily\nProtectProc=invisible\n")
+    head.systemctl("restart", SERVICE)
     head.drop("hidden")
     head.until(lambda: "/proc hides it" in head.journal())
     assert head.wait("hidden", State.IN_PROGRESS).attempt == 1
     head.end("hidden", 3)
     assert_ended(head, "hidden", 3)
     head.drop_in("z-hides.conf", "")
+    head.systemctl("restart", SERVICE)
 
 
 @with_linger
@@ -212,13 +236,10 @@ def test_a_start_waits_for_the_manager_of_the_user(head: HeadNode) -> None:
 def test_a_reload_keeps_the_daemon_and_its_jobs_and_says_what_came_of_it(head: HeadNode) -> None:
     head.drop("reloaded")
     daemon = head.main_pid
-    head.until(lambda: head.shows("StatusText") == "1 running, 0 waiting")
+    head.until(lambda: head.shows("StatusText").startswith("1 running"))
     for places, result, in_force in ((5, "applied", 5), ("many", "refused", 5), (6, "applied", 6)):
         head.lab.configure(daemon={"max_worksets": places})
-        head.systemctl("reload", SERVICE)
-        head.until(lambda: head.shows("ActiveState") == "active")
-        said = f"settings {result}"
-        head.until(lambda: head.shows("StatusText") == said)  # noqa: B023 - called before the next turn
+        assert head.reload()["result"] == result
         assert head.status()["max_worksets"] == in_force
         assert head.main_pid == daemon
     refused = next(line for line in head.journal().splitlines() if "reload_refused" in line)

@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import combinations
 
 import structlog
 
@@ -67,9 +68,9 @@ def by_seeds(mutant: Mutant, seeds: int = 25) -> str:
 
 
 def pairs_of(points: list[Death], count: int, seed: int = 1) -> list[frozenset[Death]]:
-    """Return ``count`` pairs of crash points, spread over all of them."""
-    rng = random.Random(seed)
-    return [frozenset(rng.sample(points, 2)) for _ in range(count)]
+    """Return ``count`` different pairs of crash points, spread over all of them, or all there are."""
+    pairs = [frozenset(pair) for pair in combinations(points, 2)]
+    return random.Random(seed).sample(pairs, min(count, len(pairs)))
 
 
 def _when(death: Death) -> str:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from tests.sim.hunt import pairs_of, quietly
 from tests.sim.stories import STORIES, crash_points, play_with_deaths
 from tests.sim.wire import Death
+
+pytestmark = pytest.mark.timeout(3600)  # the longest by far is every pair of crash points
+PAIRS = int(os.environ.get("PAIRS", "150"))
 
 
 def failures_of(name: str, deaths: list[frozenset[Death]]) -> list[str]:
@@ -21,7 +26,9 @@ def failures_of(name: str, deaths: list[frozenset[Death]]) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("name", ["plain", "failing", "canceled", "busy"])
+@pytest.mark.parametrize(
+    "name", ["plain", "failing", "canceled", "busy", "deserted", "dropped", "hasty"]
+)
 def test_killed_before_and_after_every_effect_nothing_is_lost_or_run_twice(name: str) -> None:
     points = crash_points(STORIES[name])
     assert len(points) > 40
@@ -30,7 +37,7 @@ def test_killed_before_and_after_every_effect_nothing_is_lost_or_run_twice(name:
 
 @pytest.mark.parametrize("name", ["failing", "canceled"])
 def test_killed_twice_in_one_story_nothing_is_lost_or_run_twice(name: str) -> None:
-    assert failures_of(name, pairs_of(crash_points(STORIES[name]), 150)) == []
+    assert failures_of(name, pairs_of(crash_points(STORIES[name]), PAIRS)) == []
 
 
 def test_cut_off_at_every_effect_the_other_daemon_takes_over_and_nothing_runs_twice() -> None:

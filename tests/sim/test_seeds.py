@@ -18,7 +18,7 @@ EVERY_NTH_TWICE = 10
 POINTS = {name: len(crash_points(STORIES[name])) // 2 for name in ("failing", "canceled")}
 
 
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("first", range(0, SEEDS, BLOCK))
 def test_after_any_storm_everything_settles_and_nothing_ran_twice(first: int) -> None:
     found = {}

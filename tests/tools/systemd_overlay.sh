@@ -56,7 +56,7 @@ inside() {
     umount -l /.machine
     [ "$(cat /daylily-overlay)" = "$token" ] || die "the root is not the overlay"
     exec env -i container=overlay PATH=/usr/sbin:/usr/bin:/sbin:/bin TERM=dumb \
-        /lib/systemd/systemd --system --log-target=console --show-status=no --unit=basic.target
+        /lib/systemd/systemd --system --log-target=journal --show-status=no --unit=basic.target
 }
 
 mount_system() {

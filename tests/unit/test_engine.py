@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import anyio
 
-from daylily_daemon.adapters.memory_runner import MemoryMachine, Script
+from daylily_daemon.adapters.memory_runner import MemoryMachine, MemoryRunner, Script
 from daylily_daemon.domain.lifecycle import Policy
 from daylily_daemon.domain.model import (
     Cancel,
@@ -25,7 +25,7 @@ from daylily_daemon.domain.model import (
     Step,
     Workset,
 )
-from tests.unit.daemons import GoodInputs, World, daemon, killed_daemon, play, until
+from tests.unit.daemons import GoodInputs, World, daemon, killed_daemon, parts_of, play, until
 
 FAILS = Outcome(ended=Ended.EXITED, code=1, tail="something went wrong")
 
@@ -261,5 +261,40 @@ def test_on_a_full_disk_nothing_new_starts_and_what_runs_runs_on_until_there_is_
             full["why"] = ""
             await until(lambda: is_in(world, "w2", State.IN_PROGRESS), within_s=60)
         assert world.states("w1") == ["ready", "in_progress"]
+
+    play(story)
+
+
+def test_a_run_whose_machine_is_gone_goes_on_elsewhere_once_somebody_vouches_for_it() -> None:
+    async def story() -> None:
+        world, other = World(), World(machine=MemoryMachine())
+        world.machine = MemoryMachine(lambda _: Script(duration_s=1000.0))
+        async with killed_daemon(world):
+            await world.submit("w1")
+            await until(lambda: bool(world.machine.starts))
+        there = replace(parts_of(world), runner=MemoryRunner(other.machine, machine_id="new"))
+        async with daemon(world, "b", there):
+            await anyio.sleep(600)
+            assert world.workset("w1").lock_owner == "a"
+            assert other.machine.starts == []
+            await world.ask("w1", Retry(host_gone=True))
+            await until(lambda: is_in(world, "w1", State.COMPLETE))
+        assert other.machine.starts[0] == "w1.2.stage"
+        assert len(world.machine.starts) == 1
+
+    play(story)
+
+
+def test_whoever_vouches_for_the_end_of_a_machine_that_is_there_is_told_so() -> None:
+    async def story() -> None:
+        world = World(machine=MemoryMachine(lambda _: Script(duration_s=100.0)))
+        async with daemon(world):
+            await world.submit("w1")
+            await until(lambda: is_in(world, "w1", State.IN_PROGRESS))
+            await world.ask("w1", Retry(host_gone=True))
+            await until(lambda: is_in(world, "w1", State.COMPLETE))
+        assert world.states("w1") == ["ready", "in_progress", "complete"]
+        rows = world.table.records[world.workset("w1").id]
+        assert any("had no effect: it is in progress on host:memory" in r.message for r in rows)
 
     play(story)

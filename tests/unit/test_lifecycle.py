@@ -61,7 +61,7 @@ SUBMIT = Submit(bucket="b", prefix="p/HG002/")
 asks = st.one_of(
     st.just(SUBMIT),
     st.builds(Cancel),
-    st.builds(Retry, from_start=st.booleans()),
+    st.builds(Retry, from_start=st.booleans(), host_gone=st.booleans()),
     st.builds(Ignore),
     st.builds(SetPriority, priority=st.sampled_from(Priority)),
 )
@@ -226,6 +226,19 @@ def test_a_cancel_that_came_first_wins_over_the_end() -> None:
     assert stopping.workset.job
     end = JobExited(stopping.workset.job, Outcome(ended=Ended.EXITED, code=0))
     assert decide(stopping.workset, end, POLICY, NOW).workset.state is State.CANCELED
+
+
+def test_a_run_out_of_reach_is_ended_only_if_somebody_vouches_for_the_end_of_its_machine() -> None:
+    elsewhere = replace(CLAIM, owner="b", scope="host:2")
+    ws = in_progress()
+    assert decide(ws, elsewhere, POLICY, NOW) == Decision(ws)
+    vouching = Command(id="c", workset_id=ID, by="me", ask=Retry(host_gone=True))
+    asked = replace(ws, inbox=(vouching,))
+    decision = decide(asked, elsewhere, POLICY, NOW)
+    assert path(decision) == [State.IN_PROGRESS, State.ERROR, State.FAILED, State.READY]
+    assert "me says that host:1 exists no more" in decision.records[0].message
+    assert (decision.effects, decision.workset.lock_owner) == ((), None)
+    assert decide(asked, CLAIM, POLICY, NOW).workset.state is State.IN_PROGRESS
 
 
 def test_what_waits_in_the_inbox_when_a_run_ends_is_answered_with_the_end() -> None:

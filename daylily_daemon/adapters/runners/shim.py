@@ -36,7 +36,6 @@ from typing import Any, Final, NoReturn
 TOKEN_LOST: Final = 75
 """EX_TEMPFAIL; the command was not run and never will be by this shim."""
 IO_ERROR: Final = 74
-SOFTWARE_ERROR: Final = 70
 NOT_FOUND: Final = 127
 NOT_EXECUTABLE: Final = 126
 COOKIE: Final = "DAYLILY_JOB_DIRECTORY"
@@ -44,6 +43,7 @@ COOKIE: Final = "DAYLILY_JOB_DIRECTORY"
 LINGER_S: Final = 0.5
 """What the command left behind may end by itself for so long: a ``tee`` that still flushes."""
 KILL_AGAIN_S: Final = 0.05
+LOOK_AGAIN_S: Final = 60.0  # should a wake-up ever be lost
 RETRY_RECORD_S: Final = 1.0
 GAP: Final = b"\ndaylily: %d bytes of output could not be written here\n"
 PIPE_READS: Final = 32  # of 64 KiB each: more than any pipe can hold
@@ -328,7 +328,7 @@ class Run:
         if self.output is not None:
             poll.register(self.output, select.POLLIN)
         wait_s = self._deadline() - time.monotonic()  # noqa: TID251
-        for fd, _ in poll.poll(min(max(wait_s, 0.0), 3600.0) * 1000 + 1):
+        for fd, _ in poll.poll(min(max(wait_s, 0.0), LOOK_AGAIN_S) * 1000 + 1):
             if fd == self.signals.fd:
                 os.read(self.signals.fd, 4096)
             else:
@@ -467,7 +467,7 @@ def detach(spec: Record) -> int:
     if os.fork():
         os.close(tell)
         told = os.read(answer, 1)
-        return told[0] if told else SOFTWARE_ERROR
+        return told[0] if told else IO_ERROR
     os.setsid()
     keep_only(2, tell)
 
