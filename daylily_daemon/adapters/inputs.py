@@ -20,6 +20,7 @@ from typing import Final, TypeVar
 from anyio import CapacityLimiter, create_task_group
 from anyio.to_thread import run_sync
 
+from daylily_daemon.adapters.envelopes import IGNORE
 from daylily_daemon.adapters.objects import ObjectInfo, Objects
 from daylily_daemon.domain.document import MAX_BYTES, shown
 from daylily_daemon.domain.errors import Permanent, Transient
@@ -31,6 +32,7 @@ from daylily_daemon.domain.model import (
     Plan,
     Problem,
     Refused,
+    Unwanted,
     Workset,
 )
 from daylily_daemon.domain.pipeline import Pipeline
@@ -128,12 +130,17 @@ class S3Inputs:
         self._parse_limit = CapacityLimiter(PARSED_AT_ONCE)
 
     async def inspect(self, workset: Workset) -> Inspection:
-        """Read and check recipe, sheet and the existence of every input file. Raises Transient."""
+        """Read and check recipe, sheet and the existence of every input file. Raises Transient.
+
+        ``daylily.ignore`` outweighs everything else, as it did in the system before this one.
+        """
         try:
             listed = await self._objects.list(workset.bucket, workset.prefix)
         except Permanent as exc:
             return Refused((_unreadable(f"s3://{workset.bucket}/{workset.prefix}", exc),))
         drop = _drop(workset, listed)
+        if workset.prefix + IGNORE in drop.listing:
+            return Unwanted(IGNORE)
         recipe = await self._document(
             drop, RECIPE_FILE, MAX_BYTES, partial(read_recipe, workset=workset.id)
         )

@@ -65,8 +65,8 @@ class MemoryWorksets:
         return frozenset(id for id in ids if id in self._table.worksets)
 
 
-def _mark(ws: Workset | None) -> tuple[int, int] | None:
-    return (ws.version, ws.fence) if ws else None
+def _mark(ws: Workset | None) -> tuple[int, int, State] | None:
+    return (ws.version, ws.fence, ws.state) if ws else None
 
 
 class MemoryTrail:

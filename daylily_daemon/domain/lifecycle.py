@@ -32,6 +32,7 @@ from daylily_daemon.domain.model import (
     Refused,
     State,
     Step,
+    Unwanted,
     Workset,
 )
 
@@ -158,6 +159,11 @@ def _inspected(ws: Workset, inspection: Inspection, policy: Policy, now: datetim
             return Decision(ws).set(progress_message=_waiting(problems))
         case Refused(problems=problems):
             return refuse(Decision(ws), problems, now)
+        case Unwanted(sentinel=sentinel):
+            text = (
+                f"ignored, because {sentinel} lies in its folder; remove that file before a retry"
+            )
+            return Decision(ws).turn(State.IGNORED, now, text)
         case _:
             assert_never(inspection)
 

@@ -138,7 +138,14 @@ class Refused:
     problems: tuple[Problem, ...]
 
 
-Inspection = Accepted | Missing | Refused
+@dataclass(frozen=True, slots=True)
+class Unwanted:
+    """Whoever dropped it says, with ``sentinel``, that it is not to be run."""
+
+    sentinel: str
+
+
+Inspection = Accepted | Missing | Refused | Unwanted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -113,7 +113,7 @@ class Doorbell:
             if not isinstance(command.ask, Submit):
                 return None
             decision = register(command, command.ask, now)
-        elif current.lock_owner is not None or _vouches(command, current):
+        elif _is_for_the_owner(command, current):
             waiting = enqueue(current, command)
             return self.desk.change(current, waiting, (), routing) if waiting else None
         else:
@@ -124,10 +124,13 @@ class Doorbell:
         return replace(change, once=once)
 
 
-def _vouches(command: Command, current: Workset) -> bool:
-    """Return whether a daemon has to see it with the claim: whose machine is gone, and is it this one?"""
-    asked = isinstance(command.ask, Retry) and command.ask.host_gone
-    return asked and current.state is State.IN_PROGRESS
+def _is_for_the_owner(command: Command, current: Workset) -> bool:
+    """Return whether an owner, or the next one, has to see it. Only a run in progress has an owner.
+
+    Of a machine that is said to be gone, the next one has to find out whether it is its own.
+    """
+    vouches = isinstance(command.ask, Retry) and command.ask.host_gone
+    return current.state is State.IN_PROGRESS and (current.lock_owner is not None or vouches)
 
 
 def enqueue(ws: Workset, command: Command) -> Workset | None:

@@ -56,12 +56,23 @@ def mutant(bug: str) -> Callable[[Callable[[], list[tuple[object, str, Any]]]], 
 
 @mutant("a write is not conditional: neither version nor fence is compared")
 def fence_off() -> list[tuple[object, str, Any]]:
-    return [(memory, "_mark", lambda ws: None if ws is None else (0, 0))]
+    return [(memory, "_mark", lambda ws: None if ws is None else 0)]
 
 
 @mutant("only the fence is compared: a command put into the inbox is overwritten")
 def version_off() -> list[tuple[object, str, Any]]:
-    return [(memory, "_mark", lambda ws: None if ws is None else (0, ws.fence))]
+    return [(memory, "_mark", lambda ws: None if ws is None else ws.fence)]
+
+
+@mutant("a write of our own that the SDK repeated is taken for somebody else's")
+def own_write_is_a_conflict() -> list[tuple[object, str, Any]]:
+    original = memory.MemoryWorksets.commit
+
+    async def commit(self: Any, change: Change) -> Workset:
+        self._table.nonces[change.after.id] = ""
+        return await original(self, change)
+
+    return [(memory.MemoryWorksets, "commit", commit)]
 
 
 @mutant("the holder trusts its lease for ever")

@@ -135,6 +135,11 @@ BUSY = Story(name="busy", script=submit_twice_and_more, failures=0.2)
 SHARED = Story(name="shared", script=submit_and_cancel_late, daemons=2, lengths_s=(20.0, 120.0))
 RACING = Story(name="racing", script=cancel_at_the_end, lengths_s=(1.0, 1.0))
 HASTY = Story(name="hasty", script=submit_and_ask_at_once)
+REPEATED = Story(
+    name="repeated",
+    script=submit_twice_and_more,
+    weather=Weather(answer_lost=0.3, blind_repeat=1.0, slow_s=0.02),
+)
 ENDED = Story(name="ended", script=end_at_each_notice, failures=0.3)
 DESERTED = Story(name="deserted", script=submit_one, daemons=2, rest_s=10 * REST_WITHIN_S)
 DROPPED = Story(name="dropped", script=announce_and_announce_again, failures=0.5)
@@ -142,7 +147,20 @@ SLOW = Story(name="slow", script=cancel_a_slow_start, weather=Weather(slow_start
 STORIES = {
     story.name: story
     for story in (
-        *(PLAIN, FAILING, CANCELED, BUSY, SHARED, DESERTED, DROPPED, SLOW, RACING, HASTY, ENDED),
+        *(
+            PLAIN,
+            FAILING,
+            CANCELED,
+            BUSY,
+            SHARED,
+            DESERTED,
+            DROPPED,
+            SLOW,
+            RACING,
+            HASTY,
+            REPEATED,
+            ENDED,
+        ),
     )
 }
 
@@ -220,7 +238,8 @@ async def _with_deaths(story: Story, seed: int, deaths: frozenset[Death]) -> Out
             tg.start_soon(_life, sim, name, lambda: story.weather, story.rest_s)
         await story.script(sim)
         await _until_rest(sim)
-        outcome = _outcome(sim, exactly_once=not deaths)
+        certain = not deaths and not story.weather.answer_lost
+        outcome = _outcome(sim, exactly_once=certain)
         tg.cancel_scope.cancel()
     return outcome
 

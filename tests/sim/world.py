@@ -353,6 +353,10 @@ class Sim:
             found.append(f"{ws.id} is left locked by {ws.lock_owner}")
         found += [f"{command.id} is left in the inbox of {ws.id}" for command in ws.inbox]
         rows = self.world.table.records[ws.id]
+        if not self.crashes and not self.log.happened and not self.skewed:
+            found += [
+                f"{r.id} on a quiet day: {r.message}" for r in rows if "goes on with" in r.message
+            ]
         began = sum(r.state is State.IN_PROGRESS and r.previous is State.READY for r in rows)
         if began != ws.attempt:
             found.append(f"{ws.id} began {began} times, but counts {ws.attempt} attempts")

@@ -26,6 +26,7 @@ from daylily_daemon.domain.model import (
     Problem,
     Refused,
     Step,
+    Unwanted,
     Workset,
     WorksetId,
 )
@@ -83,7 +84,7 @@ class Lab:
 
     async def accepted(self) -> Accepted:
         result = await self.inspect()
-        assert isinstance(result, Accepted), [str(problem) for problem in result.problems]
+        assert isinstance(result, Accepted), result
         return result
 
     async def problems(self, kind: type[Missing | Refused]) -> tuple[Problem, ...]:
@@ -133,6 +134,14 @@ async def test_a_complete_drop_becomes_a_plan() -> None:
         max_retries=2,
         priority="low",
     )
+
+
+async def test_a_folder_that_says_ignore_is_not_wanted_whatever_else_is_in_it() -> None:
+    lab = Lab()
+    await lab.put("daylily.ignore")
+    assert await lab.inspect() == Unwanted("daylily.ignore")
+    await lab.drop(recipe="broken: [")
+    assert await lab.inspect() == Unwanted("daylily.ignore")
 
 
 async def test_one_listing_and_one_head_a_file_elsewhere_are_all_it_costs() -> None:

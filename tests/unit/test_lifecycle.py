@@ -45,6 +45,7 @@ from daylily_daemon.domain.model import (
     State,
     Step,
     Submit,
+    Unwanted,
     Workset,
     WorksetId,
 )
@@ -84,7 +85,14 @@ def events(draw: st.DrawFn) -> tuple[str, Any]:
             return kind, (draw(st.integers(0, 60)), draw(asks))
         case "inspected":
             return kind, draw(
-                st.sampled_from([Accepted(PLAN), Missing(PROBLEMS), Refused(PROBLEMS)])
+                st.sampled_from(
+                    [
+                        Accepted(PLAN),
+                        Missing(PROBLEMS),
+                        Refused(PROBLEMS),
+                        Unwanted("daylily.ignore"),
+                    ]
+                )
             )
         case "exited":
             return kind, (draw(st.booleans()), draw(outcomes))
