@@ -16,9 +16,17 @@ def _everything(lab: Lab) -> dict[str, list[str]]:
     sns, sqs = lab.aws("sns"), lab.aws("sqs")
     found = {
         "buckets": [bucket["Name"] for bucket in lab.aws("s3").list_buckets()["Buckets"]],
-        "tables": lab.aws("dynamodb").list_tables()["TableNames"],
+        "tables": [
+            name
+            for page in lab.aws("dynamodb").get_paginator("list_tables").paginate()
+            for name in page["TableNames"]
+        ],
         "queues": sqs.list_queues().get("QueueUrls", []),
-        "topics": [topic["TopicArn"] for topic in sns.list_topics()["Topics"]],
+        "topics": [
+            topic["TopicArn"]
+            for page in sns.get_paginator("list_topics").paginate()
+            for topic in page["Topics"]
+        ],
     }
     return {kind: [name for name in names if mine in name] for kind, names in found.items()}
 

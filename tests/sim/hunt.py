@@ -38,7 +38,7 @@ def by_no_fault(mutant: Mutant) -> str:
 
 def by_crash_points(mutant: Mutant) -> str:
     """Return the first crash point that shows ``mutant``."""
-    for name in ("canceled", "failing", "deserted"):
+    for name in ("deserted", "canceled", "failing"):
         story = STORIES[name].with_bug(mutant.plant)
         for death in crash_points(story):
             outcome = play_with_deaths(story, frozenset([death]))
@@ -79,8 +79,8 @@ def _when(death: Death) -> str:
 
 DRIVERS = {
     "no fault": by_no_fault,
-    "killed at every effect": by_crash_points,
     "cut off at every effect": by_cuts,
+    "killed at every effect": by_crash_points,
     "seeds": by_seeds,
 }
 

@@ -19,8 +19,10 @@ from tests.sim.wire import QUIET, ROUGH, Death, Weather, Wire
 from tests.sim.world import Sim, SteppedClock
 from tests.unit.daemons import supervisor_of
 
-REST_WITHIN_S = 2 * 3600.0
+REST_WITHIN_S = 1800.0
 """How long everything may take to settle once the weather is quiet."""
+REST_AFTER_STORM_S = 2 * 3600.0
+"""The same when clocks were set back, and with them the ends of pauses put off."""
 
 Script = Callable[[Sim], Awaitable[None]]
 
@@ -49,6 +51,8 @@ class Story:
     rest_s: float = 2.0
     """How long a dead daemon stays dead."""
     weather: Weather = QUIET
+    skewed: bool = False
+    """Whether the wall clocks of the daemons differ by minutes."""
     patches: Callable[[], Any] | None = field(default=None)
     """Plants a bug for as long as the story is played."""
 
@@ -112,6 +116,12 @@ async def submit_and_ask_at_once(sim: Sim) -> None:
         await sim.world.ask(f"w{n}", SetPriority(priority=Priority.URGENT))
 
 
+async def submit_several(sim: Sim) -> None:
+    for n in range(6):
+        await sim.world.submit(f"w{n}")
+        await anyio.sleep(5)
+
+
 async def end_at_each_notice(sim: Sim) -> None:
     """Tell the daemon to end whenever it has just written something that people must hear of."""
     sim.ends_at_notices = True
@@ -141,6 +151,7 @@ REPEATED = Story(
     weather=Weather(answer_lost=0.3, blind_repeat=1.0, slow_s=0.02),
 )
 ENDED = Story(name="ended", script=end_at_each_notice, failures=0.3)
+SKEWED = replace(SHARED, name="skewed", script=submit_several, skewed=True)
 DESERTED = Story(name="deserted", script=submit_one, daemons=2, rest_s=10 * REST_WITHIN_S)
 DROPPED = Story(name="dropped", script=announce_and_announce_again, failures=0.5)
 SLOW = Story(name="slow", script=cancel_a_slow_start, weather=Weather(slow_start=0.9, slow_s=0.02))
@@ -158,6 +169,7 @@ STORIES = {
             SLOW,
             RACING,
             HASTY,
+            SKEWED,
             REPEATED,
             ENDED,
         ),
@@ -167,6 +179,7 @@ STORIES = {
 
 def new_sim(seed: int, story: Story) -> Sim:
     sim = Sim(random.Random(seed), failures=story.failures, lengths_s=story.lengths_s)
+    sim.skewed = story.skewed
     policy = Policy(max_retries=2, base_s=20, cap_s=60)
     sim.world.dials = replace(sim.world.dials, policy=policy, look_s=30.0)
     return sim
@@ -199,8 +212,8 @@ async def _until_told(sim: Sim, supervisor: Supervisor, wire: Wire) -> None:
     wire.died.set()
 
 
-async def _until_rest(sim: Sim) -> None:
-    with anyio.move_on_after(REST_WITHIN_S):
+async def _until_rest(sim: Sim, within_s: float = REST_WITHIN_S) -> None:
+    with anyio.move_on_after(within_s):
         while not sim.at_rest and not sim.violations:
             await anyio.sleep(1.0)
 
@@ -283,9 +296,9 @@ async def _weathered(story: Story, seed: int) -> Outcome:
         sim.accidents = sim.disk_full_until = 0.0
         for wire in sim.wires.values():
             wire.calm_down()
-        await _until_rest(sim)
+        await _until_rest(sim, REST_AFTER_STORM_S)
         await anyio.sleep(ROUGH.late_s + 1)
-        await _until_rest(sim)
+        await _until_rest(sim, REST_AFTER_STORM_S)
         outcome = _outcome(sim, exactly_once=False)
         tg.cancel_scope.cancel()
     return outcome

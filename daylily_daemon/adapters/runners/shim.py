@@ -244,8 +244,8 @@ def become_command(spec: Record, gate: int, output: int, failure: int) -> NoRetu
 def detach_from_shim(output: int) -> None:
     """Leave the shim's session, streams and signal dispositions."""
     os.setsid()
-    for signum in (signal.SIGTERM, signal.SIGCHLD, *IGNORED):
-        signal.signal(signum, signal.SIG_DFL)
+    for signum in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(signum, signal.SIG_DFL)  # a shell may have had us started with some ignored
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.dup2(output, 1)
     os.dup2(output, 2)
