@@ -1,6 +1,6 @@
 # Targets with a comment after ## are what people call; `make help` lists them.
 SHELL := /bin/sh
-JOBS ?= 2
+JOBS ?= 3
 REQUIREMENTS ?= demo
 TESTS ?= tests --ignore=tests/bench
 BIN := .venv/bin

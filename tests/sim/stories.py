@@ -116,10 +116,12 @@ async def submit_and_ask_at_once(sim: Sim) -> None:
         await sim.world.ask(f"w{n}", SetPriority(priority=Priority.URGENT))
 
 
-async def submit_several(sim: Sim) -> None:
-    for n in range(6):
-        await sim.world.submit(f"w{n}")
-        await anyio.sleep(5)
+async def hand_over_and_back(sim: Sim) -> None:
+    """Let first one daemon, then the other hold everything, with clocks that do not agree."""
+    await sim.world.submit("w1", "w2")
+    for name in "ba":
+        await anyio.sleep(150)
+        sim.wires[name].told_to_end.set()
 
 
 async def end_at_each_notice(sim: Sim) -> None:
@@ -151,7 +153,7 @@ REPEATED = Story(
     weather=Weather(answer_lost=0.3, blind_repeat=1.0, slow_s=0.02),
 )
 ENDED = Story(name="ended", script=end_at_each_notice, failures=0.3)
-SKEWED = replace(SHARED, name="skewed", script=submit_several, skewed=True)
+SKEWED = replace(SHARED, name="skewed", script=hand_over_and_back, skewed=True)
 DESERTED = Story(name="deserted", script=submit_one, daemons=2, rest_s=10 * REST_WITHIN_S)
 DROPPED = Story(name="dropped", script=announce_and_announce_again, failures=0.5)
 SLOW = Story(name="slow", script=cancel_a_slow_start, weather=Weather(slow_start=0.9, slow_s=0.02))
