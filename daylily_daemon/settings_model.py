@@ -221,7 +221,7 @@ class Daemon(Section):
     reconcile_s: float = live(
         600, "Time between two listings of the prefix for missed events, in seconds.", gt=0
     )
-    stop_deadline_s: float = live(
+    stop_deadline_s: float = fixed(
         20, "Longest time from SIGTERM to the end of the daemon, in seconds (1 to 40).", ge=1, le=40
     )
 

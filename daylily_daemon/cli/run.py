@@ -77,6 +77,8 @@ class Service:
     passed_at: float = 0.0
     reloaded: dict[str, Any] = field(default_factory=dict)
     snapshot: Snapshot | None = None
+    told: str = ""
+    """The figures systemd was last told; what a reload came to stays shown until they change."""
 
     def __post_init__(self) -> None:
         self.systemd = telemetry.systemd(os.environ, os.getpid())
@@ -180,9 +182,10 @@ class Service:
 
     def _passed(self, snapshot: Snapshot) -> None:
         self.passed_at = current_time()
-        if snapshot.active != (self.snapshot.active if self.snapshot else None):
-            running = len(snapshot.active)
-            self.systemd.status(f"{running} running, {snapshot.waiting} waiting")
+        text = f"{len(snapshot.active)} running, {snapshot.waiting} waiting"
+        if text != self.told:
+            self.told = text
+            self.systemd.status(text)
         self.snapshot = snapshot
         self.metrics.saw(len(snapshot.active), snapshot.waiting, snapshot.owed)
         self._write_status()

@@ -32,6 +32,7 @@ from daylily_daemon.cli.options import (
     with_tools,
 )
 from daylily_daemon.domain.admission import Capacity, admit
+from daylily_daemon.domain.lifecycle import due
 from daylily_daemon.domain.model import Job, State, Step, Workset
 
 StateOption = Annotated[
@@ -256,12 +257,13 @@ async def _why_waiting(ws: Workset, tools: Tools) -> str:
         age_s=settings.daemon.age_s,
         held=str(status.get("held", "")),
     )
-    verdicts = admit([w for w in waiting if w.id != ws.id] + [ws], capacity, SystemClock().now())
+    now = SystemClock().now()
+    verdicts = admit([w for w in waiting if w.id != ws.id] + [ws], capacity, now)
     place = [v.workset_id for v in verdicts].index(ws.id)
     alive = "" if _is_running(status) else " No daemon runs on this host; does one run elsewhere?"
     before = f"\nThe last try failed: {ws.error_details}" if ws.error_details else ""
-    said = f"It waits at place {place + 1} of {len(verdicts)}. {verdicts[place].reason}"
-    return f"{said}{alive}{before}"
+    queued = f"It waits at place {place + 1} of {len(verdicts)}. " if due(ws, now) else ""
+    return f"{queued}{verdicts[place].reason}{alive}{before}"
 
 
 def status(config: ConfigOption = None, set_: SetOption = None, json: JsonOption = False) -> None:

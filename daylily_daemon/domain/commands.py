@@ -112,7 +112,8 @@ def _cancel(decision: Decision, reason: str, by: str, now: datetime) -> Decision
         stopping = decision.set(stopping=text, progress_message="stopping: " + text)
         return stopping.note(now, "is being stopped, " + text, by=by).do(StopJob(ws.job))
     if ws.state is State.IN_PROGRESS:
-        return decision.note(now, f"cancel by {by} had no effect: it is being stopped", by=by)
+        why = "it is being stopped" if ws.job else "the system that runs it is not this one"
+        return decision.note(now, f"cancel by {by} had no effect: {why}", by=by)
     return decision.note(now, f"cancel by {by} had no effect: it is {ws.state}", by=by)
 
 

@@ -20,7 +20,6 @@ from daylily_daemon.domain.model import (
     Accepted,
     Category,
     Command,
-    Ended,
     Fence,
     Inspection,
     JobName,
@@ -258,9 +257,9 @@ def _lost_with_its_host(ws: Workset, locked: Decision, now: datetime) -> Decisio
     by = commands.host_is_gone(ws)
     if not by:
         return Decision(ws)
-    text = f"{by} says that {ws.runner_scope} exists no more"
+    text = f"{by} says that {ws.runner_scope or 'the machine it ran on'} exists no more"
     told = locked.note(now, text, type=RecordType.LOCK_TIMEOUT, notify=True, by=by)
-    failure = classify(Outcome(ended=Ended.HOST_LOST))
+    failure = Failure("WS-JOB-002", Category.TRANSIENT, True, "Its machine exists no more.")
     return _answer_inbox(_failed(told, failure, Policy(max_retries=0), now), now)
 
 
@@ -322,14 +321,15 @@ def _step_done(decision: Decision, outcome: Outcome, now: datetime) -> Decision:
 def _failed(decision: Decision, failure: Failure, policy: Policy, now: datetime) -> Decision:
     ws = decision.workset
     limit = policy.max_retries if ws.max_retries is None else ws.max_retries
+    what = f"step {ws.step}" if ws.step else "the run"
     known = decision.set(
-        error_details=f"step {ws.step}: {failure.message}"[:DETAILS_LIMIT],
+        error_details=f"{what}: {failure.message}"[:DETAILS_LIMIT],
         error_category=failure.category,
         error_code=failure.code,
         failed_step=ws.step,
         progress_step=STEP_NAMES[ws.step][1] if ws.step else "",
     )
-    text = f"step {ws.step} of attempt {ws.attempt} failed ({failure.code}). {failure.message}"
+    text = f"{what} of attempt {ws.attempt} failed ({failure.code}). {failure.message}"
     wrong = known.turn(State.ERROR, now, text[:500], type=RecordType.ERROR, notify=False)
     told: dict[str, Any] = {"type": RecordType.ERROR, "error_details": failure.message[:2000]}
     told["details"] = {"code": failure.code, "category": str(failure.category), "step": ws.step}

@@ -12,7 +12,7 @@ from tests.sim.hunt import quietly
 from tests.sim.stories import STORIES, crash_points, play_seed, play_with_deaths
 from tests.sim.wire import Death
 
-SEEDS = int(os.environ.get("SEEDS", "80"))
+SEEDS = int(os.environ.get("SEEDS", "500"))
 BLOCK = 20
 EVERY_NTH_TWICE = 10
 POINTS = {name: len(crash_points(STORIES[name])) // 2 for name in ("failing", "canceled")}
