@@ -17,10 +17,11 @@ token: see the runners.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from typing import Final
 
-from anyio import CancelScope, Event, Lock, current_time, move_on_after, sleep
+from anyio import CancelScope, CapacityLimiter, Event, Lock, current_time, move_on_after, sleep
 
 from daylily_daemon.domain.decision import Effect, released
 from daylily_daemon.domain.errors import Fenced, Transient
@@ -29,6 +30,9 @@ from daylily_daemon.domain.lifecycle import Policy, decide, resume
 from daylily_daemon.domain.model import Command, Fence, Progress, Record, State, Workset, WorksetId
 from daylily_daemon.domain.routing import Routing
 from daylily_daemon.ports import Change, Clock, Conflict, Ids, Worksets
+
+WRITES_AT_ONCE: Final = 16
+"""Of one daemon. The SDK's pool has more connections, so that a write with a turn need not wait for one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +60,8 @@ class Desk:
     owner: str
     on_records: Callable[[tuple[Record, ...]], None]
     """Called with the records of each write once it is stored: the outbox."""
+    turns: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(WRITES_AT_ONCE))
+    """Who waits for a turn has sent nothing yet: a thousand runs to adopt must not time out in a queue."""
     write_s: float = 5.0
     """How long a write that was sent is heard out, cancelled or not: a claim nobody knows of would stand
     until somebody takes it over."""
@@ -70,10 +76,11 @@ class Desk:
 
     async def write(self, change: Change) -> Workset:
         """Commit once. Raises what ``Worksets.commit`` raises, and Transient after ``write_s``."""
-        with CancelScope(shield=True, deadline=current_time() + self.write_s):
-            stored = await self.worksets.commit(change)
-            self.on_records(change.records)
-            return stored
+        async with self.turns:
+            with CancelScope(shield=True, deadline=current_time() + self.write_s):
+                stored = await self.worksets.commit(change)
+                self.on_records(change.records)
+                return stored
         raise Transient(f"{change.after.id}: the store did not answer within {self.write_s:g} s")
 
 

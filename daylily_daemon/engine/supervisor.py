@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 import structlog
 from anyio import (
@@ -40,6 +41,9 @@ from daylily_daemon.engine.shepherd import Shepherd
 from daylily_daemon.ports import Conflict, Drops, Inputs, Mailbox
 
 log = structlog.get_logger()
+
+LOOKED_AT: Final = 10_000
+"""Worksets of one state that a sweep reads, first ones first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,9 +219,9 @@ class Supervisor:
         store = self.desk.worksets
         fresh: dict[WorksetId, Workset] = {}
         for state in (State.READY, State.RETRYING):
-            fresh.update({ws.id: ws for ws in await store.in_state(state)})
+            fresh.update({ws.id: ws for ws in await store.in_state(state, limit=LOOKED_AT)})
         self._board = {**fresh, **self._newer(fresh)}
-        self._in_progress = tuple(await store.in_state(State.IN_PROGRESS))
+        self._in_progress = tuple(await store.in_state(State.IN_PROGRESS, limit=LOOKED_AT))
         self._watch.keep_only({ws.id for ws in (*self._in_progress, *fresh.values())})
         for ws in (*self._in_progress, *fresh.values()):
             if ws.lock_owner not in (None, self.desk.owner):

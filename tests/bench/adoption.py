@@ -1,8 +1,9 @@
 """How long a daemon takes to pick up a thousand runs in progress: ``python -m tests.bench.adoption``.
 
 One real job runs; its item and its job folder are copied under a thousand names, so every copy is a run whose
-job is alive. Then a daemon is started on them, on moto. What counts is the time from its start until every
-run has an owner, next to what a thousand bare writes to the same table take, as many at a time.
+job is alive. Then a daemon is started on them, on ministack: moto copies whole tables with each transaction.
+What counts is the time from its start until every run has an owner, next to what a thousand bare writes to the
+same table take, as many at a time as the daemon makes.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ import anyio
 from daylily_daemon.adapters.codec import typed_item, workset_to_item
 from daylily_daemon.bootstrap import open_tools
 from daylily_daemon.domain.model import State, Workset, WorksetId
+from daylily_daemon.engine.lease import WRITES_AT_ONCE
 from daylily_daemon.settings import Sources, load
 from tests import emulators
+from tests.bench.latency import leave_the_users_aws
 from tests.e2e.harness import Lab, opened, until
 
 RUNS: Final = 1000
-AT_ONCE: Final = 50
 GATED: Final = 'while [ ! -e "$gate" ]; do sleep 0.2; done'
 
 
@@ -50,7 +52,7 @@ async def _put(lab: Lab, worksets: list[Workset]) -> float:
     found = load(Sources(config=lab.config, environment=lab.environment()))
     async with open_tools(found.settings) as tools:
         client = await tools.aws.client("dynamodb")
-        limit, table = anyio.CapacityLimiter(AT_ONCE), found.settings.tables.worksets
+        limit, table = anyio.CapacityLimiter(WRITES_AT_ONCE), found.settings.tables.worksets
 
         async def put(ws: Workset) -> None:
             async with limit:
@@ -90,10 +92,12 @@ def measure(lab: Lab) -> dict[str, float]:
 
 
 def main() -> None:
+    leave_the_users_aws()
     with (
         tempfile.TemporaryDirectory() as folder,
-        emulators.running(emulators.moto, Path(folder)) as url,
-        opened(Path(folder) / "lab", url) as lab,
+        tempfile.TemporaryDirectory() as place,
+        emulators.running(emulators.ministack, Path(folder)) as url,
+        opened(Path(place), url) as lab,
     ):
         figures = measure(lab)
     sys.stdout.write(

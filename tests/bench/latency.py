@@ -330,7 +330,7 @@ class Report:
 
 
 def main() -> None:
-    _leave_the_users_aws()
+    leave_the_users_aws()
     with (
         tempfile.TemporaryDirectory() as folder,
         emulators.running(emulators.moto, Path(folder)) as url,
@@ -348,7 +348,7 @@ def main() -> None:
     (figures / "latency.json").write_text(text + "\n", encoding="utf-8")
 
 
-def _leave_the_users_aws() -> None:
+def leave_the_users_aws() -> None:
     for name in list(os.environ):
         if name.startswith(("AWS_", "DAYLILY_")):
             del os.environ[name]
