@@ -1,9 +1,9 @@
 """How long a daemon takes to pick up a thousand runs in progress: ``python -m tests.bench.adoption``.
 
 One real job runs; its item and its job folder are copied under a thousand names, so every copy is a run whose
-job is alive. Then a daemon is started on them, on ministack: moto copies whole tables with each transaction.
-What counts is the time from its start until every run has an owner, next to what a thousand bare writes to the
-same table take, as many at a time as the daemon makes.
+job is alive. Then a daemon is started on them, on ministack, because moto copies whole tables with each
+transaction. What counts is the time from its start until every run has an owner, next to what a thousand bare
+writes to the same table take, as many at a time as the daemon makes.
 """
 
 from __future__ import annotations
