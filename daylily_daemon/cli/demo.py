@@ -273,7 +273,8 @@ async def _play(stage: Stage, tools: Tools, ids: list[str]) -> int:
         folder = stage.folder / "drops" / id
         write_sample_workset(folder, SampleWorkset(samples=3, seed=n, leave_out_a_fastq=id == BAD))
         dropped[id] = await _drop(tools, folder)
-    out.print(f"dropped {len(ids)} worksets of 3 samples into s3://{BUCKET}/{PREFIX}")
+    what = "1 workset" if len(ids) == 1 else f"{len(ids)} worksets"
+    out.print(f"dropped {what} of 3 samples into s3://{BUCKET}/{PREFIX}", soft_wrap=True)
     ended = await _watch(tools, ids)
     trails = {id: list(await tools.trail.read(WorksetId(id))) for id in ids}
     mail = await _mail(tools, sum(bool(_told(r)) for rows in trails.values() for r in rows))
