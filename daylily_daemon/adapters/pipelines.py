@@ -204,6 +204,7 @@ class _StepFile(_Checked):
 
 class _PipelineFile(_Checked):
     description: str = ""
+    timeout_s: Seconds = 0.0
     steps: Annotated[list[_StepFile], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -220,7 +221,9 @@ class _PipelineFile(_Checked):
 
     def pipeline(self, name: str) -> Pipeline:
         steps = tuple(entry.template() for entry in self.steps)
-        return Pipeline(name=name, description=self.description, steps=steps)
+        return Pipeline(
+            name=name, description=self.description, timeout_s=self.timeout_s, steps=steps
+        )
 
 
 def _listed(names: Iterable[str]) -> str:

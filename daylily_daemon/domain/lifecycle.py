@@ -222,6 +222,7 @@ def _begin(decision: Decision, claim: Claimed, now: datetime) -> Decision:
         runner_scope=claim.scope,
         retry_after=None,
         failed_step=None,
+        metrics=ws.metrics if resumes else {},
     )
     text = f"attempt {attempt} {'resumes' if resumes else 'starts'} with step {step}"
     return _enter(started.turn(State.IN_PROGRESS, now, text), step, now)

@@ -328,6 +328,11 @@ class Workset:
         return f"{self.jobs_dir}/{self.attempt}-{self.step}"
 
     @property
+    def spent_s(self) -> float:
+        """How long the steps of this run that are done took, by their keepers' clocks."""
+        return float(sum(self.metrics.get(f"{step}_s", 0.0) for step in Step))
+
+    @property
     def priority_key(self) -> str:
         """Range key of the index: urgent first, then first in, first out."""
         return f"{self.priority.rank}#{self.created_at.isoformat()}#{self.id}"

@@ -65,10 +65,22 @@ class StepTemplate:
 class Pipeline:
     name: str
     description: str = ""
+    timeout_s: float = 0.0
+    """How long the fatal steps of a run may take together, without the time between them; 0: any time."""
     steps: tuple[StepTemplate, ...]
 
     def template(self, step: Step) -> StepTemplate | None:
         return next((t for t in self.steps if t.step is step), None)
+
+
+def time_for(pipeline: Pipeline, template: StepTemplate, spent_s: float) -> float:
+    """Return how long a step may take, in seconds, when those before it took ``spent_s``; 1 at least.
+
+    A step that is not fatal has its own limit alone: it measures or clears away what the others left.
+    """
+    if not (pipeline.timeout_s and template.fatal):
+        return template.timeout_s
+    return min(template.timeout_s, max(1.0, pipeline.timeout_s - spent_s))
 
 
 def unknown_placeholders(text: str) -> list[str]:

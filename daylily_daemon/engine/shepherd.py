@@ -21,7 +21,7 @@ from daylily_daemon.domain.decision import Effect, RunJob, StopJob
 from daylily_daemon.domain.errors import LeaseLost, Permanent, Transient
 from daylily_daemon.domain.lifecycle import Commanded, Event, JobExited, JobRefused, JobStopped
 from daylily_daemon.domain.model import Command, Job, JobName, State, Workset
-from daylily_daemon.domain.pipeline import Value, render
+from daylily_daemon.domain.pipeline import Value, render, time_for
 from daylily_daemon.engine.dials import Live
 from daylily_daemon.engine.lease import Term
 from daylily_daemon.ports import Runner
@@ -61,7 +61,7 @@ class Shepherd:
         name = ws.plan.pipeline if ws.plan else ""
         pipeline = dials.pipelines.get(name)
         template = pipeline.template(ws.step) if pipeline and ws.step else None
-        if template is None or ws.job is None:
+        if pipeline is None or template is None or ws.job is None:
             raise Permanent(
                 f"Pipeline {name!r} has no step {ws.step} any more; restore it in the pipelines "
                 "folder, reload, and retry the workset."
@@ -69,7 +69,9 @@ class Shepherd:
         job = render(template, values_of(ws, dials.values), ws.job, ws.job_dir)
         environment = {**dials.environment, **job.environment}
         grace_s = job.grace_s if dials.grace_s is None else dials.grace_s
-        return replace(job, environment=environment, grace_s=grace_s), template.fatal
+        timeout_s = time_for(pipeline, template, ws.spent_s)
+        job = replace(job, environment=environment, grace_s=grace_s, timeout_s=timeout_s)
+        return job, template.fatal
 
 
 def values_of(ws: Workset, general: Mapping[str, Value]) -> dict[str, Value]:

@@ -25,7 +25,16 @@ from daylily_daemon.domain.model import (
     Step,
     Workset,
 )
-from tests.unit.daemons import GoodInputs, World, daemon, killed_daemon, parts_of, play, until
+from tests.unit.daemons import (
+    PIPELINE,
+    GoodInputs,
+    World,
+    daemon,
+    killed_daemon,
+    parts_of,
+    play,
+    until,
+)
 
 FAILS = Outcome(ended=Ended.EXITED, code=1, tail="something went wrong")
 
@@ -296,5 +305,20 @@ def test_whoever_vouches_for_the_end_of_a_machine_that_is_there_is_told_so() -> 
         assert world.states("w1") == ["ready", "in_progress", "complete"]
         rows = world.table.records[world.workset("w1").id]
         assert any("had no effect: it is in progress on host:memory" in r.message for r in rows)
+
+    play(story)
+
+
+def test_the_steps_of_a_run_share_its_time_limit() -> None:
+    async def story() -> None:
+        lengths = {Step.STAGE: 600.0, Step.RUN: 5000.0}
+        world = World(machine=MemoryMachine(lambda job: Script(duration_s=lengths[job.step])))
+        world.dials = replace(world.dials, pipelines={"demo": replace(PIPELINE, timeout_s=1000.0)})
+        async with daemon(world):
+            await world.submit("w1")
+            await until(lambda: is_in(world, "w1", State.FAILED))
+            assert 1000 <= anyio.current_time() < 1020
+        assert "step run: It reached its time limit" in world.workset("w1").error_details
+        assert world.workset("w1").error_code == "WS-TIME-001"
 
     play(story)

@@ -70,7 +70,7 @@ def test_a_file_in_the_other_spelling_of_yaml_is_read_too(tmp_path: Path) -> Non
         ('PROJECT: "{customer}"', 'PROJECT: "{clone_args}"', r"line 7, key steps\[1\]\.environment\.PROJECT"),
         ("timeout_s: 60", "timeout: 60", r"line 8, .*\.timeout: .* Did you mean `timeout_s`\?"),
         ("description:", "descriptoin:", r"line 1, key descriptoin.*Did you mean `description`\?"),
-        ("description:", "zzzz:", r"Known keys are description, steps"),
+        ("description:", "zzzz:", r"Known keys are description, timeout_s, steps"),
         ("step: run", "step: runn", r"line 5, key steps\[1\]\.step: Input should be 'stage', 'run'"),
         ("timeout_s: 60", "timeout_s: -1", r"line 8, key steps\[1\]\.timeout_s: .*greater than"),
         ("timeout_s: 60", "timeout_s: long", r"line 8, .*Input should be a valid number"),
