@@ -67,12 +67,17 @@ def _played(name: str, plays: Iterable[Callable[[], Outcome]]) -> Row:
     return row
 
 
+def _points_of(name: str, cut_s: float = 0.0) -> list[Death]:
+    with quietly():
+        return crash_points(STORIES[name], cut_s)
+
+
 def _struck(name: str, deaths: Iterable[frozenset[Death]]) -> Iterator[Callable[[], Outcome]]:
     return (partial(play_with_deaths, STORIES[name], struck) for struck in deaths)
 
 
 def _points(name: str) -> Row:
-    points = crash_points(STORIES[name])
+    points = _points_of(name)
     return _played(f"killed at every effect: {name}", _struck(name, map(_alone, points)))
 
 
@@ -81,12 +86,12 @@ def _alone(death: Death) -> frozenset[Death]:
 
 
 def _pairs(name: str) -> Row:
-    pairs = pairs_of(crash_points(STORIES[name]), ALL)
+    pairs = pairs_of(_points_of(name), ALL)
     return _played(f"killed at every pair of effects: {name}", _struck(name, pairs))
 
 
 def _cuts() -> Row:
-    points = crash_points(STORIES["shared"], cut_s=200.0)
+    points = _points_of("shared", cut_s=200.0)
     return _played(
         "cut off for 200 s at every effect: shared", _struck("shared", map(_alone, points))
     )
