@@ -135,7 +135,8 @@ def _model(pool: ProcessPoolExecutor) -> str:
     lines = ["| search | states | transitions | seconds | result |", "|---|---:|---:|---:|---|"]
     for result in map(check.run, check.CASES):
         found = result.figures
-        says = f"found: `{found.violated}` is violated" if found.violated else "holds"
+        broken = found.violated.replace("|", "\\|")
+        says = f"found: `{broken}` is violated" if broken else "holds"
         lines.append(
             f"| {result.case.name} | {found.states:,} | {found.transitions:,} | {found.seconds:.1f} | "
             f"{result.complaint or says} |"
