@@ -203,6 +203,7 @@ def _settings(stage: Stage) -> dict[str, Any]:
             "name": "demo",
             "state_dir": str(stage.state.path),
             "data_dir": str(stage.folder / "data"),
+            "min_free_gb": 0,  # a few kilobytes are all it writes
             "sweep_s": 5,
             "max_worksets": 4,
         },

@@ -386,6 +386,7 @@ def _settings(lab: Lab, mine: str) -> dict[str, Any]:
             "name": "lab",
             "state_dir": str(lab.state.path),
             "data_dir": str(lab.folder / "data"),
+            "min_free_gb": 0,
             "max_worksets": 4,
             "sweep_s": 2,
         },
