@@ -131,6 +131,21 @@ def test_sighup_applies_new_settings_and_a_new_pipeline(lab: Lab) -> None:
     assert daemon.terminate() == 0
 
 
+def test_a_host_short_of_disk_says_so_and_starts_what_waits_once_there_is_room(lab: Lab) -> None:
+    lab.configure(daemon={"min_free_gb": 1_000_000})
+    daemon = lab.start()
+    lab.drop_sample("patient")
+    lab.wait_until("patient", lambda ws: ws.plan)
+    assert "daemon.min_free_gb" in daemon.wait_said("admission_held")["reason"]
+    assert "Free some space" in lab.run_cli("explain", "patient").words
+    assert "Free some space" in lab.run_cli("status").words
+    lab.configure(daemon={"min_free_gb": 0})
+    daemon.send(signal.SIGHUP)
+    lab.wait_for("patient", State.COMPLETE)
+    assert daemon.said("admission_resumed")
+    assert daemon.terminate() == 0
+
+
 def test_sighup_with_a_broken_file_keeps_the_old_settings_and_says_why(lab: Lab) -> None:
     daemon = lab.start()
     lab.config.write_text("daemon:\n  max_worksets: many\n  sweeps: 3\n", encoding="utf-8")
