@@ -80,6 +80,33 @@ def test_a_run_that_ended_while_no_daemon_was_there_is_settled_by_the_next_start
     assert lab.evidence() == EACH_STEP_ONCE
 
 
+def test_a_run_on_a_machine_that_is_gone_waits_for_somebody_who_knows_it(lab: Lab) -> None:
+    """The machine is made up: its job has ended before the daemon comes that cannot see it."""
+    daemon = _with_a_run_in_progress(lab, "process")
+    assert daemon.terminate() == 0
+    lab.open_gate("long")
+    until(lambda: lab.running_jobs() == [])
+    lab.aws("dynamodb").update_item(
+        TableName=lab.settings["tables"]["worksets"],
+        Key={"workset_id": {"S": "long"}},
+        UpdateExpression="SET runner_scope = :s",
+        ExpressionAttributeValues={":s": {"S": "host:terminated"}},
+    )
+    lab.start()
+    lab.open_gate("other")
+    lab.wait_for(lab.drop_sample("other"), State.COMPLETE)
+    why = lab.run_cli("explain", "long").words
+    assert "One on host:terminated picks it up by itself" in why
+    assert "`daylily-daemon retry long --host-gone`" in why
+    assert lab.run_cli("retry", "long", "--host-gone").code == 0
+    lab.wait_for("long", State.COMPLETE)
+    assert lab.evidence("long") == {"long 1 stage": 1, "long 1 run": 1} | {
+        f"long 2 {step}": 1 for step in ("run", "export")
+    }
+    told = " ".join(record.message for record in lab.trail("long"))
+    assert "says that host:terminated exists no more" in told
+
+
 def test_a_second_sigterm_changes_nothing(lab: Lab) -> None:
     daemon = _with_a_run_in_progress(lab, "process")
     daemon.send(signal.SIGTERM)
