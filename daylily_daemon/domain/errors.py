@@ -1,4 +1,10 @@
-"""What can go wrong, named by what the caller should do about it."""
+"""What can go wrong, named by what the caller should do about it.
+
+``Permanent`` is about *this thing*: the message, the workset, the object. ``Impeded`` is about *us*: AWS
+refuses just as definitely, but because of our rights, tables or credentials, and takes it back once they
+are mended. To make a failure of it would be wrong in the same way as with an answer that never came, so it
+is a kind of ``Transient``: whoever repeats what is unknown repeats this too, and nobody can confuse the two.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +22,23 @@ class Transient(DaemonError):
         """What the other side asked for (Retry-After), in seconds."""
 
 
+class Impeded(Transient):
+    """Our own rights, tables, keys or credentials are in the way: nothing happened, and it is nobody's fault.
+
+    Wait, say so, and repeat. Parks no message, fails no workset, gives up no notice.
+    """
+
+
+class Unclear(Transient):
+    """Whether a job lives cannot be told from here; only proof, or somebody's word, may end it."""
+
+
+class Unexpected(Transient):
+    """A foreign exception that nobody foresaw, caught at a boundary: this one thing rests and comes again."""
+
+
 class Permanent(DaemonError):
-    """A definite no: nothing happened, and the same call will be refused again."""
+    """A definite no about this thing: nothing happened, and the same call will be refused again."""
 
 
 class AlreadyDone(DaemonError):

@@ -160,6 +160,8 @@ class Submit:
     """None leaves the priority of a known workset alone; a new one becomes normal."""
     problem: Problem | None = None
     """Set where the drop itself is unusable (a folder name that is no id): park it, visibly."""
+    sentinel: str = ""
+    """Which write of ``daylily.ready`` this answers (``naming.trigger_id``); empty if nobody wrote one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -370,6 +372,8 @@ class Outcome:
     report: Mapping[str, Any] = field(default_factory=dict)
     """The step's JSON report file, where it names one; bounded."""
     duration_s: float = 0.0
+    warnings: tuple[str, ...] = ()
+    """What people should know although it ended as it should: processes left behind, output lost. Bounded."""
 
     @property
     def succeeded(self) -> bool:
@@ -408,3 +412,5 @@ class Job:
     progress_pattern: str = ""
     """Regular expression with a group ``percent``, or ``done`` and ``total``; last match counts."""
     log_limit_bytes: int = 64 * 1024 * 1024
+    confirmed: bool = False
+    """Its start was seen earlier: a token that is not found now means unknown, never a job to start."""
