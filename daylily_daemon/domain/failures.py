@@ -21,6 +21,8 @@ class FailurePattern:
     category: Category
     retry: bool
     meaning: str = ""
+    ours: bool = False
+    """Our own rights or credentials are missing: nobody's input is at fault, and it uses up no try."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,8 @@ class Failure:
     retry: bool
     message: str
     """A sentence for people: what ended how, and the telling line of the log."""
+    ours: bool = False
+    """Our own rights or credentials are missing: nobody's input is at fault, and it uses up no try."""
 
 
 _R, _D, _T = Category.RESOURCE, Category.DATA, Category.TRANSIENT
@@ -72,8 +76,14 @@ KNOWN: Final = (
         _T, True, "AWS asked for fewer requests",
     ),
     FailurePattern(
+        r"ExpiredToken|token included in the request is (expired|invalid)|InvalidClientTokenId"
+        r"|Unable to locate credentials|NoCredentialsError|InvalidAccessKeyId",
+        "WS-AWS-003", Category.CONFIGURATION, True, "the AWS credentials of the job were not valid",
+        ours=True,
+    ),
+    FailurePattern(
         r"AccessDenied|Access Denied|UnauthorizedOperation|not authorized to perform",
-        "WS-AWS-002", Category.CONFIGURATION, False, "AWS refused access",
+        "WS-AWS-002", Category.CONFIGURATION, True, "AWS refused access", ours=True,
     ),
     FailurePattern(
         r"NODE_FAIL|node failure", "WS-CLU-001", _T, True, "a node of the cluster failed"
@@ -110,7 +120,7 @@ def classify(outcome: Outcome, extra: tuple[FailurePattern, ...] = ()) -> Failur
             line = _line_around(outcome.tail, match.start())
             meaning = entry.meaning or "the log shows a known error"
             message = f"It {how}; {meaning}: {line}"
-            return Failure(entry.code, entry.category, entry.retry, message)
+            return Failure(entry.code, entry.category, entry.retry, message, ours=entry.ours)
     last = outcome.tail.strip().rsplit("\n", 1)[-1][:300]
     return Failure("WS-UNK-000", _T, True, f"It {how}. Last line of its log: {last or '(empty)'}")
 
