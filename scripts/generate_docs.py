@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import anyio
+import reported_cases
 import typer
 
 from daylily_daemon import settings
@@ -477,6 +478,14 @@ DROPS: Final = (
     Drop(stored=b"@", storage_class="DEEP_ARCHIVE"),
 )
 
+
+def reported() -> str:
+    try:
+        return reported_cases.table(ROOT)
+    except ValueError as error:
+        raise Stale(str(error)) from error
+
+
 BLOCKS: Final[Mapping[str, Callable[[], str]]] = {
     "settings": settings.table,
     "commands": commands,
@@ -490,6 +499,7 @@ BLOCKS: Final[Mapping[str, Callable[[], str]]] = {
     "refused-recipes": refused_recipes,
     "refused-sheets": refused_sheets,
     "refused-inputs": refused_inputs,
+    "reported-cases": reported,
 }
 
 if __name__ == "__main__":
