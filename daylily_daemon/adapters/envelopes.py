@@ -18,14 +18,12 @@ from daylily_daemon.adapters.codec import Item, Unusable, command_from_dict
 from daylily_daemon.domain.model import (
     WORKSET_ID,
     Ask,
-    Category,
     Command,
     Ignore,
-    Problem,
     Submit,
     WorksetId,
 )
-from daylily_daemon.domain.naming import safe_id, trigger_id, workset_of_key
+from daylily_daemon.domain.naming import name_problem, safe_id, trigger_id, workset_of_key
 from daylily_daemon.ports import Unreadable
 
 READY: Final = "daylily.ready"
@@ -77,7 +75,7 @@ def submission(origin: Origin, folder: str, id: str, by: str) -> Command:
     A name that is no workset id is submitted under a safe one, to be parked where it can be seen.
     """
     ask = Submit(
-        bucket=origin.bucket, prefix=f"{origin.prefix}{folder}/", problem=_bad_name(folder)
+        bucket=origin.bucket, prefix=f"{origin.prefix}{folder}/", problem=name_problem(folder)
     )
     return Command(id=id, workset_id=_id_of(folder), by=by, ask=ask)
 
@@ -98,19 +96,6 @@ def _command(found: _Object, origin: Origin) -> Command | None:
 
 def _id_of(folder: str) -> WorksetId:
     return WorksetId(folder if WORKSET_ID.fullmatch(folder) else safe_id(folder))
-
-
-def _bad_name(folder: str) -> Problem | None:
-    if WORKSET_ID.fullmatch(folder):
-        return None
-    return Problem(
-        folder[:200],
-        "folder name",
-        "is not a workset id: letters, digits, - and _ are allowed, at most 80, the first a letter "
-        "or digit.",
-        "Copy the files into a folder with such a name and put daylily.ready there.",
-        Category.CONFIGURATION,
-    )
 
 
 def _ours(found: _Object, origin: Origin) -> bool:

@@ -6,7 +6,7 @@ import re
 from hashlib import sha256
 from typing import Final
 
-from daylily_daemon.domain.model import WORKSET_ID, WorksetId
+from daylily_daemon.domain.model import WORKSET_ID, Category, Problem, WorksetId
 
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9_-]+")
 _ID_LENGTH: Final = 80
@@ -33,6 +33,20 @@ def safe_id(folder: str) -> WorksetId:
     digest = sha256(folder.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST_LENGTH]
     cleaned = _UNSAFE.sub("-", folder).strip("-_")[: _ID_LENGTH - _DIGEST_LENGTH - 1]
     return WorksetId(f"{cleaned.rstrip('-_') or 'workset'}-{digest}")
+
+
+def name_problem(folder: str) -> Problem | None:
+    """Return why a folder of that name can be no workset; None if it can."""
+    if WORKSET_ID.fullmatch(folder):
+        return None
+    return Problem(
+        folder[:200],
+        "folder name",
+        "is not a workset id: letters, digits, - and _ are allowed, at most 80, the first a letter "
+        "or digit.",
+        "Copy the files into a folder with such a name and put daylily.ready there.",
+        Category.CONFIGURATION,
+    )
 
 
 def workset_of_key(prefix: str, key: str) -> tuple[str, str] | None:

@@ -1,0 +1,265 @@
+"""Which places a workset may read and write, in every spelling of their names."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daylily_daemon.domain.model import Category, WorksetId
+from daylily_daemon.domain.places import (
+    Territory,
+    Use,
+    folder_problem,
+    judge,
+    leads_upwards,
+    mentioned,
+    submission_place_problem,
+)
+from daylily_daemon.domain.sheet import LocalPlace, S3Place
+
+CONTROL = S3Place("lab-control", "drops/")
+OWN = S3Place("lab-control", "drops/HG002/")
+ME = WorksetId("HG002")
+LAND = Territory(control=CONTROL, own=OWN, closed=("/fsx/data/worksets", "/var/lib/daylily-daemon"))
+READS = (Use.FILE, Use.PREFIX, Use.MENTION)
+
+
+def s3(key: str, bucket: str = "lab-control") -> S3Place:
+    return S3Place(bucket, key)
+
+
+@pytest.mark.parametrize("use", READS)
+@pytest.mark.parametrize(
+    "key", ["drops/HG002/a_R1.fastq.gz", "drops/HG002/sample data/ä%20b.fq", "drops/HG002/pod5/"]
+)
+def test_a_workset_may_read_its_own_folder(key: str, use: Use) -> None:
+    assert judge(s3(key), use, LAND) is None
+
+
+@pytest.mark.parametrize("use", READS)
+@pytest.mark.parametrize(
+    "place",
+    [
+        s3("reads/run7/a_R1.fastq.gz"),
+        s3("drops", "elsewhere"),
+        s3("drops/victim/a_R1.fastq.gz", "elsewhere"),
+        LocalPlace("/fsx/data/genomic_data/hg38/"),
+        LocalPlace("/fsx/data/worksets-of-2024/x.fq"),
+    ],
+)
+def test_what_is_no_worksets_place_may_be_read_as_long_as_no_list_says_otherwise(
+    place: S3Place | LocalPlace, use: Use
+) -> None:
+    assert judge(place, use, LAND) is None
+
+
+FOREIGN = (
+    "drops/victim/good_R1.fastq.gz",
+    "drops/HG0021/a.fq",
+    "drops/HG002-run2/results/a.bam",
+    "drops/hg002/a.fq",
+    "drops/a.fq",
+    "drops/HG002",
+)
+
+
+@pytest.mark.parametrize("use", Use)
+@pytest.mark.parametrize("key", FOREIGN)
+def test_the_folder_of_another_workset_is_closed_to_every_use(key: str, use: Use) -> None:
+    fault = judge(s3(key), use, LAND)
+    assert fault is not None
+    assert "s3://lab-control/drops/" in fault[0]
+
+
+def upwards(key: str) -> str:
+    return "drops/HG002/../" + key.removeprefix("drops/")
+
+
+def deep_upwards(key: str) -> str:
+    return "public/x/../../" + key
+
+
+def encoded(key: str) -> str:
+    return "".join(f"%{ord(sign):02x}" for sign in key)
+
+
+def slashes(key: str) -> str:
+    return key.replace("/", "//")
+
+
+def dots(key: str) -> str:
+    return key.replace("/", "/./")
+
+
+def capitals(key: str) -> str:
+    return key.upper() if "HG002" not in key else key.replace("drops", "Drops")
+
+
+def backslashes(key: str) -> str:
+    return key.replace("/", "\\")
+
+
+def leading(key: str) -> str:
+    return "/" + key
+
+
+DISGUISES = (*(upwards, deep_upwards, encoded, slashes, dots, capitals, backslashes, leading),)
+
+
+@given(
+    key=st.sampled_from(FOREIGN[:3]),
+    worn=st.lists(st.sampled_from(DISGUISES), max_size=3),
+    use=st.sampled_from(Use),
+)
+def test_no_spelling_of_a_foreign_place_is_let_through(
+    key: str, worn: list[object], use: Use
+) -> None:
+    for disguise in worn:
+        key = disguise(key)  # type: ignore[operator]
+    assert judge(s3(key), use, LAND) is not None
+
+
+@pytest.mark.parametrize("bucket", ["lab-reads-abc123xyz-s3alias", "LAB-CONTROL"])
+def test_another_name_of_the_control_bucket_opens_nothing(bucket: str) -> None:
+    assert judge(s3("drops/victim/a.fq", bucket), Use.FILE, LAND) is not None
+    assert judge(s3("reads/a.fq", bucket), Use.FILE, LAND) is None
+
+
+@pytest.mark.parametrize("key", ["", "d", "dro", "drops", "drops/", "DROPS/"])
+def test_a_name_that_reaches_so_far_that_it_includes_all_worksets_is_refused(key: str) -> None:
+    assert judge(s3(key), Use.PREFIX, LAND) is not None
+    assert judge(s3(key), Use.EXPORT, LAND) is not None
+
+
+def test_a_prefix_may_begin_like_the_own_folder_only_within_it() -> None:
+    assert judge(s3("drops/HG002"), Use.PREFIX, LAND) is not None
+    assert judge(s3("drops/HG002/bar"), Use.PREFIX, LAND) is None
+
+
+@pytest.mark.parametrize("key", ["drops/HG002/results/", "drops/HG002/results/v2/"])
+def test_results_may_go_into_the_results_folder_of_the_workset(key: str) -> None:
+    assert judge(s3(key), Use.EXPORT, LAND) is None
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("drops/HG002/", "drops/HG002/sample_data/", "drops/HG002/results-2/"),
+        *("drops/HG002/results/../", "drops/HG002/results/%2e%2e/", "drops/HG002/daylily.ready/"),
+    ],
+)
+def test_results_never_go_where_recipe_sheet_and_sentinels_lie(key: str) -> None:
+    fault = judge(s3(key), Use.EXPORT, LAND)
+    assert fault is not None
+    assert "s3://lab-control/drops/" in fault[0] + fault[1]
+
+
+def test_lists_open_the_places_they_name_and_the_own_folder_stays_open() -> None:
+    land = Territory(
+        control=CONTROL,
+        own=OWN,
+        inputs=(S3Place("reads", ""), S3Place("refs", "hg38")),
+        exports=(S3Place("out", "lab-a/"),),
+    )
+    for place in (s3("x", "reads"), s3("hg38/x.fa", "refs"), s3("drops/HG002/a.fq")):
+        assert judge(place, Use.FILE, land) is None
+    for place in (s3("x", "other"), s3("hg38-private/x", "refs"), s3("hg38/../hg19/x", "refs")):
+        fault = judge(place, Use.FILE, land)
+        assert fault is not None
+        assert "s3://reads/ or s3://refs/hg38" in fault[0]
+    assert judge(s3("lab-a/run1/", "out"), Use.EXPORT, land) is None
+    assert judge(s3("drops/HG002/results/"), Use.EXPORT, land) is None
+    assert judge(s3("lab-b/run1/", "out"), Use.EXPORT, land) is not None
+    assert judge(s3("x/", "reads"), Use.EXPORT, land) is not None
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/fsx/data/worksets/victim/r1/stage/inputs/x.fq",
+        "/fsx/./data//worksets/victim/x",
+        "//fsx/data/worksets/x",
+        "/fsx/other/../data/worksets/x",
+        "/fsx/data/%77orksets/x",
+        "/fsx/data/worksets",
+        "/var/lib/daylily-daemon/jobs/x",
+        *("/proc/1/environ", "/sys/x", "/dev/sda", "/etc/passwd", "/etc/ssl/../passwd"),
+    ],
+)
+@pytest.mark.parametrize("use", READS)
+def test_folders_of_the_daemon_and_of_the_system_are_closed_whatever_the_roots(
+    path: str, use: Use
+) -> None:
+    land = Territory(control=CONTROL, own=OWN, local_roots=("/",), closed=LAND.closed)
+    assert judge(LocalPlace(path), use, land) is not None
+
+
+@pytest.mark.parametrize("path", ["/fsx/", "/fsx/data/", "/"])
+def test_a_local_folder_that_includes_a_closed_one_is_refused(path: str) -> None:
+    assert judge(LocalPlace(path), Use.FILE, LAND) is not None
+    assert judge(LocalPlace("/fsx/data/work"), Use.PREFIX, LAND) is not None
+    assert judge(LocalPlace("/fsx/data/work"), Use.FILE, LAND) is None
+
+
+def test_local_input_comes_from_below_the_roots_alone() -> None:
+    for path in ("/home/lab/a.fq", "/fsx2/a.fq", "/fsx/../home/a.fq"):
+        fault = judge(LocalPlace(path), Use.FILE, LAND)
+        assert fault is not None
+        assert fault[0].startswith(f"{path} is not below /fsx")
+    assert judge(LocalPlace("/usr/share/x"), Use.MENTION, LAND) is None
+
+
+def test_paths_and_addresses_are_found_in_arguments_and_cells() -> None:
+    text = (
+        "x=['s3://b/k/a=1',\"/fsx/a\"] y:/etc/passwd https://example.org/a/b a/b file:///etc/hosts"
+    )
+    assert set(mentioned(text)) == {
+        S3Place("b", "k/a=1"),
+        LocalPlace("/fsx/a"),
+        LocalPlace("/etc/passwd"),
+        LocalPlace("/etc/hosts"),
+    }
+    assert mentioned("-d/etc/x") == (LocalPlace("/etc/x"),)
+    assert mentioned("--config=/a S3://b/c") == (S3Place("b", "c"), LocalPlace("/a"))
+    for nothing in ("produce_snv -p -k", "1/2", "~/x", "a/b/c", "n/a", "/"):
+        assert mentioned(nothing) == ()
+
+
+def test_the_arguments_of_real_recipes_mention_nothing_and_null_is_harmless() -> None:
+    real = 'produce_snv_concordances -p -k -j 20 --config aligners=["sent","bwa2a"] a=1..22'
+    assert mentioned(real) == ()
+    assert not leads_upwards(real)
+    assert judge(LocalPlace("/dev/null"), Use.MENTION, LAND) is None
+
+
+@pytest.mark.parametrize("text", ["../x", "a=../x", "x/../../y", "..", "%2e%2e/x", "{k: ../x}"])
+def test_a_path_that_leads_upwards_is_noticed(text: str) -> None:
+    assert leads_upwards(text)
+
+
+def test_a_submission_names_the_folder_of_its_workset_and_no_other() -> None:
+    def problem(bucket: str, prefix: str) -> str:
+        found = submission_place_problem(bucket, prefix, ME, CONTROL)
+        assert found is None or found.category is Category.CONFIGURATION
+        return str(found) if found else ""
+
+    assert problem("lab-control", "drops/HG002/") == ""
+    for bucket, prefix in (
+        ("other", "drops/HG002/"),
+        ("lab-control", "drops/victim/"),
+        ("lab-control", "elsewhere/HG002/"),
+        ("lab-control", "drops/HG002"),
+        ("lab-control", "drops/victim/HG002/"),
+        ("lab-control", "drops/../HG002/"),
+        ("lab-control", "drops//HG002/"),
+        ("lab-control", ""),
+    ):
+        assert "is not the folder of workset HG002" in problem(bucket, prefix), prefix
+    assert "is not a workset id" in problem("lab-control", "drops/blood panel #3/")
+
+
+def test_a_workset_is_what_lies_in_the_folder_of_its_name() -> None:
+    assert folder_problem("drops/HG002/", ME) is None
+    assert "is not a workset id" in str(folder_problem("drops/HG 002/", ME))
+    assert "but that of 'victim'" in str(folder_problem("drops/victim/", ME))
