@@ -21,7 +21,8 @@ from daylily_daemon.adapters.aws import Aws, AwsOptions, OnCall, translated
 from daylily_daemon.adapters.deadletters import DeadLetters, Pair
 from daylily_daemon.adapters.dynamodb import DynamoTrail, DynamoWorksets, Tables
 from daylily_daemon.adapters.envelopes import Origin, read_command, read_event
-from daylily_daemon.adapters.host import RandomIds, StateDir, SystemClock, machine_id, shortage
+from daylily_daemon.adapters.host import RandomIds, StateDir, SystemClock, shortage
+from daylily_daemon.adapters.identity import Machine, this_machine
 from daylily_daemon.adapters.inputs import S3Inputs
 from daylily_daemon.adapters.notifiers.linear import Linear
 from daylily_daemon.adapters.notifiers.s3_sentinels import S3Sentinels
@@ -97,9 +98,13 @@ NOTIFIERS: Final[Mapping[str, Callable[[Settings, Outlets], Notifier]]] = {
 """Every channel, by the name of its section under ``notifications``."""
 
 
+def machine_of(settings: Settings) -> Machine:
+    return this_machine(settings.daemon.machine)
+
+
 def _process(settings: Settings, environ: Mapping[str, str]) -> ProcessRunner:
     return ProcessRunner(
-        machine_id=machine_id(),
+        machine_id=this_machine().host_id,
         base_environment=passed_on(environ, settings.runner.pass_environment),
         isolation=isolation_of(settings, environ),
     )

@@ -196,6 +196,11 @@ class Topic(Section):
 
 class Daemon(Section):
     name: Host = fixed("", "Name of this daemon for people; empty takes the host name.")
+    machine: Host = fixed(
+        "",
+        "Name of this machine, only where no cloud gives it an id and a restart shall be recognised; it must "
+        "differ on every machine, so never put it into an image.",
+    )
     state_dir: Absolute = fixed(
         Path("/var/lib/daylily-daemon"),
         "Local folder of lock, sockets and ids; systemd's STATE_DIRECTORY replaces this default.",

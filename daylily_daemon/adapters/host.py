@@ -6,7 +6,6 @@ import fcntl
 import json
 import os
 import secrets
-import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from daylily_daemon.adapters.identity import Machine, identified
 from daylily_daemon.domain.errors import Permanent
 
 MIN_FREE_FILES: Final = 1000
@@ -29,15 +29,6 @@ class RandomIds:
     def fresh(self) -> str:
         """Return 64 random bits in hex: one in a billion collides after 190,000 ids."""
         return secrets.token_hex(8)
-
-
-def machine_id() -> str:
-    """Return what tells this host from others: systemd's machine id, or the host name without one."""
-    try:
-        found = Path("/etc/machine-id").read_text(encoding="ascii").strip()
-    except OSError:
-        found = ""
-    return found or socket.gethostname()
 
 
 def shortage(folders: Sequence[Path], min_free_bytes: int) -> str:
@@ -81,11 +72,13 @@ class StateDir:
         return self.path / "status.json"
 
     @contextmanager
-    def locked(self, name: str) -> Iterator[str]:
+    def locked(self, name: str, machine: Machine) -> Iterator[str]:
         """Hold the directory for as long as the body runs; yield the owner id that belongs to it.
 
-        The lock is the kernel's: having it proves that no former daemon of this directory lives.
-        Raises Permanent, naming the other daemon, if there is one.
+        The lock is the kernel's: having it proves that no former daemon of this directory lives. The id
+        belongs to this directory on this machine: a copy of either has another one, so that nobody takes
+        a lease back at once that somebody else may hold.
+        Raises Permanent, naming the other daemon, if there is one, and Transient for a full disk.
         """
         self._make()
         with open(self.path / "lock", "a+", encoding="utf-8") as file:
@@ -101,7 +94,7 @@ class StateDir:
             file.truncate(0)
             file.write(f"{name} (process {os.getpid()})\n")
             file.flush()
-            yield f"{name}/{machine_id()[:8]}/{self._own_id()}"
+            yield f"{name}/{machine.id[:19]}/{identified(str(self.path), machine).id}"
 
     def write_status(self, status: Mapping[str, Any]) -> None:
         """Replace the status file; readers see the old or the new one, never half of it."""
@@ -127,9 +120,3 @@ class StateDir:
             ) from exc
         if not os.access(self.path, os.W_OK | os.X_OK):
             raise Permanent(f"The state directory {self.path} may not be written to by this user.")
-
-    def _own_id(self) -> str:
-        file = self.path / "id"
-        if not file.exists():
-            file.write_text(secrets.token_hex(4), encoding="ascii")
-        return file.read_text(encoding="ascii").strip()

@@ -23,6 +23,7 @@ from daylily_daemon.bootstrap import (
     Tools,
     daemon_name,
     dials_of,
+    machine_of,
     open_daemon,
     open_tools,
 )
@@ -48,7 +49,8 @@ def run(config: ConfigOption = None, set_: SetOption = None) -> None:
         json = telemetry.wants_json(found.settings.log.format, err.file, os.environ)
         telemetry.configure(found.settings.log.level, json=json, watch=(metrics.count_event,))
         state = StateDir(found.settings.daemon.state_dir)
-        with state.locked(daemon_name(found.settings)) as owner:
+        machine = machine_of(found.settings)
+        with state.locked(daemon_name(found.settings), machine) as owner:
             service = Service(where, found, state, owner, metrics)
             raise typer.Exit(anyio.run(service.main))
 
