@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import structlog
 from botocore.exceptions import ClientError
@@ -35,6 +35,18 @@ log = structlog.get_logger()
 
 _BATCH: Final = 100
 """Keys in one BatchGetItem, a limit of DynamoDB."""
+COUNTED: Final = 1000
+"""Worksets of one state that are counted; beyond, it is enough to know that there are more."""
+
+
+class Count(NamedTuple):
+    """How many there are, ``1000+`` where counting stopped."""
+
+    found: int
+    more: bool
+
+    def __str__(self) -> str:
+        return f"{self.found}{'+' if self.more else ''}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,14 +85,7 @@ class DynamoWorksets:
 
     async def in_state(self, state: State, *, limit: int = 1000) -> Sequence[Workset]:
         found: list[Workset] = []
-        query = {
-            "TableName": self._tables.worksets,
-            "IndexName": self._tables.state_index,
-            "KeyConditionExpression": "#s = :s",
-            "ExpressionAttributeNames": {"#s": "state"},
-            "ExpressionAttributeValues": {":s": typed(str(state))},
-        }
-        async for item in _pages(self._client, query, limit):
+        async for item in _pages(self._client, self._by_state(state), limit):
             try:
                 found.append(workset_from_item(plain_item(item)))
             except Unusable as exc:
@@ -100,24 +105,30 @@ class DynamoWorksets:
                 keys = answer.get("UnprocessedKeys", {}).get(table, {}).get("Keys", [])
         return frozenset(found)
 
-    async def count(self, state: State) -> int:
-        """Return how many worksets are in ``state``, by the index."""
-        query = {
+    async def count(self, state: State, *, most: int = COUNTED) -> Count:
+        """Return how many worksets are in ``state`` by the index, looking at no more than ``most`` and one.
+
+        So the cost of a look is bounded, however much was ever completed.
+        """
+        query = {**self._by_state(state), "Select": "COUNT"}
+        total = 0
+        while total <= most:
+            async with translated(f"table {self._tables.worksets}"):
+                answer = await self._client.query(**query, Limit=most + 1 - total)
+            total += answer["Count"]
+            if "LastEvaluatedKey" not in answer:
+                break
+            query["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+        return Count(min(total, most), total > most)
+
+    def _by_state(self, state: State) -> Item:
+        return {
             "TableName": self._tables.worksets,
             "IndexName": self._tables.state_index,
             "KeyConditionExpression": "#s = :s",
             "ExpressionAttributeNames": {"#s": "state"},
             "ExpressionAttributeValues": {":s": typed(str(state))},
-            "Select": "COUNT",
         }
-        total, more = 0, True
-        while more:
-            async with translated():
-                answer = await self._client.query(**query)
-            total += answer["Count"]
-            more = "LastEvaluatedKey" in answer
-            query["ExclusiveStartKey"] = answer.get("LastEvaluatedKey")
-        return total
 
     def _write(self, change: Change, after: Workset) -> Item:
         new = {**workset_to_item(after), "nonce": change.nonce}

@@ -287,7 +287,7 @@ async def _figures(tools: Tools) -> dict[str, dict[str, int]]:
     counts: dict[State, int] = {}
 
     async def count(state: State) -> None:
-        counts[state] = await tools.worksets.count(state)
+        counts[state] = (await tools.worksets.count(state)).found
 
     async with anyio.create_task_group() as tg:
         for state in State:

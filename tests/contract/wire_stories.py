@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import pytest
 
+from daylily_daemon.adapters.dynamodb import Count
 from daylily_daemon.adapters.envelopes import READY, Origin
 from daylily_daemon.adapters.provision import Provisioner, Step, Wanted
 from daylily_daemon.adapters.s3 import S3Drops
@@ -112,7 +113,7 @@ async def listing_a_state(world: World) -> Play:
 async def counting_a_state(world: World) -> Play:
     await _stored(world, state=State.ARCHIVED)
     there = len(await world.past.worksets.in_state(State.ARCHIVED))
-    return reading(lambda: world.through.worksets.count(State.ARCHIVED), there)
+    return reading(lambda: world.through.worksets.count(State.ARCHIVED), Count(there, more=False))
 
 
 async def asking_which_are_known(world: World) -> Play:
