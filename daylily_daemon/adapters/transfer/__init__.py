@@ -1,5 +1,6 @@
 """Copies between S3 and local disks: parallel, resumable, verified, with progress."""
 
+from daylily_daemon.adapters.transfer.collecting import Collected, LocalFile, collect
 from daylily_daemon.adapters.transfer.copying import (
     CopyOptions,
     Damaged,
@@ -11,15 +12,18 @@ from daylily_daemon.adapters.transfer.copying import (
     split_uri,
 )
 from daylily_daemon.adapters.transfer.downloads import Downloaded, Fetch, download
-from daylily_daemon.adapters.transfer.uploads import Uploaded, upload
+from daylily_daemon.adapters.transfer.uploads import Uploaded, upload, upload_files
 
 __all__ = [
+    "Collected",
     "CopyOptions",
     "Damaged",
     "Downloaded",
     "Fetch",
+    "LocalFile",
     "OnProgress",
     "Uploaded",
+    "collect",
     "download",
     "local_files",
     "readable",
@@ -27,4 +31,5 @@ __all__ = [
     "safe_relative",
     "split_uri",
     "upload",
+    "upload_files",
 ]

@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from botocore.exceptions import ClientError
 
@@ -118,24 +118,25 @@ def _checksum_of(head: Mapping[str, Any], part_bytes: int | None) -> Checksum | 
     return None
 
 
-def digest_of_file(path: Path, algorithm: str, part_bytes: int | None = None) -> bytes:
+def digest_of_open(file: BinaryIO, algorithm: str, part_bytes: int | None = None) -> bytes:
+    """Return the digest of ``file`` from where it stands to its end."""
     digest = Digest(algorithm, part_bytes)
-    feed(path, digest)
+    feed_open(file, digest)
     return digest.digest()
 
 
 def feed(path: Path, digest: Digest) -> int:
     """Feed the whole file; return its size in bytes."""
-    size_bytes = 0
     with path.open("rb") as file:
-        while data := file.read(READ_BYTES):
-            digest.update(data)
-            size_bytes += len(data)
+        return feed_open(file, digest)
+
+
+def feed_open(file: BinaryIO, digest: Digest) -> int:
+    size_bytes = 0
+    while data := file.read(READ_BYTES):
+        digest.update(data)
+        size_bytes += len(data)
     return size_bytes
-
-
-def file_matches(path: Path, checksum: Checksum) -> bool:
-    return digest_of_file(path, checksum.algorithm, checksum.part_bytes) == checksum.digest
 
 
 def base64_sha256(data: bytes) -> str:

@@ -21,6 +21,8 @@ T = TypeVar("T")
 MIB: Final = 1024 * 1024
 _TOLD: Final = 10
 _TRIES_IF_DAMAGED: Final = 3
+LONGEST_ASKED_S: Final = 300.0
+"""The longest pause that the other side may ask for."""
 _NAME_MAX_BYTES: Final = 255
 
 
@@ -36,17 +38,21 @@ def _free_bytes(folder: Path) -> int:
 class CopyOptions:
     jobs: int = 8
     """Files that are copied at once; an upload holds up to this many parts in memory."""
-    tries: int = 6
-    """Tries of one file that bring no new byte, before it is given up."""
+    tries: int | None = 6
+    """Tries of one file that bring no new byte, before it is given up; None goes on for ever."""
     longest_pause_s: float = 20.0
     """The pause before another try is random, and grows up to this."""
     multipart_bytes: int = 64 * MIB
     """Files from this size on are uploaded in parts."""
     part_bytes: int = 16 * MIB
     """At least 5 MiB on AWS; grows for files of more than 10,000 parts."""
+    within: tuple[Path, ...] = ()
+    """Folders besides the one that is uploaded into which its links may lead."""
     free_bytes: Callable[[Path], int] = _free_bytes
     on_file: OnProgress | None = None
     """Told before the first and after each file, those that were there already too."""
+    on_trouble: Callable[[str], None] | None = None
+    """Told each time something has to be tried again, with the reason."""
 
 
 class Damaged(Transient):
@@ -93,12 +99,17 @@ def retrying(options: CopyOptions, position: Callable[[], int]) -> AsyncRetrying
     def wait_s(state: RetryCallState) -> float:
         failure = state.outcome.exception() if state.outcome else None
         asked_s = failure.retry_after_s if isinstance(failure, Transient) else None
-        return max(pause(state), asked_s or 0.0)
+        return max(pause(state), min(asked_s or 0.0, LONGEST_ASKED_S))
+
+    def tell(state: RetryCallState) -> None:
+        if options.on_trouble and state.outcome:
+            options.on_trouble(str(state.outcome.exception()))
 
     return AsyncRetrying(
         retry=retry_if_exception_type(Transient),
         stop=_Stuck(options.tries, position),
         wait=wait_s,
+        before_sleep=tell,
         sleep=anyio.sleep,
         reraise=True,
     )
@@ -107,7 +118,7 @@ def retrying(options: CopyOptions, position: Callable[[], int]) -> AsyncRetrying
 class _Stuck:
     """Tells whether to stop: too many tries without a new byte, or too many damaged arrivals."""
 
-    def __init__(self, tries: int, position: Callable[[], int]) -> None:
+    def __init__(self, tries: int | None, position: Callable[[], int]) -> None:
         self._tries = tries
         self._position = position
         self._furthest = 0
@@ -120,7 +131,8 @@ class _Stuck:
         here = self._position()
         self._fruitless = 0 if here > self._furthest else self._fruitless + 1
         self._furthest = max(here, self._furthest)
-        return self._fruitless >= self._tries or self._damaged >= _TRIES_IF_DAMAGED
+        stuck = self._tries is not None and self._fruitless >= self._tries
+        return stuck or self._damaged >= _TRIES_IF_DAMAGED
 
 
 async def run_all(items: Sequence[T], work: Callable[[T], Awaitable[None]], jobs: int) -> None:

@@ -1,6 +1,7 @@
-"""Copies from a local folder to S3: parallel, in parts where a file is large, and never what is there.
+"""Copies from local folders to S3: parallel, in parts where a file is large, and never what is there.
 
-Every file goes with its SHA-256, so S3 itself refuses what was damaged on the way or changed meanwhile. An
+Every file goes with its SHA-256, so S3 itself refuses what was damaged on the way. A file that is written to
+meanwhile is noticed by its stamp and sent again; one that does not come to rest counts as left out. An
 upload in parts that was cut is continued: parts S3 already has, with the same digest, are not sent again.
 """
 
@@ -10,20 +11,28 @@ import base64
 import hashlib
 import io
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import stat
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from anyio import to_thread
 
 from daylily_daemon.adapters.aws import translated
 from daylily_daemon.adapters.s3 import pages
 from daylily_daemon.adapters.transfer.checksums import (
+    Checksum,
     base64_sha256,
-    digest_of_file,
-    file_matches,
+    digest_of_open,
     look,
+)
+from daylily_daemon.adapters.transfer.collecting import (
+    Collected,
+    LocalFile,
+    Stamp,
+    collect,
+    printable,
 )
 from daylily_daemon.adapters.transfer.copying import (
     MIB,
@@ -36,16 +45,12 @@ from daylily_daemon.adapters.transfer.copying import (
     run_all,
     split_uri,
 )
-from daylily_daemon.domain.errors import Permanent
+from daylily_daemon.domain.errors import DaemonError, Permanent
+from daylily_daemon.domain.sheet import S3Place
 
 MAX_PARTS: Final = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class Upload:
-    path: Path
-    key: str
-    size_bytes: int
+ROUNDS: Final = 3
+"""Times that a folder is looked through for what came or changed meanwhile, and tries of a changing file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +59,10 @@ class Uploaded:
     size_bytes: int
     unchanged: int
     """Files that S3 had already, with the same content."""
-    left_out: tuple[str, ...]
-    """What was not uploaded, and why, one sentence each: links out of the folder, sockets."""
+    left_out: tuple[str, ...] = ()
+    """What was not uploaded and still lies there, and why, one sentence each."""
+    gone: tuple[str, ...] = ()
+    """Names of files that somebody removed before they could be uploaded."""
 
 
 async def upload(
@@ -69,105 +76,219 @@ async def upload(
 ) -> Uploaded:
     """Copy every file below ``source`` to ``uri``, ``s3://bucket/prefix/``.
 
-    ``skip`` is asked for the path of each file below ``source``. Nothing is deleted from S3. Raises
-    Permanent, or Transient if S3 could not be reached for long.
+    Links are followed into ``source`` and ``options.within``. ``skip`` is asked for each name. Nothing is
+    deleted from S3. The folder is looked through again until nothing in it is new. Raises Permanent, and
+    Transient if S3 could not be reached for long.
     """
     options = options or CopyOptions()
-    bucket, prefix = split_uri(uri)
+    run = await _begun(client, uri, options)
+    for number in range(ROUNDS + 1):
+        found = await _collected(source, options.within, run.prefix)
+        new = [file for file in found.files if run.is_new(file) and not skip(file.name)]
+        if not new or number == ROUNDS:
+            break
+        await run.all(new, *((progress, options.on_file) if number == 0 else (None, None)))
+    restless = [f"{printable(file.name)} is still being written." for file in new]
+    return run.done((*found.left_out, *restless))
+
+
+async def upload_files(
+    client: Any,
+    files: Sequence[LocalFile],
+    uri: str,
+    *,
+    options: CopyOptions | None = None,
+    progress: OnProgress | None = None,
+) -> Uploaded:
+    """Copy these files to ``uri`` and their names. Raises Permanent and Transient."""
+    options = options or CopyOptions()
+    run = await _begun(client, uri, options)
+    await run.all(files, progress, options.on_file)
+    return run.done(())
+
+
+async def _collected(source: Path, within: Sequence[Path], prefix: str) -> Collected:
     with local_files(f"Reading {name_of(source)}"):
-        found, left_out = await to_thread.run_sync(_files, source, prefix)
-    found = [item for item in found if not skip(item.key.removeprefix(prefix))]
-    there = {
-        entry["Key"]: int(entry["Size"])
-        async for page in pages(client, bucket, prefix)
-        for entry in page.get("Contents", ())
-    }
-    meter = Meter([item.size_bytes for item in found], progress, options.on_file)
-    run = _Uploads(client, bucket, there, meter, options)
-    await run_all(found, run.copy, run.options.jobs)
-    return Uploaded(
-        files=len(found),
-        size_bytes=sum(item.size_bytes for item in found),
-        unchanged=run.unchanged,
-        left_out=tuple(left_out),
-    )
+        return await to_thread.run_sync(
+            lambda: collect(source, within=within, key_bytes=len(prefix.encode()))
+        )
+
+
+async def _begun(client: Any, uri: str, options: CopyOptions) -> _Uploads:
+    bucket, prefix = split_uri(uri)
+    async for attempt in retrying(options, lambda: 0):
+        with attempt:
+            there = {
+                entry["Key"]: int(entry["Size"])
+                async for page in pages(client, bucket, prefix)
+                for entry in page.get("Contents", ())
+            }
+    return _Uploads(client, S3Place(bucket, prefix), there, options)
+
+
+class _Changed(DaemonError):
+    """A file is not what it was when it was looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """An open file and what it was at that moment."""
+
+    item: LocalFile
+    key: str
+    file: BinaryIO
+
+    @property
+    def size_bytes(self) -> int:
+        return self.item.stamp.size_bytes
+
+    def check(self) -> None:
+        """Raise _Changed if it was written to, or another file lies there now."""
+        there = os.stat(self.item.path, follow_symlinks=False)
+        if not Stamp.of(os.fstat(self.file.fileno())) == self.item.stamp == Stamp.of(there):
+            raise _Changed(self.item.name)
+
+    def read_at(self, start: int, length: int) -> bytes:
+        data = bytearray()
+        while len(data) < length:
+            piece = os.pread(self.file.fileno(), length - len(data), start + len(data))
+            if not piece:
+                raise _Changed(self.item.name)
+            data += piece
+        return bytes(data)
 
 
 class _Uploads:
     def __init__(
-        self, client: Any, bucket: str, there: Mapping[str, int], meter: Meter, options: CopyOptions
+        self, client: Any, place: S3Place, there: Mapping[str, int], options: CopyOptions
     ) -> None:
-        self.options = options
-        self.unchanged = 0
+        self.prefix = place.key
+        self._options = options
         self._client = client
-        self._bucket = bucket
+        self._bucket = place.bucket
         self._there = there
-        self._meter = meter
+        self._meter = Meter((), None, None)
+        self._unchanged = 0
+        self._seen: dict[str, Stamp] = {}
+        self._sent: dict[str, int] = {}
+        self._left_out: dict[str, str] = {}
+        self._gone: set[str] = set()
 
-    async def copy(self, item: Upload) -> None:
-        maybe_there = self._there.get(item.key) == item.size_bytes
-        async for attempt in retrying(self.options, lambda: self._meter.position(item)):
-            again = attempt.retry_state.attempt_number > 1
-            with attempt, local_files(f"Reading {name_of(item.path)}"):
-                if (maybe_there or again) and await self._is_there(item):
-                    self.unchanged += not again
-                elif item.size_bytes >= self.options.multipart_bytes:
-                    await self._send_in_parts(item)
-                else:
-                    await self._send(item)
-                self._meter.finish(item, item.size_bytes)
+    def is_new(self, file: LocalFile) -> bool:
+        return self._seen.get(file.name) != file.stamp
 
-    async def _is_there(self, item: Upload) -> bool:
-        remote = await look(self._client, self._bucket, item.key)
-        if remote is None or remote.checksum is None or remote.size_bytes != item.size_bytes:
-            return False
-        return await to_thread.run_sync(file_matches, item.path, remote.checksum)
+    def done(self, left_out: Sequence[str]) -> Uploaded:
+        return Uploaded(
+            files=len(self._sent),
+            size_bytes=sum(self._sent.values()),
+            unchanged=self._unchanged,
+            left_out=tuple(sorted({*left_out, *self._left_out.values()})),
+            gone=tuple(sorted(self._gone - self._sent.keys())),
+        )
 
-    async def _send(self, item: Upload) -> None:
-        digest = await to_thread.run_sync(digest_of_file, item.path, "sha256")
-        file = await to_thread.run_sync(item.path.open, "rb")
+    async def all(
+        self, files: Sequence[LocalFile], progress: OnProgress | None, on_file: OnProgress | None
+    ) -> None:
+        self._meter = Meter([file.stamp.size_bytes for file in files], progress, on_file)
+        await run_all(files, self._copy, self._options.jobs)
+
+    async def _copy(self, item: LocalFile) -> None:
+        self._left_out.pop(item.name, None)
         try:
-            async with translated(self._uri(item)):
-                await self._client.put_object(
-                    Bucket=self._bucket,
-                    Key=item.key,
-                    Body=file,
-                    ChecksumAlgorithm="SHA256",
-                    ChecksumSHA256=base64.b64encode(digest).decode(),
-                )
-        finally:
-            file.close()
+            await self._copy_at_rest(item)
+        except FileNotFoundError:
+            self._gone.add(item.name)
+        except _Changed:
+            self._left_out[item.name] = f"{printable(item.name)} is still being written."
+        except OSError as exc:
+            reason = f"cannot be read: {exc.strerror or exc}."
+            self._left_out[item.name] = f"{printable(item.name)} {reason}"
 
-    async def _send_in_parts(self, item: Upload) -> None:
-        upload = await self._unfinished(item) or await self._begin(item)
-        part_bytes = _part_bytes(item.size_bytes, self.options.part_bytes)
+    async def _copy_at_rest(self, item: LocalFile) -> None:
+        for number in range(ROUNDS):
+            self._seen[item.name] = item.stamp
+            try:
+                await self._copy_as_it_is(item)
+            except _Changed:
+                if number == ROUNDS - 1:
+                    raise
+                item = await to_thread.run_sync(_looked_at_again, item)
+            else:
+                self._sent[item.name] = item.stamp.size_bytes
+                self._meter.finish(item.name, item.stamp.size_bytes)
+                return
+
+    async def _copy_as_it_is(self, item: LocalFile) -> None:
+        """Raises _Changed, and OSError for a file that cannot be read."""
+        key = self.prefix + item.name
+        maybe_there = self._there.get(key) == item.stamp.size_bytes
+        async for attempt in retrying(self._options, lambda: self._meter.position(item.name)):
+            again = attempt.retry_state.attempt_number > 1
+            with attempt:
+                file = await to_thread.run_sync(_opened, item)
+                try:
+                    await self._ensure(_Source(item, key, file), maybe_there or again, not again)
+                finally:
+                    file.close()
+
+    async def _ensure(self, source: _Source, maybe_there: bool, first: bool) -> None:
+        source.check()
+        if maybe_there and await self._is_there(source):
+            self._unchanged += first
+        elif source.size_bytes >= self._options.multipart_bytes:
+            await self._send_in_parts(source)
+        else:
+            await self._send(source)
+        source.check()
+
+    async def _is_there(self, source: _Source) -> bool:
+        remote = await look(self._client, self._bucket, source.key)
+        if remote is None or remote.checksum is None or remote.size_bytes != source.size_bytes:
+            return False
+        return await to_thread.run_sync(_matches, source.file, remote.checksum)
+
+    async def _send(self, source: _Source) -> None:
+        digest = await to_thread.run_sync(digest_of_open, source.file, "sha256")
+        source.file.seek(0)
+        async with translated(self._uri(source)):
+            await self._client.put_object(
+                Bucket=self._bucket,
+                Key=source.key,
+                Body=source.file,
+                ChecksumAlgorithm="SHA256",
+                ChecksumSHA256=base64.b64encode(digest).decode(),
+            )
+
+    async def _send_in_parts(self, source: _Source) -> None:
+        upload = await self._unfinished(source) or await self._begin(source)
+        part_bytes = _part_bytes(source.size_bytes, self._options.part_bytes)
         parts = []
-        for number, start in enumerate(range(0, item.size_bytes, part_bytes), start=1):
-            data = await to_thread.run_sync(_read_at, item.path, start, part_bytes)
-            if len(data) != min(part_bytes, item.size_bytes - start):
-                raise Permanent(f"{name_of(item.path)} became shorter meanwhile; export again.")
-            parts.append(await self._part(item, upload, number, data))
-            self._meter.move(item, start + len(data))
-        async with translated(self._uri(item)):
+        for number, start in enumerate(range(0, source.size_bytes, part_bytes), start=1):
+            length = min(part_bytes, source.size_bytes - start)
+            data = await to_thread.run_sync(source.read_at, start, length)
+            parts.append(await self._part(source, upload, number, data))
+            self._meter.move(source.item.name, start + len(data))
+        source.check()
+        async with translated(self._uri(source)):
             await self._client.complete_multipart_upload(
                 Bucket=self._bucket,
-                Key=item.key,
+                Key=source.key,
                 UploadId=upload.id,
                 MultipartUpload={"Parts": parts},
             )
 
     async def _part(
-        self, item: Upload, upload: _Unfinished, number: int, data: bytes
+        self, source: _Source, upload: _Unfinished, number: int, data: bytes
     ) -> dict[str, Any]:
         """Send one part unless S3 has it; return what completing the upload asks of it."""
         sha256 = base64_sha256(data)
         sent = upload.parts.get(number)
         if sent is None or not sent.holds(data, sha256):
-            async with translated(self._uri(item)):
+            async with translated(self._uri(source)):
                 sent = _Part.of(
                     await self._client.upload_part(
                         Bucket=self._bucket,
-                        Key=item.key,
+                        Key=source.key,
                         UploadId=upload.id,
                         PartNumber=number,
                         Body=io.BytesIO(data),
@@ -177,19 +298,19 @@ class _Uploads:
                 )
         return {"PartNumber": number, "ETag": sent.etag, "ChecksumSHA256": sha256}
 
-    async def _begin(self, item: Upload) -> _Unfinished:
-        async with translated(self._uri(item)):
+    async def _begin(self, source: _Source) -> _Unfinished:
+        async with translated(self._uri(source)):
             answer = await self._client.create_multipart_upload(
-                Bucket=self._bucket, Key=item.key, ChecksumAlgorithm="SHA256"
+                Bucket=self._bucket, Key=source.key, ChecksumAlgorithm="SHA256"
             )
         return _Unfinished(answer["UploadId"], {})
 
-    async def _unfinished(self, item: Upload) -> _Unfinished | None:
+    async def _unfinished(self, source: _Source) -> _Unfinished | None:
         """Return the latest upload of this key that was begun and cut; None if there is none."""
         try:
-            async with translated(self._uri(item)):
+            async with translated(self._uri(source)):
                 listed = await self._client.list_multipart_uploads(
-                    Bucket=self._bucket, Prefix=item.key
+                    Bucket=self._bucket, Prefix=source.key
                 )
         except Permanent:
             # Looking costs a permission of its own; without it an upload just starts anew.
@@ -197,26 +318,26 @@ class _Uploads:
         begun = [
             entry
             for entry in listed.get("Uploads", ())
-            if entry["Key"] == item.key and entry.get("ChecksumAlgorithm") == "SHA256"
+            if entry["Key"] == source.key and entry.get("ChecksumAlgorithm") == "SHA256"
         ]
         if not begun:
             return None
         latest = max(begun, key=lambda entry: entry["Initiated"])["UploadId"]
-        return _Unfinished(latest, await self._parts(item, latest))
+        return _Unfinished(latest, await self._parts(source, latest))
 
-    async def _parts(self, item: Upload, upload_id: str) -> dict[int, _Part]:
-        request = {"Bucket": self._bucket, "Key": item.key, "UploadId": upload_id}
+    async def _parts(self, source: _Source, upload_id: str) -> dict[int, _Part]:
+        request = {"Bucket": self._bucket, "Key": source.key, "UploadId": upload_id}
         parts: dict[int, _Part] = {}
         while True:
-            async with translated(self._uri(item)):
+            async with translated(self._uri(source)):
                 page = await self._client.list_parts(**request)
             parts |= {entry["PartNumber"]: _Part.of(entry) for entry in page.get("Parts", ())}
             if not page.get("IsTruncated"):
                 return parts
             request["PartNumberMarker"] = page["NextPartNumberMarker"]
 
-    def _uri(self, item: Upload) -> str:
-        return f"s3://{self._bucket}/{item.key}"
+    def _uri(self, source: _Source) -> str:
+        return f"s3://{self._bucket}/{source.key}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,49 +368,19 @@ def _part_bytes(size_bytes: int, wanted: int) -> int:
     return max(wanted, -(-needed // MIB) * MIB)
 
 
-def _read_at(path: Path, start: int, length: int) -> bytes:
-    with path.open("rb") as file:
-        file.seek(start)
-        return file.read(length)
+def _opened(item: LocalFile) -> BinaryIO:
+    """Open exactly what was looked at: never through a link, and never waiting for a writer."""
+    fd = os.open(item.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise _Changed(item.name)
+    return os.fdopen(fd, "rb")
 
 
-def _files(source: Path, prefix: str) -> tuple[list[Upload], list[str]]:
-    """Return the files below ``source`` in order, and what is left out.
-
-    A link to a file inside the folder counts as the file; one that leads elsewhere is left out, since it may
-    lead to a reference genome of many gigabytes, or to what is nobody's business.
-    """
-    if not source.is_dir():
-        raise Permanent(f"There is no folder {name_of(source)}; give the folder of the results.")
-    root = source.resolve()
-    found: list[Upload] = []
-    left_out: list[str] = []
-    for folder, subfolders, names in os.walk(root, onerror=_raise):
-        links = [name for name in subfolders if (Path(folder) / name).is_symlink()]
-        for name in sorted((*names, *links)):
-            path = Path(folder) / name
-            reason = _unfit(path, root)
-            if reason:
-                left_out.append(f"{name_of(path.relative_to(root))} {reason}")
-            else:
-                key = prefix + path.relative_to(root).as_posix()
-                found.append(Upload(path, key, path.stat().st_size))
-    return sorted(found, key=lambda item: item.key), sorted(left_out)
+def _looked_at_again(item: LocalFile) -> LocalFile:
+    return replace(item, stamp=Stamp.of(os.stat(item.path, follow_symlinks=False)))
 
 
-def _unfit(path: Path, root: Path) -> str:
-    if name_of(path) != str(path):
-        return "has a name that is not UTF-8, as names in S3 must be."
-    if path.is_symlink() and not path.exists():
-        return "is a link to what does not exist."
-    if path.is_symlink() and not path.resolve().is_relative_to(root):
-        return "is a link that leads out of the folder."
-    if path.is_symlink() and path.is_dir():
-        return "is a link to a folder, whose files are uploaded where they are."
-    if not path.is_file():
-        return "is neither a file nor a folder."
-    return ""
-
-
-def _raise(error: OSError) -> None:
-    raise error
+def _matches(file: BinaryIO, checksum: Checksum) -> bool:
+    file.seek(0)
+    return digest_of_open(file, checksum.algorithm, checksum.part_bytes) == checksum.digest
