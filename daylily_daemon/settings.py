@@ -141,8 +141,14 @@ class BadSettings(DaemonError):
 
 
 def shipped(name: str) -> Path:
-    """Return the path of a file or folder of ``config/``, which the package sees as ``_config``."""
-    return Path(__file__).parent / "_config" / name
+    """Return the path of a file or folder of ``config/``.
+
+    A wheel carries the folder as ``_config``. In a checkout that is a link to ``config/``; where a checkout
+    came without its links (they are then small text files), the folder itself lies beside the package.
+    """
+    package = Path(__file__).parent
+    carried = package / "_config"
+    return (carried if carried.is_dir() else package.parent / "config") / name
 
 
 def load(sources: Sources) -> Loaded:

@@ -83,6 +83,9 @@ class Lab:
         self.config = folder / "lab.yaml"
         self.pipelines = folder / "pipelines"
         self.daemons: list[Daemon] = []
+        self.program = PROGRAM
+        self.outside: Mapping[str, str] = os.environ
+        """What the environment of its processes is made of."""
         self.settings = _settings(self, mine)
         for name in ("pipelines", "gates", "drops"):
             (folder / name).mkdir()
@@ -247,7 +250,7 @@ class Lab:
 
     def environment(self) -> dict[str, str]:
         """As a service would have it. Compiled modules are kept: each process starts faster."""
-        kept = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+        kept = {k: v for k, v in self.outside.items() if k != "PYTHONDONTWRITEBYTECODE"}
         return kept | {
             "AWS_ENDPOINT_URL": self.url,
             "AWS_REGION": "us-west-2",
@@ -260,7 +263,7 @@ class Lab:
         log = self.folder / f"daemon-{len(self.daemons)}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [*PROGRAM, "run", "--config", str(self.config), *arguments],
+                [*self.program, "run", "--config", str(self.config), *arguments],
                 cwd=self.folder,
                 env=self.environment(),
                 stdin=subprocess.DEVNULL,
@@ -277,7 +280,7 @@ class Lab:
     def run_cli(self, *arguments: str, **environment: str) -> Answer:
         """Run one command to its end. Whatever happens, nobody is ever shown a traceback."""
         done = subprocess.run(
-            [*PROGRAM, *arguments],
+            [*self.program, *arguments],
             cwd=self.folder,
             env=self.environment() | environment,
             stdin=subprocess.DEVNULL,
@@ -359,7 +362,7 @@ class Lab:
         ]
 
 
-PROGRAM: Final = (sys.executable, "-m", "daylily_daemon")
+PROGRAM: Final[tuple[str, ...]] = (sys.executable, "-m", "daylily_daemon")
 DEFECT: Final = re.compile(r"shepherd_broke|Traceback|was never awaited|never retrieved")
 
 
