@@ -24,6 +24,7 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
 from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
+from daylily_daemon.domain import printable
 from daylily_daemon.domain.errors import Permanent
 from daylily_daemon.domain.model import Record
 
@@ -37,6 +38,7 @@ _SECRET_KEY: Final = re.compile(
     r"|(api|access|private|session)_?-?key",
     re.IGNORECASE,
 )
+
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -117,7 +119,7 @@ def _console(*, colors: bool) -> list[Processor]:
 def _traceback(output: TextIO, exc_info: ExcInfo) -> None:
     """Write a traceback without local variables, which structlog's own would show, secrets and all."""
     text = "".join(traceback.format_exception(*exc_info))
-    output.write("\n" + "\n".join(_plain(line) for line in text.splitlines()))
+    output.write("\n" + printable.lines(text.rstrip("\n")))
 
 
 def mask_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
@@ -138,12 +140,11 @@ def _masked(key: object, value: Any) -> Any:
 
 
 def one_line(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Spell control characters out; JSON does so by itself."""
-    return {key: _plain(value) if isinstance(value, str) else value for key, value in event.items()}
-
-
-def _plain(text: str) -> str:
-    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    """Spell out what a terminal might obey; JSON does so by itself, and so does the repr of other values."""
+    return {
+        key: printable.one_line(value) if isinstance(value, str) else value
+        for key, value in event.items()
+    }
 
 
 def sd_notify(address: str, state: str) -> bool:
@@ -191,7 +192,7 @@ class Systemd:
 
 
 def _status(text: str) -> str:
-    return f"STATUS={_CONTROL.sub(' ', text)}"
+    return f"STATUS={printable.one_line(_CONTROL.sub(' ', text))}"
 
 
 def systemd(environment: Mapping[str, str], pid: int) -> Systemd:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.metadata import version as installed_version
+from io import StringIO
 from typing import Annotated
 
 import typer
 
-from daylily_daemon.cli import commands, demo, dlq, run, setup, steps, worksets
+from daylily_daemon.cli import commands, demo, dlq, printing, run, setup, steps, worksets
+from daylily_daemon.cli.options import Exit, UsageError, reporting
 
 app = typer.Typer(
     name="daylily-daemon",
@@ -22,7 +25,7 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(installed_version("daylily-daemon"))
+        printing.say(installed_version("daylily-daemon"))
         raise typer.Exit
 
 
@@ -55,4 +58,20 @@ steps.register(app)
 
 
 def main() -> None:
-    app()
+    """Run the command of this process; whatever becomes of it, people read sentences."""
+    printing.prepare()
+    with printing.to_the_end():
+        sys.exit(_code())
+
+
+def _code() -> int:
+    try:
+        with reporting():
+            return int(app(standalone_mode=False) or Exit.OK)
+    except UsageError as exc:
+        text = StringIO()
+        exc.show(file=text)
+        printing.complain(text.getvalue().rstrip(), style="")
+        return int(Exit.USAGE)
+    except typer.Exit as exc:
+        return exc.exit_code

@@ -12,22 +12,19 @@ from typing import Annotated
 
 import anyio
 import typer
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
 from daylily_daemon.adapters.codec import command_to_dict
 from daylily_daemon.adapters.transfer.uploads import upload
 from daylily_daemon.bootstrap import Tools
-from daylily_daemon.cli import output
+from daylily_daemon.cli import output, printing
 from daylily_daemon.cli.options import (
     ConfigOption,
     JsonOption,
     SetOption,
     Usage,
     WorksetArgument,
-    err,
     existing,
     loaded,
-    out,
     reporting,
     with_tools,
     workset_id,
@@ -84,9 +81,9 @@ def submit(
     if json:
         output.print_json(output.workset_json(ws) if ws else {"workset_id": ws_id})
     elif ws is None:
-        out.print(f"{ws_id} is submitted. `daylily-daemon show {ws_id}` shows where it is.")
+        printing.say(f"{ws_id} is submitted. `daylily-daemon show {ws_id}` shows where it is.")
     else:
-        out.print(f"{ws_id} is {ws.shown_state}. {output.progress_text(ws)}", markup=False)
+        printing.say(f"{ws_id} is {ws.shown_state}. {output.progress_text(ws)}")
     if ws is not None and ws.state is not State.COMPLETE:
         raise typer.Exit(1)
 
@@ -126,8 +123,7 @@ async def _uploaded(folder: anyio.Path, tools: Tools) -> WorksetId:
         raise Usage(f"{folder} is neither a folder of this host nor an s3:// address.")
     id = workset_id((await folder.resolve()).name)
     control = tools.settings.control
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-    with Progress(*columns, console=err, transient=True) as bars:
+    with printing.bars() as bars:
         task = bars.add_task(f"uploading {id}", total=None)
         await upload(
             await tools.aws.client("s3"),
@@ -163,7 +159,7 @@ def _ask(id: str, ask: Ask, config: Path | None, set_: list[str] | None, json: b
         output.print_json(command_to_dict(command))
     else:
         what = type(ask).__name__.lower().replace("setp", "p")
-        out.print(
+        printing.say(
             f"{what} of {id} is asked for. `daylily-daemon events {id}` shows what became of it."
         )
 

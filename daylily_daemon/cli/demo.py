@@ -27,17 +27,14 @@ from typing import Annotated, Any, Final
 import anyio
 import typer
 import yaml
-from rich.live import Live
-from rich.markup import escape
-from rich.table import Table
 
 from daylily_daemon.adapters.host import StateDir, SystemClock
 from daylily_daemon.adapters.runners import procfs
 from daylily_daemon.adapters.runners.jobdir import JobDirectory, Started
 from daylily_daemon.adapters.transfer.uploads import upload
 from daylily_daemon.bootstrap import Tools, open_tools
-from daylily_daemon.cli import output
-from daylily_daemon.cli.options import Failed, err, out, reporting
+from daylily_daemon.cli import output, printing
+from daylily_daemon.cli.options import Failed, reporting
 from daylily_daemon.cli.sampledata import SampleWorkset, write_sample_workset
 from daylily_daemon.domain.errors import Transient
 from daylily_daemon.domain.model import Record, State, Workset, WorksetId
@@ -180,7 +177,7 @@ async def _prepare(stage: Stage) -> Settings:
         "emulator", "daylily_daemon.cli.emulator", "-H", "127.0.0.1", "-p", str(port)
     )
     await _until(stage, emulator, "emulator", lambda: _listens(port))
-    out.print(f"AWS emulator on {stage.url}")
+    printing.say(f"AWS emulator on {stage.url}")
     stage.config.write_text(yaml.safe_dump(_settings(stage)), encoding="utf-8")
     environment = stage.environment()
     os.environ.update(environment)
@@ -192,7 +189,7 @@ async def _prepare(stage: Stage) -> Settings:
     ready = partial(_says_ready, stage, daemon.pid)
     await _until(stage, daemon, "daemon", ready)
     runner = "tmux" if shutil.which("tmux") else "plain processes (tmux is not installed)"
-    out.print(f"daemon is process {daemon.pid}; jobs run in {runner}")
+    printing.say(f"daemon is process {daemon.pid}; jobs run in {runner}")
     return settings
 
 
@@ -221,7 +218,7 @@ async def _init(stage: Stage) -> None:
     if code:
         raise Failed(f"init ended with exit code {code}:\n{stage.log_tail('init')}")
     stage.processes.remove(process)
-    out.print("init made tables, queues, topic and bucket notification")
+    printing.say("init made tables, queues, topic and bucket notification")
 
 
 def _says_ready(stage: Stage, pid: int) -> bool:
@@ -275,16 +272,16 @@ async def _play(stage: Stage, tools: Tools, ids: list[str]) -> int:
         write_sample_workset(folder, SampleWorkset(samples=3, seed=n, leave_out_a_fastq=id == BAD))
         dropped[id] = await _drop(tools, folder)
     what = "1 workset" if len(ids) == 1 else f"{len(ids)} worksets"
-    out.print(f"dropped {what} of 3 samples into s3://{BUCKET}/{PREFIX}", soft_wrap=True)
+    printing.say_whole(f"dropped {what} of 3 samples into s3://{BUCKET}/{PREFIX}")
     ended = await _watch(tools, ids)
     trails = {id: list(await tools.trail.read(WorksetId(id))) for id in ids}
     mail = await _mail(tools, sum(bool(_told(r)) for rows in trails.values() for r in rows))
     for id in ids:
-        out.print()
-        out.print(_report(stage, ended[id], trails[id], dropped[id], mail))
+        printing.say(f"\n{id}: {ended[id].shown_state}", style="bold")
+        printing.say_facts(_report(stage, ended[id], trails[id], dropped[id], mail))
     wrong = [ws.id for ws in ended.values() if (ws.state is State.COMPLETE) == (ws.id == BAD)]
     if wrong:
-        err.print(f"Not as expected: {', '.join(wrong)}\n{stage.log_tail('daemon')}", markup=False)
+        printing.complain(f"Not as expected: {', '.join(wrong)}\n{stage.log_tail('daemon')}")
     return 1 if wrong else 0
 
 
@@ -307,12 +304,12 @@ async def _watch(tools: Tools, ids: list[str]) -> dict[str, Workset]:
     """Show progress until every workset has come to rest."""
     rest = {State.COMPLETE, State.ERROR, State.FAILED, State.CANCELED}
     seen: dict[str, Workset] = {}
-    with Live(console=out, refresh_per_second=8, transient=True) as live:
+    with printing.live() as live:
         with anyio.move_on_after(RUN_WAIT_S):
             while len(seen) < len(ids) or any(ws.state not in rest for ws in seen.values()):
                 for id in ids:
-                    await _look(tools, id, seen, live.is_started and out.is_terminal)
-                live.update(output.list_table(list(seen.values())))
+                    await _look(tools, id, seen, printing.is_terminal())
+                live.update(printing.drawn(output.list_grid(list(seen.values()))))
                 await anyio.sleep(LOOK_S)
     if len(seen) < len(ids) or any(ws.state not in rest for ws in seen.values()):
         late = ", ".join(id for id in ids if id not in seen or seen[id].state not in rest)
@@ -328,7 +325,7 @@ async def _look(tools: Tools, id: str, seen: dict[str, Workset], live: bool) -> 
     seen[id] = ws
     moved = before is None or (before.state, before.step) != (ws.state, ws.step)
     if moved and not live:
-        out.print(f"{id}: {ws.shown_state} {output.progress_text(ws)}", markup=False)
+        printing.say_whole(f"{id}: {ws.shown_state} {output.progress_text(ws)}")
 
 
 async def _mail(tools: Tools, expected: int) -> dict[str, list[str]]:
@@ -356,24 +353,23 @@ def _report(
     trail: list[Record],
     dropped: datetime,
     mail: dict[str, list[str]],
-) -> Table:
-    table = Table(title=f"{ws.id}: {ws.shown_state}", show_header=False, title_justify="left")
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
+) -> list[tuple[str, str]]:
+    pairs: list[tuple[str, str]] = []
     for name, at in (("claimed", _claimed_at(trail)), ("first job", _first_job(stage, ws))):
         if at is not None:
-            table.add_row(f"drop to {name}", f"{(at - dropped).total_seconds():.2f} s")
-    for step in ws.plan.steps if ws.plan else ():
-        if f"{step}_s" in ws.metrics:
-            table.add_row(f"step {step}", f"{ws.metrics[f'{step}_s']:.2f} s")
+            pairs.append((f"drop to {name}", f"{(at - dropped).total_seconds():.2f} s"))
+    pairs += [
+        (f"step {step}", f"{ws.metrics[f'{step}_s']:.2f} s")
+        for step in (ws.plan.steps if ws.plan else ())
+        if f"{step}_s" in ws.metrics
+    ]
     if ws.error_details:
-        table.add_row("parked", escape(ws.error_details))
-    for line in mail.get(ws.id, []):
-        table.add_row("notification", escape(line))
+        pairs.append(("parked", ws.error_details))
+    pairs += [("notification", line) for line in mail.get(ws.id, [])]
     if ws.state is State.COMPLETE:
-        table.add_row("drop to complete", f"{(trail[-1].at - dropped).total_seconds():.2f} s")
-        table.add_row("results", ws.results_s3_uri)
-    return table
+        pairs.append(("drop to complete", f"{(trail[-1].at - dropped).total_seconds():.2f} s"))
+        pairs.append(("results", ws.results_s3_uri))
+    return pairs
 
 
 def _claimed_at(trail: list[Record]) -> datetime | None:
@@ -390,9 +386,9 @@ def _say_how_to_look_around(stage: Stage) -> None:
     (stage.folder / "env").write_text(exports, encoding="utf-8")
     pids = " ".join(str(p.pid) for p in reversed(stage.processes))
     program = f"{sys.executable} -m daylily_daemon"
-    out.print("\nEverything keeps running. To look around:")
-    out.print(f"  . {stage.folder}/env", markup=False)
+    printing.say("\nEverything keeps running. To look around:")
+    printing.say_whole(f"  . {stage.folder}/env")
     for command in ("list", "show demo-1", "events demo-1", "logs demo-1 --step run", "status"):
-        out.print(f"  {program} {command}", markup=False, soft_wrap=True)
-    out.print(f"The log of the daemon is {stage.folder}/daemon.log. To end it:")
-    out.print(f"  kill {pids}; rm -r {stage.folder}", markup=False, soft_wrap=True)
+        printing.say_whole(f"  {program} {command}")
+    printing.say(f"The log of the daemon is {stage.folder}/daemon.log. To end it:")
+    printing.say_whole(f"  kill {pids}; rm -r {stage.folder}")

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Annotated, TypeVar
+from typing import Annotated, Final, TypeVar
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
 from daylily_daemon.adapters.deadletters import DeadLetter, DeadLetters
 from daylily_daemon.bootstrap import Tools
-from daylily_daemon.cli import output
+from daylily_daemon.cli import output, printing
+from daylily_daemon.cli.layout import Column, Grid
 from daylily_daemon.cli.options import (
     ConfigOption,
     JsonOption,
@@ -19,11 +18,17 @@ from daylily_daemon.cli.options import (
     SetOption,
     Usage,
     loaded,
-    out,
     with_tools,
 )
 
 T = TypeVar("T")
+LISTED: Final = (
+    Column(heading="MESSAGE"),
+    Column(heading="QUEUE", missed=1),
+    Column(heading="SENT (UTC)", missed=2),
+    Column(heading="TRIES", missed=3),
+    Column(heading="REASON"),
+)
 IdArgument = Annotated[
     str, typer.Argument(metavar="MESSAGE", help="Id of the message, or how it begins.")
 ]
@@ -63,16 +68,13 @@ def list_(config: ConfigOption = None, set_: SetOption = None, json: JsonOption 
         output.print_json([_json(letter) for letter in letters])
         return
     if not letters:
-        out.print("No message was given up.")
+        printing.say("No message was given up.")
         return
-    table = Table(box=None, pad_edge=False)
-    for heading in ("MESSAGE", "QUEUE", "SENT (UTC)", "TRIES"):
-        table.add_column(heading, no_wrap=True)
-    table.add_column("REASON", overflow="fold", ratio=1)
-    for found in letters:
-        row = (found.id[:8], found.queue, output.when(found.sent_at), str(found.tries))
-        table.add_row(*row, escape(found.reason))
-    out.print(table)
+    rows = [
+        (found.id, found.queue, output.when(found.sent_at), str(found.tries), found.reason)
+        for found in letters
+    ]
+    printing.say_grid(Grid(columns=LISTED, rows=rows))
 
 
 @app.command()
@@ -95,7 +97,7 @@ def show(
         output.print_json(_json(letter))
         return
     pairs = [(name, str(value)) for name, value in _json(letter).items()]
-    out.print(output.facts_table(pairs))
+    printing.say_facts(pairs)
 
 
 @app.command()
@@ -116,7 +118,7 @@ def replay(
             await found.replay(letter)
         return len(chosen)
 
-    out.print(f"{_work(config, set_, send)} messages sent again.")
+    printing.say(f"{_work(config, set_, send)} messages sent again.")
 
 
 @app.command()
@@ -137,7 +139,7 @@ def drop(
             await found.drop(letter)
         return len(chosen)
 
-    out.print(f"{_work(config, set_, delete)} messages dropped.")
+    printing.say(f"{_work(config, set_, delete)} messages dropped.")
 
 
 async def _looked_at(found: DeadLetters) -> list[DeadLetter]:

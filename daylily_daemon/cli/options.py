@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import os
+import traceback
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
 from functools import partial
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import anyio
 import typer
-from rich.console import Console
 
 from daylily_daemon import telemetry
 from daylily_daemon.bootstrap import Tools, open_tools
-from daylily_daemon.domain.errors import DaemonError, Permanent, Transient
+from daylily_daemon.cli import printing
+from daylily_daemon.domain.errors import DaemonError, Impeded, Transient
 from daylily_daemon.domain.model import WORKSET_ID, Workset, WorksetId
+from daylily_daemon.engine.health import leaf
 from daylily_daemon.settings import BadSettings, Loaded, Sources, load
 
 T = TypeVar("T")
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+UsageError: Final[Any] = next(
+    kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
+)
+"""What typer raises for a command line it cannot make sense of; it has no public name for all of them."""
+
+
+INTERRUPTED: Final = 130
 
 
 class Exit(IntEnum):
@@ -85,40 +92,37 @@ def loaded(config: Path | None, settings: list[str] | None, *required: str) -> L
 
 @contextmanager
 def reporting() -> Iterator[None]:
-    """Turn our errors into a sentence on stderr and the exit code that belongs to it."""
+    """Turn what went wrong into a sentence on stderr and the exit code that belongs to it."""
     try:
         yield
-    except BaseExceptionGroup as group:
-        known, rest = group.split(DaemonError)
-        if rest is not None or known is None:
-            raise
-        _leave(_leaf(known))
-    except DaemonError as exc:
-        _leave(exc)
-    except (KeyboardInterrupt, BrokenPipeError):
-        raise typer.Exit(130) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+    except Exception as exc:  # noqa: BLE001 - the one blanket of a command: people read sentences
+        found = leaf(exc)
+        if isinstance(found, (UsageError, typer.Exit, typer.Abort, BrokenPipeError)):
+            raise found from None
+        code = next((code for kind, code in _CODES if isinstance(found, kind)), None)
+        printing.complain(unforeseen(found) if code is None else str(found))
+        raise typer.Exit(int(code or Exit.FAILED)) from None
 
 
-def _leave(exc: BaseException) -> None:
-    code = next((code for kind, code in _CODES if isinstance(exc, kind)), Exit.FAILED)
-    err.print(str(exc), style="red", markup=False)
-    raise typer.Exit(int(code))
-
-
-_CODES = (
+_CODES: Final = (
     (BadSettings, Exit.USAGE),
     (Usage, Exit.USAGE),
     (NotFound, Exit.NOT_FOUND),
+    (Impeded, Exit.FAILED),
     (Transient, Exit.NOT_REACHABLE),
-    (Failed, Exit.FAILED),
-    (Permanent, Exit.FAILED),
+    (DaemonError, Exit.FAILED),
 )
+"""The first kind that fits decides."""
 
 
-def _leaf(group: BaseException) -> BaseException:
-    while isinstance(group, BaseExceptionGroup):
-        group = group.exceptions[0]
-    return group
+def unforeseen(error: BaseException) -> str:
+    """Return what to say of an exception that nobody translated, and where it was raised."""
+    *_, frame = traceback.extract_tb(error.__traceback__) or [None]
+    place = f" at {Path(frame.filename).name}:{frame.lineno}" if frame else ""
+    what = f"{type(error).__name__}: {error}".rstrip(": ")
+    return f"This command met something nobody foresaw{place} ({what}). Please report it with this line."
 
 
 def run_async(work: Callable[[], Awaitable[T]]) -> T:

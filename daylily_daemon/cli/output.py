@@ -1,20 +1,18 @@
-"""How worksets look on a terminal and as JSON."""
+"""What is shown of worksets and records, to people and as JSON."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
-
-from rich.markup import escape
-from rich.table import Table
+from math import isfinite
+from typing import Any, Final
 
 from daylily_daemon.adapters.codec import record_to_item, stamp, workset_to_item
-from daylily_daemon.cli.options import out
+from daylily_daemon.cli import printing
+from daylily_daemon.cli.layout import Column, Grid, Run
 from daylily_daemon.domain.model import Record, State, Workset
 
-COLOURS = {
+COLOURS: Final = {
     State.READY: "cyan",
     State.IN_PROGRESS: "blue",
     State.COMPLETE: "green",
@@ -24,17 +22,44 @@ COLOURS = {
     State.CANCELED: "magenta",
 }
 
+LISTED: Final = (
+    Column(heading="WORKSET"),
+    Column(heading="STATE"),
+    Column(heading="PRIORITY", missed=2),
+    Column(heading="CUSTOMER", missed=1),
+    Column(heading="UPDATED (UTC)", missed=3),
+    Column(heading="PROGRESS OR REASON"),
+)
+RECORDS: Final = (
+    Column(heading="#"),
+    Column(heading="AT (UTC)", missed=1),
+    Column(heading="TYPE", missed=2),
+    Column(heading="STATE"),
+    Column(heading="WHAT"),
+)
+
 
 def print_json(value: Any) -> None:
-    out.print_json(json.dumps(value, default=_plain, ensure_ascii=False))
+    printing.say_json(_plain(value))
 
 
-def _plain(value: object) -> Any:
-    if isinstance(value, datetime):
-        return stamp(value)
-    if isinstance(value, set | frozenset):
-        return sorted(value)
-    return str(value)
+def _plain(value: Any) -> Any:
+    """Return ``value`` as JSON has it."""
+    match value:
+        case datetime():
+            return stamp(value)
+        case float() if not isfinite(value):
+            return str(value)
+        case None | bool() | int() | float() | str():
+            return value
+        case Mapping():
+            return {str(key): _plain(found) for key, found in value.items()}
+        case set() | frozenset():
+            return sorted(_plain(found) for found in value)
+        case list() | tuple():
+            return [_plain(found) for found in value]
+        case _:
+            return str(value)
 
 
 def workset_json(ws: Workset) -> dict[str, Any]:
@@ -43,11 +68,6 @@ def workset_json(ws: Workset) -> dict[str, Any]:
 
 def record_json(record: Record) -> dict[str, Any]:
     return {**record_to_item(record), "seq": record.seq}
-
-
-def state_text(ws: Workset) -> str:
-    colour = COLOURS.get(ws.state, "white")
-    return f"[{colour}]{ws.shown_state}[/]"
 
 
 def progress_text(ws: Workset) -> str:
@@ -61,23 +81,19 @@ def when(at: datetime | None) -> str:
     return f"{at:%Y-%m-%d %H:%M:%S}" if at else ""
 
 
-def list_table(worksets: Sequence[Workset]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    table.add_column("WORKSET", no_wrap=True)
-    table.add_column("STATE", no_wrap=True)
-    for heading in ("PRIORITY", "CUSTOMER", "UPDATED (UTC)"):
-        table.add_column(heading, no_wrap=True)
-    table.add_column("PROGRESS OR REASON", overflow="ellipsis", no_wrap=True, ratio=1)
-    for ws in worksets:
-        table.add_row(
+def list_grid(worksets: Sequence[Workset]) -> Grid:
+    rows = [
+        (
             ws.id,
-            state_text(ws),
+            Run(ws.shown_state, COLOURS.get(ws.state, "")),
             ws.priority,
-            escape(ws.customer_id or "-"),
+            ws.customer_id or "-",
             when(ws.updated_at),
-            escape(progress_text(ws)),
+            progress_text(ws),
         )
-    return table
+        for ws in worksets
+    ]
+    return Grid(columns=LISTED, rows=rows, cut=True)
 
 
 def facts(ws: Workset) -> list[tuple[str, str]]:
@@ -112,23 +128,14 @@ def _limit(ws: Workset) -> str:
     return "the configured limit" if ws.max_retries is None else str(ws.max_retries)
 
 
-def facts_table(pairs: Sequence[tuple[str, str]]) -> Table:
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in pairs:
-        table.add_row(name, escape(value))
-    return table
+def records_grid(records: Sequence[Record]) -> Grid:
+    return Grid(columns=RECORDS, rows=[_record_row(record) for record in records])
 
 
-def records_table(records: Sequence[Record]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for heading in ("#", "AT (UTC)", "TYPE", "STATE"):
-        table.add_column(heading, no_wrap=True)
-    table.add_column("WHAT", overflow="fold", ratio=1)
-    table.add_column("OWED", overflow="fold")
-    for r in records:
-        state = f"{r.previous} → {r.state}" if r.previous not in (None, r.state) else r.state
-        owed = ", ".join([*sorted(r.owed), *(f"{c} given up" for c in sorted(r.given_up))])
-        table.add_row(str(r.seq), when(r.at), r.type, state, escape(r.message), owed)
-    return table
+def _record_row(record: Record) -> tuple[str, ...]:
+    moved = record.previous not in (None, record.state)
+    state = f"{record.previous} → {record.state}" if moved else record.state
+    told = [f"{c} is still to be told" for c in sorted(record.owed)]
+    told += [f"{c} was given up" for c in sorted(record.given_up)]
+    what = f"{record.message} ({', '.join(told)})" if told else record.message
+    return str(record.seq), when(record.at), record.type, state, what

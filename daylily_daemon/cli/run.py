@@ -27,7 +27,8 @@ from daylily_daemon.bootstrap import (
     open_daemon,
     open_tools,
 )
-from daylily_daemon.cli.options import ConfigOption, SetOption, err, reporting, sources
+from daylily_daemon.cli import printing
+from daylily_daemon.cli.options import ConfigOption, SetOption, reporting, sources
 from daylily_daemon.domain.errors import DaemonError
 from daylily_daemon.domain.model import State
 from daylily_daemon.engine.supervisor import Snapshot
@@ -46,7 +47,7 @@ def run(config: ConfigOption = None, set_: SetOption = None) -> None:
         where = sources(config, set_, "control.bucket")
         found = load(where)
         metrics = telemetry.Metrics()
-        json = telemetry.wants_json(found.settings.log.format, err.file, os.environ)
+        json = telemetry.wants_json(found.settings.log.format, printing.log_stream(), os.environ)
         telemetry.configure(found.settings.log.level, json=json, watch=(metrics.count_event,))
         state = StateDir(found.settings.daemon.state_dir)
         machine = machine_of(found.settings)

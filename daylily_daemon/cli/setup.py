@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
 from daylily_daemon.adapters.provision import Provisioner
 from daylily_daemon.bootstrap import Tools, dials_of, wanted_of
-from daylily_daemon.cli import output
+from daylily_daemon.cli import output, printing
+from daylily_daemon.cli.layout import Column, Grid
 from daylily_daemon.cli.options import (
     ConfigOption,
     JsonOption,
     SetOption,
-    err,
     loaded,
-    out,
     reporting,
     sources,
     with_tools,
@@ -26,6 +23,7 @@ from daylily_daemon.domain.errors import DaemonError
 from daylily_daemon.settings import describe, load
 
 Problems = list[str]
+SHOWN: Final = tuple(Column(heading=name) for name in ("SETTING", "FROM", "VALUE"))
 
 
 def init(
@@ -49,7 +47,7 @@ def init(
         wanted = wanted_of(tools.settings, create_bucket=create_bucket)
         async for step in Provisioner(tools.aws, wanted).missing():
             if not json:
-                out.print(f"{'would ' if dry_run else ''}{step.what}", markup=False)
+                printing.say(f"{'would ' if dry_run else ''}{step.what}")
             if not dry_run:
                 await step.do()
             done.append(step.what)
@@ -59,7 +57,7 @@ def init(
     if json:
         output.print_json({"dry_run": dry_run, "steps": done})
     elif not done:
-        out.print("Everything is there already.")
+        printing.say("Everything is there already.")
 
 
 def check_config(
@@ -79,16 +77,13 @@ def check_config(
         if json:
             output.print_json({"problems": problems})
         for problem in problems:
-            err.print(f"- {problem}", markup=False)
-        err.print(f"{len(problems)} problems; nothing was changed.")
+            printing.complain(f"- {problem}", style="")
+        what = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        printing.complain(f"{what}; nothing was changed.", style="")
         raise typer.Exit(2)
     rows = describe(found)
     if json:
         output.print_json({r.key: {"value": r.value_shown, "origin": r.origin} for r in rows})
         return
-    table = Table(box=None, pad_edge=False)
-    for heading in ("SETTING", "VALUE", "FROM"):
-        table.add_column(heading, overflow="fold")
-    for row in rows:
-        table.add_row(row.key, escape(row.value_shown), escape(row.origin))
-    out.print(table)
+    shown = [(row.key, row.origin, row.value_shown) for row in rows]
+    printing.say_grid(Grid(columns=SHOWN, rows=shown))

@@ -28,6 +28,7 @@ from daylily_daemon.adapters.transfer import (
     split_uri,
     upload,
 )
+from daylily_daemon.cli import printing
 from daylily_daemon.cli.options import reporting, run_async
 from daylily_daemon.domain.errors import DaemonError
 
@@ -70,7 +71,7 @@ class ProgressLines:
     def _print(self) -> None:
         line = "{} of {} steps ({}%) done".format(*self._files, self._percent)
         if line != self._printed:
-            print(line, flush=True)
+            printing.say_whole(line)
         self._printed = line
 
 
@@ -95,16 +96,18 @@ async def _stage(uri: str, dest: Path, options: CopyOptions) -> None:
         client = await aws.client("s3")
         staged = await stage_workset(client, uri, dest, options=options, progress=lines.bytes)
     done = staged.downloaded
-    print(f"Remote FSx stage directory: {staged.folder}")
-    print(f"Staged files ({len(staged.files)}):")
+    printing.say_whole(f"Remote FSx stage directory: {staged.folder}")
+    printing.say_whole(f"Staged files ({len(staged.files)}):")
     for path in staged.files:
-        print(f"  {path}")
-    print()
-    print(
+        printing.say_whole(f"  {path}")
+    printing.say()
+    printing.say_whole(
         f"{readable(done.size_bytes)} in {done.files} files; {done.unchanged} were there already."
     )
     if done.unverified:
-        print(f"Of {done.unverified} files S3 keeps no digest: only their size was compared.")
+        printing.say_whole(
+            f"Of {done.unverified} files S3 keeps no digest: only their size was compared."
+        )
     lines.finish(done.files)
 
 
@@ -136,7 +139,7 @@ async def _export(source: Path, uri: str, options: CopyOptions) -> None:
     told = _told(done, f"s3://{bucket}/{prefix}")
     await anyio.to_thread.run_sync(_write_status, source, "success", uri, told)
     for line in (*done.left_out, told):
-        print(line)
+        printing.say_whole(line)
     lines.finish(done.files)
 
 
@@ -173,12 +176,14 @@ def fastq_report(
     """
 
     def on_step(done: int, total: int) -> None:
-        print(f"{done} of {total} steps ({100 * done // total}%) done", flush=True)
+        printing.say_whole(f"{done} of {total} steps ({100 * done // total}%) done")
         time.sleep(pace)
 
     with reporting():
         for report in report_on_samples(sheet, dest, on_step):
-            print("  ".join(f"{key} {value}" for key, value in report.as_dict().items()))
+            printing.say_whole(
+                "  ".join(f"{key} {value}" for key, value in report.as_dict().items())
+            )
 
 
 def collect_metrics(
@@ -193,7 +198,7 @@ def collect_metrics(
         found = figures(results)
         with local_files(f"Writing {output}"):
             write_json(output, found)
-        print("  ".join(f"{key} {value}" for key, value in found.items()))
+        printing.say_whole("  ".join(f"{key} {value}" for key, value in found.items()))
 
 
 def _aws(options: CopyOptions) -> Aws:

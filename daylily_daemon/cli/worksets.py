@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shlex
-import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,7 @@ from daylily_daemon.adapters.provision import dead_letter_name, find_queue
 from daylily_daemon.adapters.runners.logs import follow, tail
 from daylily_daemon.adapters.runners.tmux import session_name
 from daylily_daemon.bootstrap import Tools
-from daylily_daemon.cli import output
+from daylily_daemon.cli import output, printing
 from daylily_daemon.cli.options import (
     ConfigOption,
     JsonOption,
@@ -28,9 +27,9 @@ from daylily_daemon.cli.options import (
     WorksetArgument,
     existing,
     loaded,
-    out,
     with_tools,
 )
+from daylily_daemon.domain import printable
 from daylily_daemon.domain.admission import Capacity, admit
 from daylily_daemon.domain.lifecycle import due
 from daylily_daemon.domain.model import Job, State, Step, Workset
@@ -61,9 +60,9 @@ def list_(
     if json:
         output.print_json([output.workset_json(ws) for ws in worksets])
     elif worksets:
-        out.print(output.list_table(worksets))
+        printing.say_grid(output.list_grid(worksets))
     else:
-        out.print("There are no worksets here yet. `daylily-daemon submit` adds one.")
+        printing.say("There are no worksets here yet. `daylily-daemon submit` adds one.")
 
 
 async def _listed(
@@ -96,10 +95,10 @@ def show(
     if json:
         output.print_json(output.workset_json(ws))
         return
-    out.print(output.facts_table(output.facts(ws)))
+    printing.say_facts(output.facts(ws))
     if ws.state is State.IN_PROGRESS and ws.runner == "tmux":
         command = attach_command(ws, found.settings.daemon.state_dir)
-        out.print(f"watch it: {command}", soft_wrap=True, markup=False)
+        printing.say_whole(f"watch it: {command}")
 
 
 def attach_command(ws: Workset, state_dir: Path) -> str:
@@ -135,7 +134,7 @@ def events(
     if json:
         output.print_json([output.record_json(record) for record in records])
     else:
-        out.print(output.records_table(records))
+        printing.say_grid(output.records_grid(records))
 
 
 def logs(
@@ -145,27 +144,40 @@ def logs(
         Step | None, typer.Option("--step", help="Of this step; else the latest.")
     ] = None,
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="Last lines.")] = 100,
+    raw: Annotated[
+        bool,
+        typer.Option("--raw", help="The bytes as the job wrote them, escapes and colours too."),
+    ] = False,
     config: ConfigOption = None,
     set_: SetOption = None,
 ) -> None:
     """Print the log of a workset's job. Works on the host that runs it.
 
+    Colours are left out, and what else could act on a terminal is spelled out.
+
     Example: daylily-daemon logs -f HG002-run7
     """
     found = loaded(config, set_)
-    with_tools(found, partial(_logs, workset, step, lines, follow_))
+    with_tools(found, partial(_logs, workset, step, lines, (follow_, raw)))
 
 
-async def _logs(id: str, step: Step | None, lines: int, follow_: bool, tools: Tools) -> None:
+async def _logs(
+    id: str, step: Step | None, lines: int, how: tuple[bool, bool], tools: Tools
+) -> None:
     ws = await existing(tools, id)
-    directory = _job_directory(ws, step)
-    if not follow_:
-        sys.stdout.buffer.write(await anyio.to_thread.run_sync(tail, str(directory), lines))
-        sys.stdout.buffer.flush()
-        return
-    async for piece in follow(str(directory), lines=lines):
-        sys.stdout.buffer.write(piece)
-        sys.stdout.buffer.flush()
+    directory = str(_job_directory(ws, step))
+    follow_, raw = how
+    text = printable.LogText()
+    async for piece in follow(directory, lines=lines) if follow_ else _tail(directory, lines):
+        if raw:
+            printing.write_bytes(piece)
+        else:
+            printing.write_text(text.read(piece))
+    printing.write_text(text.rest())
+
+
+async def _tail(directory: str, lines: int) -> AsyncIterator[bytes]:
+    yield await anyio.to_thread.run_sync(tail, directory, lines)
 
 
 def _job_directory(ws: Workset, step: Step | None) -> Path:
@@ -202,7 +214,7 @@ def explain(
     if json:
         output.print_json({"workset_id": ws.id, "state": ws.shown_state, "why": why})
     else:
-        out.print(why, markup=False)
+        printing.say(why)
 
 
 async def _why(ws: Workset, tools: Tools) -> str:
@@ -277,10 +289,10 @@ def status(config: ConfigOption = None, set_: SetOption = None, json: JsonOption
     if json:
         output.print_json({"daemon": daemon, **figures})
         return
-    out.print(output.facts_table([("daemon", _daemon_text(daemon)), *_reload_text(daemon)]))
+    printing.say_facts([("daemon", _daemon_text(daemon)), *_reload_text(daemon)])
     states = [(state, str(n)) for state, n in figures["worksets"].items() if n]
-    out.print(output.facts_table(states or [("worksets", "none")]))
-    out.print(output.facts_table([(q, f"{n} messages") for q, n in figures["queues"].items()]))
+    printing.say_facts(states or [("worksets", "none")])
+    printing.say_facts([(q, f"{n} messages") for q, n in figures["queues"].items()])
 
 
 async def _figures(tools: Tools) -> dict[str, dict[str, int]]:

@@ -1,0 +1,169 @@
+"""The one door through which commands reach a terminal, a pipe or a file.
+
+Nothing else in the package may print, write to stdout or stderr, or make a Console (``tests/arch`` looks):
+so whatever is printed was made printable first. Widths count on terminals only; ``COLUMNS`` is what people
+set for those. What programs read is never cut and never wrapped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import IO, Any, Final
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+from rich.text import Text
+
+from daylily_daemon.cli.layout import Grid, Line, Run, facts, wrapped
+from daylily_daemon.domain import printable
+
+
+class _Plain(Console):
+    """Draws what it is given, markup and emoji codes as text; a broken pipe is left to ``to_the_end``."""
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False)
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+_out: Final = _Plain()
+_err: Final = _Plain(stderr=True)
+
+UNKNOWN_WIDTH: Final = 80
+BROKEN_PIPE: Final = 141
+"""As the shell shows a program that SIGPIPE ended."""
+
+
+def prepare() -> None:
+    """Let no character fail that the locale of this terminal cannot show: it is spelled out."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError):  # replaced by a test or an embedding program
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+
+def say(text: str = "", style: str = "") -> None:
+    """Print sentences for whoever asked; on a terminal they are broken between words."""
+    _print(_out, ((Run(line, style),) for line in wrapped(text, width())))
+
+
+def say_whole(text: str) -> None:
+    """Print a line that is meant to be copied: a command, an address. It is never broken."""
+    _print(_out, ((Run(line),) for line in wrapped(text, None)))
+
+
+def complain(text: str, style: str = "red") -> None:
+    """Print sentences on stderr."""
+    _print(_err, ((Run(line, style),) for line in wrapped(text, _width(sys.stderr))))
+
+
+def say_facts(pairs: Iterable[tuple[str, str]]) -> None:
+    _print(_out, facts(pairs, width()))
+
+
+def say_grid(grid: Grid) -> None:
+    _print(_out, grid.lines(width()))
+
+
+def say_json(value: Any) -> None:
+    """Print ``value``, which holds only what JSON has. What a terminal might obey is written as an escape."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    _out.file.write("".join(_escaped(char) for char in text) + "\n")
+    _out.file.flush()
+
+
+def _escaped(char: str) -> str:
+    return char if char == "\n" or printable.is_plain(char) else json.dumps(char)[1:-1]
+
+
+def write_bytes(data: bytes) -> None:
+    """Write to stdout exactly what is given: for ``--raw`` alone."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def write_text(text: str) -> None:
+    """Write lines that were made printable already, without adding a line end."""
+    _out.file.write(text)
+    _out.file.flush()
+
+
+def width() -> int | None:
+    """Return how many cells a line of stdout has; None for a pipe or a file: as many as it takes."""
+    return _width(sys.stdout)
+
+
+def is_terminal() -> bool:
+    return sys.stdout.isatty()
+
+
+def log_stream() -> IO[str]:
+    """Return where log lines go; only ``telemetry`` writes there, through the same rules."""
+    return sys.stderr
+
+
+def bars() -> Progress:
+    """Return bars for a copy, on stderr; they leave nothing behind."""
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn())
+    return Progress(*columns, console=_err, transient=True)
+
+
+@contextmanager
+def live() -> Iterator[Live]:
+    """Show a table that changes, on a terminal; it leaves nothing behind."""
+    with Live(console=_out, refresh_per_second=8, transient=True) as shown:
+        yield shown
+
+
+def drawn(grid: Grid) -> Text:
+    """Return a table for ``live``."""
+    return Text("\n", no_wrap=True).join(_text(line) for line in grid.lines(width()))
+
+
+@contextmanager
+def to_the_end() -> Iterator[None]:
+    """Turn a reader that went away, or a full disk behind stdout, into an exit code without a traceback."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _close_quietly(sys.stdout)
+        raise SystemExit(BROKEN_PIPE) from None
+
+
+def _close_quietly(stream: IO[str]) -> None:
+    """Point the descriptor elsewhere: what is still buffered must not complain at the interpreter's end."""
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
+
+
+def _width(stream: IO[str]) -> int | None:
+    if not stream.isatty():
+        return None
+    told = os.environ.get("COLUMNS", "")
+    if told.isdecimal() and int(told):
+        return int(told)
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or UNKNOWN_WIDTH
+    except (OSError, ValueError):
+        return UNKNOWN_WIDTH
+
+
+def _print(console: Console, lines: Iterable[Line]) -> None:
+    for line in lines:
+        console.print(_text(line), soft_wrap=True)
+
+
+def _text(line: Line) -> Text:
+    text = Text()
+    for run in line:
+        text.append(run.text, run.style or None)
+    text.rstrip()
+    return text
