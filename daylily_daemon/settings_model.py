@@ -24,6 +24,7 @@ from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from daylily_daemon.domain.model import Category, Priority, RecordType, State
+from daylily_daemon.domain.patterns import BadPattern, compiled
 
 _NOTIFIED: Final = tuple(RecordType)[:4]
 _THIS_MACHINE: Final = {"127.0.0.1", "::1", "localhost"}
@@ -85,9 +86,11 @@ def _secret_url(secret: SecretStr) -> SecretStr:
 
 def _compiles(pattern: str) -> str:
     try:
-        re.compile(pattern)
-    except re.error as problem:
-        raise ValueError(f"a regular expression; this one fails: {problem}") from None
+        regex = compiled(pattern)
+    except BadPattern as problem:
+        raise ValueError(f"a regular expression; this one cannot be used: {problem}") from None
+    if regex.search(""):
+        raise ValueError("a regular expression that does not match everything; this one does")
     return pattern
 
 
@@ -304,6 +307,7 @@ class Retry(Section):
         (),
         "Patterns over the log tail, before the built-in ones: "
         "a list of pattern, code, category, retry, meaning.",
+        max_length=100,
     )
 
     @model_validator(mode="after")

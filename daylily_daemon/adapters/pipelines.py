@@ -26,6 +26,7 @@ from pydantic import (
 from daylily_daemon.domain.document import BadDocument, Document, parse
 from daylily_daemon.domain.errors import Permanent
 from daylily_daemon.domain.model import Category, Problem, Step
+from daylily_daemon.domain.patterns import BadPattern, compiled
 from daylily_daemon.domain.pipeline import (
     PLACEHOLDERS,
     Pipeline,
@@ -161,10 +162,10 @@ def _inside(text: str) -> str:
 
 def _progress(text: str) -> str:
     try:
-        groups = re.compile(text).groupindex
-    except re.error as exc:
-        raise ValueError(f"The regular expression does not compile: {exc}.") from exc
-    if "percent" not in groups and not {"done", "total"} <= set(groups):
+        groups = compiled(text).names
+    except BadPattern as exc:
+        raise ValueError(f"The regular expression cannot be used: {exc}.") from exc
+    if "percent" not in groups and not {"done", "total"} <= groups:
         raise ValueError("A group named percent, or groups named done and total, were expected.")
     return text
 

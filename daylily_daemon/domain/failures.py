@@ -6,11 +6,11 @@ patterns before it by configuration. The first pattern that matches the tail of 
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Final
 
 from daylily_daemon.domain.model import Category, Ended, Outcome
+from daylily_daemon.domain.patterns import search
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +116,8 @@ def classify(outcome: Outcome, extra: tuple[FailurePattern, ...] = ()) -> Failur
         return Failure(code, category, retry, f"It {how}.")
     how = _how(outcome)
     for entry in (*extra, *KNOWN):
-        if match := re.search(entry.pattern, outcome.tail, re.IGNORECASE):
-            line = _line_around(outcome.tail, match.start())
+        if found := search(entry.pattern, outcome.tail, ignore_case=True):
+            line = _line_around(outcome.tail, found.start)
             meaning = entry.meaning or "the log shows a known error"
             message = f"It {how}; {meaning}: {line}"
             return Failure(entry.code, entry.category, entry.retry, message, ours=entry.ours)

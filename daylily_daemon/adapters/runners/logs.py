@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Final
 
 import anyio
@@ -15,6 +15,7 @@ from anyio import to_thread
 from daylily_daemon.adapters.runners.jobdir import JobDirectory
 from daylily_daemon.domain.errors import Transient
 from daylily_daemon.domain.model import Job, Progress
+from daylily_daemon.domain.patterns import BadPattern, Regex, compiled
 
 FOLLOW_POLL_S: Final = 0.25
 WINDOW_BYTES: Final = 64 * 1024
@@ -147,7 +148,7 @@ class ProgressReader:
         for line in reversed(self._new_lines()):
             text = clean(line[: LINE_CHARS * 4])[:LINE_CHARS]
             if match := self._pattern.search(text):
-                self._latest = Progress(_fraction(match), text.strip()[:MESSAGE_CHARS])
+                self._latest = Progress(_fraction(match.groups), text.strip()[:MESSAGE_CHARS])
                 break
         return self._latest
 
@@ -160,23 +161,22 @@ class ProgressReader:
         return lines[1:] if skipped else lines
 
 
-def _compiled(job: Job) -> re.Pattern[str] | None:
+def _compiled(job: Job) -> Regex | None:
     try:
-        return re.compile(job.progress_pattern) if job.progress_pattern else None
-    except re.error as exc:
+        return compiled(job.progress_pattern) if job.progress_pattern else None
+    except BadPattern as exc:
         log.warning(
             "progress_pattern_ignored", job=job.name, pattern=job.progress_pattern, error=str(exc)
         )
         return None
 
 
-def _fraction(match: re.Match[str]) -> float | None:
-    groups = match.groupdict()
+def _fraction(groups: Mapping[str, str | None]) -> float | None:
     try:
-        if groups.get("percent") is not None:
-            value = float(groups["percent"]) / 100
+        if percent := groups.get("percent"):
+            value = float(percent) / 100
         else:
-            value = float(groups["done"]) / float(groups["total"])
-    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+            value = float(groups["done"] or "") / float(groups["total"] or "")
+    except (KeyError, ValueError, ZeroDivisionError):
         return None
     return min(max(value, 0.0), 1.0) if math.isfinite(value) else None
