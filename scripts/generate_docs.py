@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import anyio
+import failure_codes
 import reported_cases
 import typer
 
@@ -31,20 +32,14 @@ from daylily_daemon.bootstrap import pipelines_of
 from daylily_daemon.cli.app import app
 from daylily_daemon.domain import document, model, recipe, sheet
 from daylily_daemon.domain.commands import apply
-from daylily_daemon.domain.decision import NEXT, Decision, refuse
+from daylily_daemon.domain.decision import NEXT
 from daylily_daemon.domain.errors import Permanent
-from daylily_daemon.domain.failures import KNOWN, classify
-from daylily_daemon.domain.lifecycle import JobRefused, Policy, decide
 from daylily_daemon.domain.model import (
     Accepted,
     Ask,
     Cancel,
-    Category,
     Command,
-    Ended,
     Ignore,
-    JobName,
-    Outcome,
     Plan,
     Problem,
     Retry,
@@ -245,55 +240,6 @@ def _in_state(state: State) -> Workset:
     )
 
 
-# --- failures -----------------------------------------------------------------------------------
-
-
-Cause = tuple[str, str, Category, str]
-"""Code, what happened, category, whether it is tried again."""
-
-
-def failure_codes() -> str:
-    rows: dict[str, list[str]] = {}
-    for code, why, category, retry in sorted(_causes_of_failure(), key=lambda cause: cause[0]):
-        row = rows.setdefault(code, [code, "", str(category), retry])
-        row[1] += f", or: {why}" if row[1] else why
-    return _table(("code", "what happened", "category", "tried again"), list(rows.values()))
-
-
-def _causes_of_failure() -> Iterator[Cause]:
-    for known in KNOWN:
-        again = _again(known.retry, ours=known.ours)
-        yield known.code, f"log: {known.meaning}", known.category, again
-    for ended in (ended for ended in Ended if ended not in (Ended.EXITED, Ended.SIGNALLED)):
-        failure = classify(Outcome(ended=ended))
-        why = f"job: {failure.message.removeprefix('It ').rstrip('.')}"
-        yield failure.code, why, failure.category, _again(failure.retry)
-    unknown = classify(Outcome(ended=Ended.EXITED, code=1))
-    why = "job: failed, and no pattern knows why"
-    yield unknown.code, why, unknown.category, _again(unknown.retry)
-    for category, why in _REFUSALS.items():
-        problem = Problem("file", "", "", "", category)
-        ws = refuse(Decision(_in_state(State.READY)), (problem,), NOW).workset
-        yield ws.error_code, why, category, _again(retry=False)
-    ws = _in_state(State.IN_PROGRESS)
-    refused = JobRefused(JobName(f"{ID}.1.{Step.RUN}"), "")
-    ws = decide(ws, refused, Policy(), NOW).workset
-    why = "job: cannot be started, its pipeline or runner is not set up on this daemon"
-    yield ws.error_code, why, Category.CONFIGURATION, _again(ws.state is State.RETRYING)
-
-
-def _again(retry: bool, *, ours: bool = False) -> str:
-    if not retry:
-        return "no"
-    return "yes, without using up a try: ours to mend" if ours else "yes"
-
-
-_REFUSALS: Final = {
-    Category.DATA: "input: refused for its data",
-    Category.CONFIGURATION: "input: refused for its recipe, its access rights or its name",
-}
-
-
 # --- input --------------------------------------------------------------------------------------
 
 
@@ -492,7 +438,7 @@ BLOCKS: Final[Mapping[str, Callable[[], str]]] = {
     "metrics": metrics,
     "state-diagram": state_diagram,
     "command-effects": command_effects,
-    "failure-codes": failure_codes,
+    "failure-codes": lambda: _table(failure_codes.HEADING, failure_codes.rows(_in_state)),
     "limits": limits,
     "recipe-keys": recipe_keys,
     "sheet-columns": sheet_columns,

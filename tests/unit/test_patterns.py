@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from daylily_daemon.domain.failures import KNOWN
 from daylily_daemon.domain.patterns import MAX_CHARS, BadPattern, Regex, compiled, search
+from daylily_daemon.settings import BadSettings, Sources, load
 
 BUILT_IN = [compiled(entry.pattern, ignore_case=True) for entry in KNOWN]
 WORDS = (
@@ -102,3 +103,15 @@ def test_text_that_is_no_unicode_is_searched_all_the_same() -> None:
     found = search("b", "a\udc80b")
     assert found is not None
     assert found.start == 2
+
+
+def test_a_pattern_that_could_take_long_or_matches_everything_is_refused() -> None:
+    for pattern, told in {
+        "error(?!s)": "it looks ahead. The syntax is that of RE2",
+        "(x{900}){900}": "repetition",
+        "x*": "does not match everything",
+    }.items():
+        one = f'[{{pattern: "{pattern}", code: L-1, category: data, retry: false}}]'
+        with pytest.raises(BadSettings) as refused:
+            load(Sources(environment={"DAYLILY_RETRY__PATTERNS": one}))
+        assert told in str(refused.value)
