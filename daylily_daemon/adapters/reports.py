@@ -5,18 +5,20 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from daylily_daemon.adapters.fastq import Counts, count_reads
 from daylily_daemon.adapters.transfer import local_files
+from daylily_daemon.domain.columns import input_column
 from daylily_daemon.domain.errors import Permanent
-from daylily_daemon.domain.sheet import Row, read_sheet
+from daylily_daemon.domain.sheet import InputFile, read_sheet
 
 SUMMARY_FILE: Final = "summary.tsv"
-_FASTQ: Final = ("_FQ", "_FASTQ")
+_FASTQ: Final = re.compile(r"\.(?:fq|fastq)(?:\.gz)?$", re.IGNORECASE)
 _COLUMNS: Final = ("sample", "files", "reads", "bases", "gc_fraction", "mean_quality")
 
 OnStep = Callable[[int, int], None]
@@ -47,7 +49,7 @@ def report_on_samples(sheet_file: Path, dest: Path, on_step: OnStep) -> list[Sam
     Relative paths start at the folder of the sheet. Raises Permanent at the first file that is damaged.
     """
     samples = _samples(sheet_file)
-    total = sum(len(row.files) for rows in samples.values() for row in rows) + len(samples) + 1
+    total = sum(len(reads) for reads in samples.values()) + len(samples) + 1
     done = 0
 
     def step() -> None:
@@ -58,8 +60,8 @@ def report_on_samples(sheet_file: Path, dest: Path, on_step: OnStep) -> list[Sam
     reports = []
     with local_files(f"Writing into {dest}"):
         dest.mkdir(parents=True, exist_ok=True)
-        for sample, rows in samples.items():
-            report = _report(sample, rows, sheet_file.parent, step)
+        for sample, reads in samples.items():
+            report = _report(sample, reads, step)
             write_json(dest / f"{sample}.report.json", report.as_dict())
             reports.append(report)
             step()
@@ -95,42 +97,69 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     os.replace(written, path)
 
 
-def _samples(sheet_file: Path) -> dict[str, list[Row]]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Reads:
+    """One FASTQ file."""
+
+    path: Path
+    line: int
+    """Of the sheet."""
+    pair: str
+    """Tells which files of a line must hold the same reads; empty for reads without mates."""
+
+
+def _samples(sheet_file: Path) -> dict[str, list[_Reads]]:
     with local_files(f"Reading {sheet_file}"):
         sheet = read_sheet(sheet_file.read_bytes(), str(sheet_file))
-    if isinstance(sheet, tuple):
-        raise Permanent("\n".join(str(problem) for problem in sheet))
-    samples: dict[str, list[Row]] = {}
-    for row in sheet.rows:
-        for file in row.files:
-            if not file.column.upper().endswith(_FASTQ):
-                raise Permanent(
-                    f"{sheet_file}, {file.where}: this pipeline reads FASTQ files only. "
-                    "Choose another pipeline in daylily_work.yaml."
-                )
-        samples.setdefault(row.sample_id, []).append(row)
+        if isinstance(sheet, tuple):
+            raise Permanent("\n".join(str(problem) for problem in sheet))
+        samples: dict[str, list[_Reads]] = {}
+        for row in sheet.rows:
+            for file in row.files:
+                reads = _reads(sheet_file, row.line, file)
+                samples.setdefault(row.sample_id, []).extend(reads)
     return samples
 
 
-def _report(
-    sample: str, rows: Sequence[Row], folder: Path, step: Callable[[], None]
-) -> SampleReport:
-    counts, files = Counts(), 0
-    for row in rows:
-        orders = set()
-        for file in row.files:
-            found, order = count_reads(folder / file.path)
-            counts += found
-            orders.add(order)
-            files += 1
-            step()
-        if len(orders) > 1:
-            named = " and ".join(file.path for file in row.files)
+def _reads(sheet_file: Path, line: int, file: InputFile) -> Iterator[_Reads]:
+    column = input_column(file.column)
+    if column is None or not column.is_fastq:
+        raise Permanent(
+            f"{sheet_file}, {file.where}: this pipeline reads FASTQ files only. "
+            "Choose another pipeline in daylily_work.yaml."
+        )
+    path = sheet_file.parent / file.path
+    if file.kind.is_folder:
+        yield from (_Reads(path=one, line=line, pair="") for one in _fastq_files(path))
+        return
+    yield _Reads(
+        path=path, line=line, pair=column.first or column.name if file.kind.is_mate else ""
+    )
+
+
+def _fastq_files(folder: Path) -> list[Path]:
+    found = [path for path in folder.rglob("*") if _FASTQ.search(path.name) and path.is_file()]
+    if not found:
+        raise Permanent(
+            f"Missing input files: there is no FASTQ file in {folder}. Correct the sheet."
+        )
+    return sorted(found)
+
+
+def _report(sample: str, reads: Sequence[_Reads], step: Callable[[], None]) -> SampleReport:
+    counts, orders = Counts(), dict[tuple[int, str], tuple[Path, bytes]]()
+    for file in reads:
+        found, order = count_reads(file.path)
+        counts += found
+        first, expected = orders.setdefault((file.line, file.pair), (file.path, order))
+        if file.pair and order != expected:
             raise Permanent(
-                f"Invalid FASTQ pair (line {row.line} of the sheet): {named} do not hold the same reads in "
-                "the same order. Upload the two files of one run, unsorted and unfiltered."
+                f"Invalid FASTQ pair (line {file.line} of the sheet): {first} and {file.path} do not "
+                "hold the same reads in the same order. Upload the two files of one run, unsorted and "
+                "unfiltered."
             )
-    return SampleReport(sample=sample, files=files, counts=counts)
+        step()
+    return SampleReport(sample=sample, files=len(reads), counts=counts)
 
 
 def _write_summary(path: Path, reports: Sequence[SampleReport]) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from daylily_daemon.domain.columns import Column, Kind, input_column, named
 from daylily_daemon.domain.document import BadDocument, decode_text, shown, unseen
 from daylily_daemon.domain.model import Problem
 
@@ -24,7 +25,6 @@ MAX_PATH: Final = 1024
 
 SAMPLE_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 """Ids that become parts of file names: of samples, runs, experiments and lanes."""
-INPUT_COLUMN: Final = re.compile(r".+_(?:FQ|FASTQ|BAM|CRAM|POD5|UBAM)[0-9]*")
 COLUMNS: Final = (
     *("RUN_ID", "SAMPLE_ID", "EXPERIMENTID", "SAMPLE_TYPE", "LIB_PREP", "SEQ_VENDOR"),
     *("SEQ_PLATFORM", "LANE", "SEQBC_ID", "PATH_TO_CONCORDANCE_DATA_DIR", "R1_FQ", "R2_FQ"),
@@ -38,7 +38,6 @@ _KEY: Final = ("RUN_ID", "SAMPLE_ID", "EXPERIMENTID", "LANE")
 _LINE_END: Final = re.compile(r"\r\n|\r|\n")
 _S3_URI: Final = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/(.+)", re.DOTALL)
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
-_SECOND_MATE: Final = re.compile(r"(^|_)R2(?=_)")
 _TODO_HEADER: Final = (
     "Start the sheet with tab-separated column names, SAMPLE_ID and R1_FQ among them."
 )
@@ -61,7 +60,10 @@ class Sample:
 class InputFile:
     column: str
     path: str
-    """``s3://bucket/key``, an absolute path, or one relative to the workset's prefix."""
+    """``s3://bucket/key``, an absolute path, or one relative to the workset's prefix; that of a folder
+    ends with a slash."""
+    kind: Kind
+    """What it is: one object, or everything below the path."""
     where: str
     """For messages: ``line 7, column R1_FQ``."""
 
@@ -163,22 +165,26 @@ def read_sheet(data: bytes, file: str = SHEET_FILE) -> Sheet | tuple[Problem, ..
     number, header = lines[0]
     columns = _cells(header)
     wrong = list(_header_problems(file, number, columns)) or _count_problems(file, number, lines)
-    inputs = [name for name in columns if INPUT_COLUMN.fullmatch(name)]
+    inputs = {name: column for name in columns if (column := input_column(name))}
     return capped(wrong) if wrong else _Reading(file, columns, inputs).sheet(lines[1:])
 
 
 def relocated(data: bytes, new_path: Callable[[str], str]) -> str:
-    """Return the sheet with every input path replaced, ready for a pipeline to read.
+    """Return an accepted sheet with every input path replaced, ready for a pipeline to read.
+
+    ``new_path`` is given the paths that the rows of the sheet have.
 
     Lines end in ``\\n``; byte order mark, blank lines, comments and spaces around cells are gone.
     Raises BadDocument if the bytes are no text.
     """
     lines = [_cells(line) for _, line in _lines(decode_text(data, SHEET_FILE))]
-    inputs = {i for i, name in enumerate(lines[0] if lines else ()) if INPUT_COLUMN.fullmatch(name)}
+    inputs = [
+        (i, c) for i, name in enumerate(lines[0] if lines else ()) if (c := input_column(name))
+    ]
     for cells in lines[1:]:
-        for i, cell in enumerate(cells):
-            if i in inputs and not _is_none(cell):
-                cells[i] = new_path(cell)
+        for i, column in inputs:
+            if i < len(cells) and not _is_none(cells[i]):
+                cells[i] = new_path(named(column, cells[i])[1])
     return "".join("\t".join(cells) + "\n" for cells in lines)
 
 
@@ -202,13 +208,23 @@ def text_from_samples(samples: Sequence[Sample]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def places_of(sheet: Sheet, bucket: str, prefix: str) -> dict[Place, Kind]:
+    """Return every place that a sheet names, once, in its order, and what has to be fetched from there."""
+    files = (file for row in sheet.rows for file in row.files)
+    return {place_of(file.path, bucket, prefix): file.kind for file in files}
+
+
 def _row_of(index: int, sample: Sample) -> Row:
-    named = (("fastq_r1", sample.fastq_r1), ("fastq_r2", sample.fastq_r2))
     where = f"line {sample.line}, key samples[{index}]"
-    files = tuple(
-        InputFile(column=key, path=path, where=f"{where}.{key}") for key, path in named if path
-    )
+    keys = (("fastq_r1", "R1_FQ", sample.fastq_r1), ("fastq_r2", "R2_FQ", sample.fastq_r2))
+    files = tuple(_file(key, name, path, f"{where}.{key}") for key, name, path in keys if path)
     return Row(line=sample.line, sample_id=sample.sample_id, files=files)
+
+
+def _file(key: str, name: str, cell: str, where: str) -> InputFile:
+    column = input_column(name)
+    kind, path = named(column, cell) if column else (Kind.FILE, cell)
+    return InputFile(column=key, path=path, kind=kind, where=where)
 
 
 def _lines(text: str) -> Iterator[tuple[int, str]]:
@@ -236,7 +252,7 @@ def _header_problems(file: str, number: int, columns: list[str]) -> Iterator[Pro
     if "SAMPLE_ID" not in columns:
         what = f"There is no column SAMPLE_ID among {names}; names are written in capitals."
         yield Problem(file, where, what, _TODO_HEADER)
-    if not any(INPUT_COLUMN.fullmatch(name) for name in columns):
+    if not any(input_column(name) for name in columns):
         what = f"No column among {names} names input files (such as R1_FQ, ONT_CRAM or UG_BAM)."
         yield Problem(file, where, what, _TODO_HEADER)
     for name, times in Counter(columns).items():
@@ -275,7 +291,7 @@ class _Reading:
 
     file: str
     columns: list[str]
-    inputs: list[str]
+    inputs: dict[str, Column]
     problems: list[Problem] = field(default_factory=list)
     seen: dict[tuple[str, ...], int] = field(default_factory=dict)
 
@@ -331,14 +347,13 @@ class _Reading:
             if fault:
                 self._add(line, column, *fault)
         return tuple(
-            InputFile(column=column, path=path, where=f"line {line}, column {column}")
-            for column, path in given.items()
+            _file(name, name, path, f"line {line}, column {name}") for name, path in given.items()
         )
 
     def _check_mates(self, line: int, given: dict[str, str]) -> None:
         first_named: dict[str, str] = {}
         for column, path in given.items():
-            mate = _SECOND_MATE.sub(r"\1R1", column)
+            mate = self.inputs[column].first
             if mate in self.inputs and mate not in given:
                 what = f"{mate} is empty, while {column} is given."
                 self._add(line, mate, what, f"Fill in {mate} too.")

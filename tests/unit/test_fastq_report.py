@@ -180,3 +180,49 @@ def test_a_folder_that_is_not_there_is_a_sentence_and_exit_code_1(tmp_path: Path
 def test_wrong_usage_is_exit_code_2() -> None:
     assert CliRunner().invoke(app, ["fastq-report"]).exit_code == 2
     assert CliRunner().invoke(app, ["stage", "s3://b/p/", "dest", "--jobs", "0"]).exit_code == 2
+
+
+PAIR = (b"@a/1\nA\n+\nI\n@b/1\nA\n+\nI\n", b"@a/2\nT\n+\nI\n@b/2\nT\n+\nI\n")
+
+
+def reported(folder: Path, sheet: str) -> dict[str, object]:
+    (folder / "stage_samples.tsv").write_text(sheet)
+    command = ["fastq-report", str(folder / "stage_samples.tsv"), str(folder / "out")]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    report: dict[str, object] = json.loads((folder / "out" / "S1.report.json").read_text())
+    return report
+
+
+def test_long_reads_beside_a_pair_are_no_mates_of_it(tmp_path: Path) -> None:
+    for name, data in zip(("a_R1.fq", "a_R2.fq", "ont.fq"), (*PAIR, GOOD), strict=True):
+        written(tmp_path, data, name)
+    header = "SAMPLE_ID\tILMN_R1_FQ\tILMN_R2_FQ\tONT_R1_FQ\n"
+    report = reported(tmp_path, header + "S1\ta_R1.fq\ta_R2.fq\tont.fq\n")
+    assert (report["files"], report["reads"]) == (3, 6)
+
+
+def test_numbered_columns_hold_reads_of_their_own(tmp_path: Path) -> None:
+    written(tmp_path, PAIR[0], "1.fq")
+    written(tmp_path, GOOD, "2.fq")
+    report = reported(tmp_path, "SAMPLE_ID\tONT_FQ1\tONT_FQ2\nS1\t1.fq\t2.fq\n")
+    assert (report["files"], report["reads"]) == (2, 4)
+
+
+@pytest.mark.parametrize("column", ["ONT_FQ", "ONT_FASTQ_PREFIX"])
+def test_every_fastq_file_below_a_folder_is_read(tmp_path: Path, column: str) -> None:
+    (tmp_path / "pass" / "deeper").mkdir(parents=True)
+    written(tmp_path / "pass", GOOD, "1.fastq")
+    written(tmp_path / "pass", b"no reads", "summary.txt")
+    written(tmp_path / "pass" / "deeper", gzip.compress(PAIR[0]), "2.FASTQ.GZ")
+    report = reported(tmp_path, f"SAMPLE_ID\t{column}\nS1\tpass/\n")
+    assert (report["files"], report["reads"]) == (2, 4)
+
+
+def test_a_folder_without_fastq_files_is_missing_input(tmp_path: Path) -> None:
+    (tmp_path / "pass").mkdir()
+    (tmp_path / "stage_samples.tsv").write_text("SAMPLE_ID\tONT_FQ\nS1\tpass/\n")
+    command = ["fastq-report", str(tmp_path / "stage_samples.tsv"), str(tmp_path / "out")]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 1
+    assert "there is no FASTQ file in" in result.stderr

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from daylily_daemon.domain.columns import Kind
 from daylily_daemon.domain.document import BadDocument
 from daylily_daemon.domain.model import Category, Problem
 from daylily_daemon.domain.sheet import (
@@ -85,10 +86,16 @@ def test_the_real_sheet_is_accepted() -> None:
                 lane="0",
                 files=(
                     InputFile(
-                        column="R1_FQ", path=f"{READS}.R1.fastq.gz", where="line 2, column R1_FQ"
+                        column="R1_FQ",
+                        path=f"{READS}.R1.fastq.gz",
+                        kind=Kind.READ_1,
+                        where="line 2, column R1_FQ",
                     ),
                     InputFile(
-                        column="R2_FQ", path=f"{READS}.R2.fastq.gz", where="line 2, column R2_FQ"
+                        column="R2_FQ",
+                        path=f"{READS}.R2.fastq.gz",
+                        kind=Kind.READ_2,
+                        where="line 2, column R2_FQ",
                     ),
                 ),
             ),

@@ -1,0 +1,102 @@
+"""The columns of a sample sheet that name input, by name and kind: one table for check, staging and reports.
+
+A platform may bring columns of its own (``ILMN_R1_FQ``, ``UG_CRAM``, ``ONT_FASTQ_PREFIX``), so the table
+tells a column by the form of its name. What a column names decides what is fetched for it: one object, or
+everything below a folder.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+
+class Kind(StrEnum):
+    """What an input is, in the words of messages."""
+
+    READ_1 = "FASTQ file of read 1"
+    READ_2 = "FASTQ file of read 2"
+    READS = "FASTQ file"
+    """Of reads that have no mates: long reads, and columns that are only numbered."""
+    FILE = "file"
+    """One object of another format, such as BAM, CRAM or POD5."""
+    FOLDER = "folder"
+    """Everything below it is input."""
+    PREFIX = "prefix"
+    """As a folder; the name that manifests of nanopore runs use for it."""
+
+    @property
+    def is_folder(self) -> bool:
+        """Tell whether many objects may belong to it; its path ends with a slash then."""
+        return self in {Kind.FOLDER, Kind.PREFIX}
+
+    @property
+    def is_mate(self) -> bool:
+        """Tell whether its reads have mates in another file."""
+        return self in {Kind.READ_1, Kind.READ_2}
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column that names input."""
+
+    name: str
+    kind: Kind
+    """Of a cell without a slash at its end."""
+    format: str
+    """``FQ``, ``FASTQ``, ``BAM``, …: the part of the name that says so."""
+    first: str = ""
+    """For the second of two reads: the column of the first, which must be filled in too."""
+
+    @property
+    def is_fastq(self) -> bool:
+        """Tell whether what it names is FASTQ, in one file or in a folder."""
+        return self.format in {"FQ", "FASTQ"}
+
+
+FORMATS: Final = ("FQ", "FASTQ", "UBAM", "BAM", "CRAM", "POD5", "FAST5")
+LONG_READS: Final = frozenset({"ONT", "PACBIO", "PB"})
+"""Platforms, as names of columns begin: their reads have no mates, whatever the columns are called."""
+
+_FORM: Final = re.compile(
+    r"(?P<source>[A-Z0-9_]*?)(?:(?<![A-Z0-9])R(?P<read>[12])_)?"
+    rf"(?P<format>{'|'.join(FORMATS)})(?:_(?P<many>PREFIX|FOLDER|DIR))?[0-9]*"
+)
+_KINDS: Final = {"1": Kind.READ_1, "2": Kind.READ_2}
+
+
+def input_column(name: str) -> Column | None:
+    """Return what a column of this name brings; None if it names no input."""
+    form = _FORM.fullmatch(name)
+    if form is None:
+        return None
+    source, read, kind = form["source"], form["read"], form["format"]
+    if (source and not source.endswith("_")) or not (source or read or form["many"]):
+        return None
+    if form["many"]:
+        return Column(name, Kind.PREFIX if form["many"] == "PREFIX" else Kind.FOLDER, kind)
+    first = name[: form.start("read")] + "1" + name[form.end("read") :] if read == "2" else ""
+    return Column(name, _kind(source, read, kind), kind, first)
+
+
+def _kind(source: str, read: str | None, form: str) -> Kind:
+    if form not in {"FQ", "FASTQ"}:
+        return Kind.FILE
+    if read and source.partition("_")[0] not in LONG_READS:
+        return _KINDS[read]
+    return Kind.READS
+
+
+def named(column: Column, cell: str) -> tuple[Kind, str]:
+    """Return what the cell of a column names, and its path: that of a folder ends with a slash.
+
+    A column of folders takes a path without one; POD5 comes in folders unless a file is named.
+    """
+    kind = column.kind
+    if column.format == "POD5" and not cell.lower().endswith(".pod5"):
+        kind = Kind.PREFIX if kind is Kind.PREFIX else Kind.FOLDER
+    elif cell.endswith("/") and not kind.is_folder:
+        kind = Kind.FOLDER
+    return kind, cell.rstrip("/") + "/" if kind.is_folder else cell
