@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -13,23 +14,63 @@ from tests.e2e.conftest import MakeLab
 from tests.e2e.harness import PREFIX, READY, Lab, opened
 from tests.emulators import ROOT
 
-SAMPLES = ROOT.parent / "shared" / "samples"
-FASTQ_BUCKET = "lsmc-dayoa-omics-analysis-us-west-2"
-RUN = f"{PREFIX}runme14/"
-R1 = f"{RUN}sample_data/RIH0_ANA0-HG002_DBC0_0.R1.fastq.gz"
-R2 = f"{RUN}sample_data/RIH0_ANA0-HG002_DBC0_0.R2.fastq.gz"
+OURS = ROOT / "tests" / "worksets"
+THEIRS = ROOT.parent / "shared" / "samples"
 STEPS = ("stage", "run", "export")
 READS = gzip.compress(b"@r1\nACGTACGTAC\n+\nIIIIIIIIII\n@r2\nGGGGCCCCAT\n+\nIIIIIIIIII\n")
 
 
-@pytest.fixture
-def samples() -> Path:
-    if not SAMPLES.is_dir():
-        pytest.fail(
-            f"The real worksets are missing: {SAMPLES} is no folder. The folder shared/ of this "
-            "project belongs beside the clone."
-        )
-    return SAMPLES
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Samples:
+    """Two complete worksets of one lab: one that runs the pipeline, one that asks for its help."""
+
+    folder: Path
+    run: str
+    help: str
+    bucket: str
+    """Where the sheets have their FASTQ files, and the recipes their results."""
+    prefix: str
+    stem: str
+    quoted: str
+    """An argument of the recipe as the pipeline gets it, quotes gone."""
+
+    @property
+    def reads(self) -> tuple[str, str]:
+        """Return the keys of the pair of FASTQ files."""
+        stem = f"{PREFIX}{self.prefix}/sample_data/{self.stem}"
+        return f"{stem}.R1.fastq.gz", f"{stem}.R2.fastq.gz"
+
+    @property
+    def results(self) -> str:
+        return f"{PREFIX}{self.prefix}/results/"
+
+
+SAMPLES = {
+    "ours": Samples(
+        folder=OURS,
+        run="clinic_snv",
+        help="clinic_help",
+        bucket="example-clinic-omics-us-west-2",
+        prefix="intake-0412",
+        stem="P17_NA12878_L3",
+        quoted="aligners=[bwa2a,strobe]",
+    ),
+    "theirs": Samples(
+        folder=THEIRS,
+        run="test_snv",
+        help="test_help",
+        bucket="lsmc-dayoa-omics-analysis-us-west-2",
+        prefix="runme14",
+        stem="RIH0_ANA0-HG002_DBC0_0",
+        quoted="aligners=[sent,bwa2a,strobe]",
+    ),
+}
+"""Our own, in the format that labs use, and real ones where they lie beside the clone."""
+
+
+@pytest.fixture(params=[name for name, found in SAMPLES.items() if found.folder.is_dir()])
+def samples(request: pytest.FixtureRequest) -> Samples:
+    return SAMPLES[request.param]
 
 
 @pytest.fixture(scope="module")
@@ -51,64 +92,65 @@ def hasty_lab(moto_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield found
 
 
-def _keep_fastq(lab: Lab, *keys: str) -> None:
-    """Make the bucket that the real sheets name hold exactly these FASTQ files."""
+def _keep_fastq(lab: Lab, bucket: str, *keys: str) -> None:
+    """Make the bucket that the sheets name hold exactly these FASTQ files."""
     s3 = lab.aws("s3")
     where = {"LocationConstraint": "us-west-2"}
-    if FASTQ_BUCKET not in [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]]:
-        s3.create_bucket(Bucket=FASTQ_BUCKET, CreateBucketConfiguration=where)
-    for entry in s3.list_objects_v2(Bucket=FASTQ_BUCKET).get("Contents", []):
-        s3.delete_object(Bucket=FASTQ_BUCKET, Key=entry["Key"])
+    if bucket not in [found["Name"] for found in s3.list_buckets()["Buckets"]]:
+        s3.create_bucket(Bucket=bucket, CreateBucketConfiguration=where)
+    for entry in s3.list_objects_v2(Bucket=bucket).get("Contents", []):
+        s3.delete_object(Bucket=bucket, Key=entry["Key"])
     for key in keys:
-        lab.put(key, READS, FASTQ_BUCKET)
+        lab.put(key, READS, bucket)
 
 
 @pytest.mark.parametrize("emulator", ["moto", "ministack"])
-def test_the_real_worksets_are_accepted_as_they_are_and_complete(
-    emulator: str, make_lab: MakeLab, samples: Path
+def test_whole_worksets_are_accepted_as_they_are_and_complete(
+    emulator: str, make_lab: MakeLab, samples: Samples
 ) -> None:
     lab = make_lab(emulator)
-    _keep_fastq(lab, R1, R2)
+    _keep_fastq(lab, samples.bucket, *samples.reads)
     lab.configure(pipelines={"dir": "", "default": "demo"})
     lab.start()
-    for name in ("test_snv", "test_help"):
-        lab.drop(samples / name)
-    for name in ("test_snv", "test_help"):
+    for name in (samples.run, samples.help):
+        lab.drop(samples.folder / name)
+    for name in (samples.run, samples.help):
         done = lab.wait_for(name, State.COMPLETE)
-        assert done.results_s3_uri == f"s3://{FASTQ_BUCKET}/{RUN}results/"
+        assert done.results_s3_uri == f"s3://{samples.bucket}/{samples.results}"
         assert done.metrics["reads"] == 4
-    answer = lab.aws("s3").get_object(Bucket=FASTQ_BUCKET, Key=f"{RUN}results/summary.tsv")
-    assert b"HG002" in answer["Body"].read()
+    key = f"{samples.results}summary.tsv"
+    answer = lab.aws("s3").get_object(Bucket=samples.bucket, Key=key)
+    assert len(answer["Body"].read().splitlines()) == 2
 
 
 def test_run_arguments_reach_the_pipeline_as_the_recipe_quotes_them(
-    lab: Lab, samples: Path
+    lab: Lab, samples: Samples
 ) -> None:
-    _keep_fastq(lab, R1, R2)
-    lab.drop(samples / "test_snv")
-    plan = lab.wait_for("test_snv", State.COMPLETE).plan
+    _keep_fastq(lab, samples.bucket, *samples.reads)
+    lab.drop(samples.folder / samples.run)
+    plan = lab.wait_for(samples.run, State.COMPLETE).plan
     assert plan is not None
-    assert 'aligners=["sent","bwa2a","strobe"]'.replace('"', "") in plan.run_args
-    assert plan.clone_args == ("-d", "test_snv", "-t", "main")
+    assert samples.quoted in plan.run_args
+    assert plan.clone_args == ("-d", samples.run, "-t", "main")
 
 
 def test_a_missing_fastq_parks_a_workset_until_it_is_uploaded_and_dropped_again(
-    hasty_lab: Lab, samples: Path
+    hasty_lab: Lab, samples: Samples
 ) -> None:
-    lab = hasty_lab
-    _keep_fastq(lab, R1)
-    lab.drop(samples / "test_snv", "copy")
-    parked = lab.wait_for("copy", State.ERROR)
+    lab, (r1, r2), name = hasty_lab, samples.reads, f"copy-of-{samples.run}"
+    _keep_fastq(lab, samples.bucket, r1)
+    lab.drop(samples.folder / samples.run, name)
+    parked = lab.wait_for(name, State.ERROR)
     assert parked.error_category is Category.DATA
     assert parked.error_details == (
-        f"stage_samples.tsv, line 2, column R2_FQ: s3://{FASTQ_BUCKET}/{R2} was not found in S3. "
+        f"stage_samples.tsv, line 2, column R2_FQ: s3://{samples.bucket}/{r2} was not found in S3. "
         "Upload it or correct the path, then put daylily.ready again."
     )
-    assert parked.error_details in lab.run_cli("explain", "copy").words
-    lab.put(R2, READS, FASTQ_BUCKET)
-    lab.put(f"{PREFIX}copy/{READY}", b"")
-    lab.wait_for("copy", State.COMPLETE)
-    assert lab.evidence("copy") == {f"copy 1 {step}": 1 for step in STEPS}
+    assert parked.error_details in lab.run_cli("explain", name).words
+    lab.put(r2, READS, samples.bucket)
+    lab.put(f"{PREFIX}{name}/{READY}", b"")
+    lab.wait_for(name, State.COMPLETE)
+    assert lab.evidence(name) == {f"{name} 1 {step}": 1 for step in STEPS}
 
 
 def test_a_sentinel_that_arrives_first_waits_for_the_files(lab: Lab) -> None:
