@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
-from tests import emulators
+from tests import emulators, left_out
 
 # The same examples in every run, and no deadline on a busy machine; --hypothesis-profile overrides.
 settings.load_profile("ci")
@@ -28,6 +29,20 @@ CLEARED = (
 # A tmux around the tests, or the systemd that started them, must not be seen by the daemon.
 CLEARED_EXACTLY = ("INVOCATION_ID", "JOURNAL_STREAM", "NOTIFY_SOCKET", "TMUX", "WATCHDOG_USEC")
 NOBODY_LISTENS = "http://127.0.0.1:9"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(left_out)
+    _take_signals_as_they_are_at_a_terminal()
+
+
+def _take_signals_as_they_are_at_a_terminal() -> None:
+    """Undo what ``nohup``, the ``&`` of a script or a CI runner ignores or blocks: children inherit that."""
+    for number in signal.valid_signals() - {signal.SIGPIPE, signal.SIGXFSZ}:  # Python's own
+        if signal.getsignal(number) is signal.SIG_IGN:
+            ours = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+            signal.signal(number, ours)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def _hermetic(outside: Mapping[str, str], home: Path) -> dict[str, str]:

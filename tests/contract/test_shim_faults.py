@@ -335,6 +335,7 @@ def memory_group(name: str, limit_bytes: int) -> Iterator[Path]:
         folder.rmdir()
 
 
+@pytest.mark.needs_root  # to make a control group
 def test_a_command_that_the_kernel_kills_for_memory_is_told_from_other_kills(
     traced: Traced,
 ) -> None:

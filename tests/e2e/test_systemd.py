@@ -6,7 +6,6 @@ skip is allowed for want of root alone; what else a machine may lack is a failur
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from time import monotonic  # noqa: TID251 - measured, not waited for
 
@@ -15,7 +14,7 @@ import pytest
 from daylily_daemon.domain.model import Ended, State, Workset
 from tests.e2e.head_node import SERVICE, HeadNode, Way, installed
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="booting a systemd takes root")
+pytestmark = pytest.mark.needs_root  # to boot a systemd
 
 STOPPED_WITHIN_S = 20.0
 """daemon.stop_deadline_s. TimeoutStopSec, after which systemd would kill, is far longer."""
