@@ -23,6 +23,7 @@ from pydantic import (
     model_validator,
 )
 
+from daylily_daemon.domain.columns import WISHES, is_wish
 from daylily_daemon.domain.document import BadDocument, Document, parse
 from daylily_daemon.domain.errors import Permanent
 from daylily_daemon.domain.model import Category, Problem, Step
@@ -174,6 +175,7 @@ Text = Annotated[str, AfterValidator(_filled)]
 Element = Annotated[str, AfterValidator(_element)]
 Inside = Annotated[str, AfterValidator(_inside)]
 Seconds = Annotated[float, Field(ge=0, le=_LONGEST_S)]
+Name = Annotated[str, Field(pattern=f"^{_NAME.pattern}$")]
 Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
@@ -207,6 +209,20 @@ class _PipelineFile(_Checked):
     description: str = ""
     timeout_s: Seconds = 0.0
     steps: Annotated[list[_StepFile], Field(min_length=1)]
+    reference_genomes: Annotated[list[Name], Field(max_length=50)] = []
+    obeys: dict[str, Annotated[list[float], Field(min_length=2, max_length=2)]] = {}
+
+    @field_validator("obeys")
+    @classmethod
+    def _known(cls, obeys: dict[str, list[float]]) -> dict[str, list[float]]:
+        for name, (least, most) in obeys.items():
+            if not is_wish(name):
+                raise ValueError(
+                    f"{name!r} is no number that a sheet or recipe asks for: {WISHES}."
+                )
+            if least > most:
+                raise ValueError(f"The least {name} is greater than the most; write [least, most].")
+        return obeys
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -223,7 +239,12 @@ class _PipelineFile(_Checked):
     def pipeline(self, name: str) -> Pipeline:
         steps = tuple(entry.template() for entry in self.steps)
         return Pipeline(
-            name=name, description=self.description, timeout_s=self.timeout_s, steps=steps
+            name=name,
+            description=self.description,
+            timeout_s=self.timeout_s,
+            steps=steps,
+            reference_genomes=tuple(self.reference_genomes),
+            obeys={name: (least, most) for name, (least, most) in self.obeys.items()},
         )
 
 

@@ -8,9 +8,12 @@ everything below a folder.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
+
+from daylily_daemon.domain.lookalikes import fold, meant, plain
 
 
 class Kind(StrEnum):
@@ -100,3 +103,48 @@ def named(column: Column, cell: str) -> tuple[Kind, str]:
     elif cell.endswith("/") and not kind.is_folder:
         kind = Kind.FOLDER
     return kind, cell.rstrip("/") + "/" if kind.is_folder else cell
+
+
+COLUMNS: Final = (
+    *("RUN_ID", "SAMPLE_ID", "EXPERIMENTID", "SAMPLE_TYPE", "LIB_PREP", "SEQ_VENDOR"),
+    *("SEQ_PLATFORM", "LANE", "SEQBC_ID", "PATH_TO_CONCORDANCE_DATA_DIR", "R1_FQ", "R2_FQ"),
+    *("STAGE_DIRECTIVE", "STAGE_TARGET", "SUBSAMPLE_PCT", "IS_POS_CTRL", "IS_NEG_CTRL"),
+    *("N_X", "N_Y", "EXTERNAL_SAMPLE_ID"),
+)
+"""The columns of the short-read platforms, in their order."""
+OTHER_COLUMNS: Final = (
+    *("ILMN_R1_FQ", "ILMN_R2_FQ", "CG_R1_FQ", "CG_R2_FQ", "UG_R1_FQ", "UG_R2_FQ"),
+    *("PACBIO_R1_FQ", "PACBIO_R2_FQ", "ONT_R1_FQ", "ONT_R2_FQ", "ONT_FASTQ_PREFIX", "ONT_POD5"),
+    *("ULTIMA_CRAM", "ONT_CRAM", "ONT_BAM", "PB_BAM", "ROCHE_BAM", "ONT_FLOWCELL_ID", "SAMPLEUSE"),
+    *("SAMPLEID", "SAMPLESOURCE", "SAMPLECLASS", "BIOLOGICAL_SEX", "TUM_NRM_SAMPLEID_MATCH"),
+    *("CONCORDANCE_CONTROL_PATH", "TRUTH_DATA_DIR", "MOUNT_ID", "MOUNT_SOURCE_S3_URI"),
+    *("MOUNT_FSX_PATH", "DATA_LOCALITY", "BWA_KMER", "DEEP_MODEL", "ILMN_TRIM_READ_LENGTH"),
+    *("LONGREADTRIM_READ_LENGTH", "LONGREADTRIM_MODE", "ULTIMA_SUBSAMPLE_PCT", "COVERAGE"),
+    *("ONT_SUBSAMPLE_PCT", "ROCHE_DOWNSAMPLE_RATIO", "EXTERNAL_SPECIMEN_ID", "SPECIMEN_ID"),
+)
+"""Columns of other platforms, and of hybrid sheets."""
+KNOWN: Final = frozenset({*COLUMNS, *OTHER_COLUMNS})
+"""Names that another one may be a slip of. Others are welcome too, and go to the pipeline as they are."""
+_BY_FOLD: Final = {fold(name): name for name in (*OTHER_COLUMNS, *COLUMNS)}
+
+WISHES: Final = "COVERAGE, …SUBSAMPLE_PCT, …DOWNSAMPLE_RATIO"
+_WISH: Final = re.compile(r"COVERAGE|(?:[A-Z0-9_]+_)?(?:SUBSAMPLE_PCT|DOWNSAMPLE_RATIO)")
+
+
+def is_wish(name: str) -> bool:
+    """Tell whether a column holds a number that changes what a pipeline does with the reads."""
+    return _WISH.fullmatch(name) is not None
+
+
+def meant_column(name: str, columns: Iterable[str]) -> str:
+    """Return the known column that the name of an unknown one seems to be meant for; empty for none.
+
+    ``columns`` are the names of the same header.
+    """
+    if name in KNOWN or is_wish(name) or input_column(name):
+        return ""
+    found = meant(name, _BY_FOLD, columns)
+    if found:
+        return found
+    repaired = plain(name)
+    return repaired if repaired != name and (input_column(repaired) or is_wish(repaired)) else ""

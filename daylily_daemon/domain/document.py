@@ -24,6 +24,8 @@ from daylily_daemon.domain.model import Category, Problem
 MAX_BYTES: Final = 256 * 1024
 MAX_ALIASES: Final = 10
 MAX_DEPTH: Final = 30
+MAX_NODES: Final = 20_000
+"""Keys and values, lists and mappings; what is repeated by aliases counts once."""
 
 _TAG: Final = "tag:yaml.org,2002:"
 _PLAIN: Final = {
@@ -38,6 +40,10 @@ _LINE_END: Final = re.compile(rb"\r\n|\r|\n")
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _UNSEEN: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp", "Zs"})
 """General categories of Unicode: control, format, surrogate, line, paragraph and space."""
+
+
+Entry = tuple[yaml.Node, yaml.Node]
+"""The node that marks a place, and the value there."""
 
 
 class BadDocument(DaemonError):
@@ -55,6 +61,8 @@ class Document:
     file: str
     value: Any
     _root: yaml.Node | None = field(repr=False, compare=False)
+    _children: dict[int, dict[str, Entry]] = field(default_factory=dict, repr=False, compare=False)
+    """By identity of a mapping's node: what stands under each key."""
 
     def line_of(self, *path: str | int) -> int | None:
         """Return the 1-based line of a key (of the value, for a list position); None if absent."""
@@ -74,25 +82,26 @@ class Document:
         what += "; lines of the form `key: value` were expected."
         raise _bad(self.file, 1, what, "Write one key and its value a line.")
 
-    def _find(self, path: tuple[str | int, ...]) -> tuple[yaml.Node, yaml.Node] | None:
+    def _find(self, path: tuple[str | int, ...]) -> Entry | None:
         """Return the node that marks the place of ``path``, and its value."""
         if self._root is None:
             return None
         found = (self._root, self._root)
         for part in path:
-            inner = _child(found[1], part)
+            inner = self._child(found[1], part)
             if inner is None:
                 return None
             found = inner
         return found
 
-
-def _child(node: yaml.Node, part: str | int) -> tuple[yaml.Node, yaml.Node] | None:
-    if isinstance(node, yaml.MappingNode):
-        return next(((key, value) for key, value in node.value if key.value == part), None)
-    if isinstance(node, yaml.SequenceNode) and isinstance(part, int):
-        return next(((item, item) for item in node.value[part : part + 1]), None)
-    return None
+    def _child(self, node: yaml.Node, part: str | int) -> Entry | None:
+        if isinstance(node, yaml.MappingNode) and isinstance(part, str):
+            if id(node) not in self._children:
+                self._children[id(node)] = {key.value: (key, value) for key, value in node.value}
+            return self._children[id(node)].get(part)
+        if isinstance(node, yaml.SequenceNode) and isinstance(part, int):
+            return next(((item, item) for item in node.value[part : part + 1]), None)
+        return None
 
 
 def parse(data: bytes, file: str, *, max_bytes: int = MAX_BYTES) -> Document:
@@ -136,6 +145,8 @@ def unseen(text: str) -> str:
     These are control and format characters and every space but the plain one: what comes along
     when text is copied from a web page or a word processor.
     """
+    if text.isprintable():
+        return ""
     odd = (char for char in text if char != " " and unicodedata.category(char) in _UNSEEN)
     return next((f"U+{ord(char):04X}" for char in odd), "")
 
@@ -196,12 +207,17 @@ class _Nodes(yaml.SafeLoader):
         self._file = file
         self._aliases = 0
         self._depth = 0
+        self._count = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event = self.peek_event()  # type: ignore[no-untyped-call]  # the stubs leave it out
         line = event.start_mark.line + 1
         self._aliases += isinstance(event, yaml.AliasEvent)
         self._depth += 1
+        self._count += 1
+        if self._count > MAX_NODES:
+            what = f"There are more than {MAX_NODES:,} keys and values."
+            raise _bad(self._file, line, what, "Shorten it; data belongs into files of its own.")
         if self._aliases > MAX_ALIASES:
             what = f"There are more than {MAX_ALIASES} aliases (`*name`)."
             raise _bad(self._file, line, what, "Write the values out.")

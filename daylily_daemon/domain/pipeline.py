@@ -68,9 +68,23 @@ class Pipeline:
     timeout_s: float = 0.0
     """How long the fatal steps of a run may take together, without the time between them; 0: any time."""
     steps: tuple[StepTemplate, ...]
+    reference_genomes: tuple[str, ...] = ()
+    """Those it runs. Empty: any if a step uses ``{reference_genome}``, and none can be asked for if not."""
+    obeys: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Columns and keys with a number that it obeys, with the least and the greatest it takes."""
 
     def template(self, step: Step) -> StepTemplate | None:
         return next((t for t in self.steps if t.step is step), None)
+
+
+def uses(pipeline: Pipeline, placeholder: str) -> bool:
+    """Tell whether a step is given the value of a placeholder."""
+    wanted = "{" + placeholder + "}"
+    return any(
+        wanted in text
+        for template in pipeline.steps
+        for text in (*template.argv, *template.environment.values(), template.cwd)
+    )
 
 
 def time_for(pipeline: Pipeline, template: StepTemplate, spent_s: float) -> float:

@@ -2,7 +2,7 @@
 
 Two contracts share one file name. In the older one, families of keys hold the arguments of the clone and
 run commands; the newer one lists samples and names a pipeline. A file may mix them. Unknown keys are left
-alone. Everything that is wrong is told at once, each with its line.
+alone, unless they look like known ones. Everything that is wrong is told at once, each with its line.
 
 Arguments are split once, by POSIX shell rules, and never run by a shell. What only a shell could give a
 meaning to is refused rather than handed to a program as a strange word: ``;``, ``&``, ``|``, ``<``, ``>``,
@@ -14,20 +14,17 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
+from daylily_daemon.domain.columns import is_wish
 from daylily_daemon.domain.document import BadDocument, Document, parse, shown, unseen
+from daylily_daemon.domain.lookalikes import fold, meant, plain, typographic_fault
 from daylily_daemon.domain.model import WORKSET_ID, Category, Priority, Problem, WorksetId
-from daylily_daemon.domain.sheet import (
-    MAX_PATH,
-    RECIPE_FILE,
-    SAMPLE_ID,
-    Sample,
-    capped,
-    path_fault,
-    split_s3,
-)
+from daylily_daemon.domain.paths import INPUT_ENDS, MAX_PATH, is_none, split_s3
+from daylily_daemon.domain.sheet import RECIPE_FILE, Sample, capped, id_fault, input_fault
+from daylily_daemon.domain.table import MAX_COUNTED, Enough
 
 CLONE_KEYS: Final = ("day_clone_args", "day-clone", "clone_args", "clone-args", "clone")
 RUN_KEYS: Final = (
@@ -35,11 +32,36 @@ RUN_KEYS: Final = (
 )
 EXPORT_KEYS: Final = ("export_uri", "export-uri", "export")
 CLUSTER_KEYS: Final = ("cluster_name", "preferred_cluster")
-REFERENCES: Final = ("hg38", "hg19", "grch38", "grch37")
+OTHER_KEYS: Final = (
+    *(
+        "samples",
+        "pipeline",
+        "reference_genome",
+        "priority",
+        "max_retries",
+        "budget",
+        "workdir_name",
+    ),
+)
+SAMPLE_KEYS: Final = ("sample_id", "fastq_r1", "fastq_r2", "coverage")
+MAX_KEYS: Final = 500
+"""Keys at the top, and of one sample."""
 MAX_RETRIES: Final = 10
 MAX_CHARS: Final = 16 * 1024
 """Of one value; what is longer fits neither into a command line nor into the workset's item."""
 
+_KNOWN: Final = frozenset({*RUN_KEYS, *CLONE_KEYS, *EXPORT_KEYS, *CLUSTER_KEYS, *OTHER_KEYS})
+_BY_FOLD: Final = {fold(key): key for key in sorted(_KNOWN, reverse=True)}
+_SAMPLE_BY_FOLD: Final = {fold(key): key for key in SAMPLE_KEYS}
+_SYNONYMS: Final = {
+    **dict.fromkeys(
+        ("GENOME", "GENOME_BUILD", "REF_GENOME", "REFERENCE", "REF"), "reference_genome"
+    ),
+    **dict.fromkeys(("ASSEMBLY", "BUILD", "REFERENCE_BUILD"), "reference_genome"),
+    **dict.fromkeys(("RETRIES", "MAX_ATTEMPTS"), "max_retries"),
+    "CLUSTER": "cluster_name",
+}
+"""Other words for a key, as ``plain`` writes them: ignored, they would change what is run."""
 _SUFFIX_KEYS: Final = ("suffix", "args", "cmd", "command")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
 _PLACEHOLDER: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -77,6 +99,9 @@ class Recipe:
     samples: tuple[Sample, ...] = ()
     max_retries: int | None = None
     priority: Priority | None = None
+    file: str = field(default=RECIPE_FILE, compare=False)
+    where: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """For messages about keys that others judge: ``line 3, key reference_genome``."""
 
 
 def read_recipe(
@@ -89,7 +114,9 @@ def read_recipe(
     except BadDocument as exc:
         return (exc.problem,)
     reading = _Reading(document, {"workset": workset})
-    recipe = reading.recipe()
+    recipe = Recipe(workdir_name="")
+    with suppress(Enough):
+        recipe = reading.recipe()
     problems = [problem for _, problem in sorted(reading.problems, key=lambda found: found[0])]
     return capped(problems) if problems else recipe
 
@@ -115,6 +142,7 @@ class _Reading:
     """Each with its line."""
 
     def recipe(self) -> Recipe:
+        self._check_keys()
         workdir_name = self._workdir_name()
         pipeline = self._name(("pipeline",))
         return Recipe(
@@ -124,11 +152,31 @@ class _Reading:
             clone_args=self._clone_args(),
             export_uri=self._export_uri(),
             cluster_name=self._name(CLUSTER_KEYS),
-            reference_genome=self._choice("reference_genome", REFERENCES),
+            reference_genome=self._name(("reference_genome",)).lower(),
             samples=self._samples(),
             max_retries=self._max_retries(),
             priority=self._priority(),
+            file=self.document.file,
+            where={"reference_genome": self._where(("reference_genome",))},
         )
+
+    def _check_keys(self) -> None:
+        """Tell of keys that would be left alone, though they look like those that are read."""
+        keys: Mapping[str, object] = self.document.value
+        if len(keys) > MAX_KEYS:
+            what = f"There are {len(keys):,} keys; at most {MAX_KEYS} are allowed."
+            self._add((), what, "Keep those that are read, and `notes`.")
+            raise Enough
+        for key in keys.keys() - _KNOWN - {"notes"}:
+            near = meant(key, _BY_FOLD, keys) or _SYNONYMS.get(plain(key), "")
+            if near:
+                what = f"The key {shown(key)} looks like {near}, but is not written so."
+                self._add((key,), what, f"Write `{near}`, or a name that nobody takes for it.")
+            elif is_wish(plain(key)):
+                what = f"The key {shown(key)} is not read here."
+                self._add(
+                    (key,), what, "Give each sample its `coverage`, or use the sheet's column."
+                )
 
     def _workdir_name(self) -> str:
         path, text = self._first(("workdir_name",))
@@ -217,22 +265,39 @@ class _Reading:
             what = "A sample is not a mapping of keys to values."
             self._add(at, what, _TODO_SAMPLES, Category.DATA)
             return None
+        self._check_sample_keys(at, entry)
         keys = ("sample_id", "fastq_r1", "fastq_r2")
-        text = {key: self._text((*at, key), entry.get(key)) for key in keys}
+        said = {key: self._text((*at, key), entry.get(key)) for key in keys}
+        text = {key: "" if is_none(value) else value for key, value in said.items()}
         for key in keys[:2]:
             if not text[key] and not isinstance(entry.get(key), list | dict):
                 self._add((*at, key), "It is missing or empty.", _TODO_SAMPLES, Category.DATA)
         self._check_sample(at, text)
         return Sample(**text, coverage=self._coverage(at, entry), line=self._line(at))
 
+    def _check_sample_keys(self, at: KeyPath, entry: Mapping[str, object]) -> None:
+        if len(entry) > MAX_KEYS:
+            what = f"There are {len(entry):,} keys; at most {MAX_KEYS} are allowed."
+            self._add(at, what, _TODO_SAMPLES, Category.DATA)
+            raise Enough
+        for key in entry.keys() - set(SAMPLE_KEYS):
+            near, value = meant(key, _SAMPLE_BY_FOLD, entry), str(entry[key])
+            if near:
+                what = f"The key {shown(key)} looks like {near}, but is not written so."
+                todo = f"Write `{near}`, or a name that nobody takes for it."
+                self._add((*at, key), what, todo, Category.DATA)
+            elif value[-20:].lower().endswith(INPUT_ENDS):
+                what = f"{shown(value, 300)} looks like input, but no input is read under this key."
+                self._add((*at, key), what, "Name it as fastq_r1 or fastq_r2.", Category.DATA)
+            elif is_wish(plain(key)):
+                what = f"The key {shown(key)} is not read here."
+                self._add((*at, key), what, "Use `coverage`, or a sheet.", Category.DATA)
+
     def _check_sample(self, at: KeyPath, text: Mapping[str, str]) -> None:
-        if text["sample_id"] and not SAMPLE_ID.fullmatch(text["sample_id"]):
-            what = f"{shown(text['sample_id'])} cannot be part of a file name."
-            todo = "Use up to 80 letters, digits, `.`, `_` and `-`; begin with a letter or digit."
-            self._add((*at, "sample_id"), what, todo, Category.DATA)
-        for key in ("fastq_r1", "fastq_r2"):
-            fault = path_fault(text[key])
-            if fault:
+        if text["sample_id"] and (fault := id_fault(text["sample_id"])):
+            self._add((*at, "sample_id"), *fault, Category.DATA)
+        for key, column in (("fastq_r1", "R1_FQ"), ("fastq_r2", "R2_FQ")):
+            if text[key] and (fault := input_fault(column, text[key])):
                 self._add((*at, key), *fault, Category.DATA)
         if text["fastq_r1"] and text["fastq_r1"] == text["fastq_r2"]:
             what = f"fastq_r1 and fastq_r2 name the same file {shown(text['fastq_r1'], 300)}."
@@ -250,7 +315,7 @@ class _Reading:
 
     def _coverage(self, at: KeyPath, entry: Mapping[str, object]) -> float | None:
         text = self._text((*at, "coverage"), entry.get("coverage"))
-        if not text:
+        if is_none(text):
             return None
         if not _NUMBER.fullmatch(text) or float(text) == 0:
             what = f"{shown(text)} is no number above 0."
@@ -263,6 +328,9 @@ class _Reading:
         for key in keys:
             before = len(self.problems)
             text = self._short((key,), self._joined((key,), self.document.value.get(key)))
+            if fault := typographic_fault(text):
+                self._add((key,), *fault)
+                text = ""
             if text or len(self.problems) > before:
                 return (key,), text
         return (), ""
@@ -329,10 +397,22 @@ class _Reading:
     def _add(
         self, path: KeyPath, what: str, todo: str, category: Category = Category.CONFIGURATION
     ) -> None:
+        problem = Problem(self.document.file, self._where(path), what, todo, category)
+        self.problems.append((self._line(path), problem))
+        if len(self.problems) >= MAX_COUNTED:
+            raise Enough
+
+    def _where(self, path: KeyPath) -> str:
         line = self._line(path)
-        key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
-        where = f"line {line}, key {key[1:]}" if line else f"key {key[1:]}"
-        self.problems.append((line, Problem(self.document.file, where, what, todo, category)))
+        key = "".join(f"[{part}]" if isinstance(part, int) else f".{_key(part)}" for part in path)
+        if not key:
+            return ""
+        return f"line {line}, key {key[1:]}" if line else f"key {key[1:]}"
+
+
+def _key(part: str) -> str:
+    """Return a key for the place of a problem, on one line and short."""
+    return part if part.isascii() and part.isprintable() and len(part) <= 80 else shown(part)
 
 
 def _argument_fault(text: str) -> tuple[str, str] | None:

@@ -7,40 +7,99 @@ at least one column that names input files. All problems of a sheet are told at 
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from daylily_daemon.domain.columns import Column, Kind, input_column, named
-from daylily_daemon.domain.document import BadDocument, decode_text, shown, unseen
+from daylily_daemon.domain.columns import (
+    COLUMNS,
+    KNOWN,
+    Column,
+    Kind,
+    input_column,
+    is_wish,
+    named,
+)
+from daylily_daemon.domain.document import BadDocument, decode_text, shown
+from daylily_daemon.domain.lookalikes import typographic_fault
 from daylily_daemon.domain.model import Problem
+from daylily_daemon.domain.paths import (
+    INPUT_ENDS,
+    MAX_PATH,
+    LocalPlace,
+    Place,
+    S3Place,
+    is_none,
+    name_fault,
+    path_fault,
+    place_of,
+    split_s3,
+)
+from daylily_daemon.domain.table import (
+    MAX_COLUMNS,
+    MAX_COUNTED,
+    MAX_PROBLEMS,
+    MAX_ROWS,
+    Enough,
+    Problems,
+    Table,
+    read_table,
+)
+
+__all__ = [
+    "COLUMNS",
+    "MAX_COLUMNS",
+    "MAX_FILES",
+    "MAX_PATH",
+    "MAX_PROBLEMS",
+    "MAX_ROWS",
+    "MAX_SHEET_BYTES",
+    "RECIPE_FILE",
+    "SAMPLE_ID",
+    "SHEET_FILE",
+    "InputFile",
+    "LocalPlace",
+    "Place",
+    "Row",
+    "S3Place",
+    "Sample",
+    "Sheet",
+    "Wish",
+    "capped",
+    "id_fault",
+    "input_fault",
+    "path_fault",
+    "place_of",
+    "places_of",
+    "read_sheet",
+    "relocated",
+    "sheet_from_samples",
+    "split_s3",
+    "text_from_samples",
+]
 
 SHEET_FILE: Final = "stage_samples.tsv"
 RECIPE_FILE: Final = "daylily_work.yaml"
 MAX_SHEET_BYTES: Final = 5 * 1024 * 1024
-MAX_ROWS: Final = 10_000
-MAX_PROBLEMS: Final = 50
-MAX_PATH: Final = 1024
+MAX_FILES: Final = 50_000
+"""Input files of one sheet: those of 10,000 rows, and some."""
 
 SAMPLE_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 """Ids that become parts of file names: of samples, runs, experiments and lanes."""
-COLUMNS: Final = (
-    *("RUN_ID", "SAMPLE_ID", "EXPERIMENTID", "SAMPLE_TYPE", "LIB_PREP", "SEQ_VENDOR"),
-    *("SEQ_PLATFORM", "LANE", "SEQBC_ID", "PATH_TO_CONCORDANCE_DATA_DIR", "R1_FQ", "R2_FQ"),
-    *("STAGE_DIRECTIVE", "STAGE_TARGET", "SUBSAMPLE_PCT", "IS_POS_CTRL", "IS_NEG_CTRL"),
-    *("N_X", "N_Y", "EXTERNAL_SAMPLE_ID"),
-)
-"""The columns of the short-read platforms, in their order."""
 
 _KEY: Final = ("RUN_ID", "SAMPLE_ID", "EXPERIMENTID", "LANE")
 """Columns that, as far as they exist, tell one row from another."""
-_LINE_END: Final = re.compile(r"\r\n|\r|\n")
-_S3_URI: Final = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/(.+)", re.DOTALL)
-_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
-_TODO_HEADER: Final = (
-    "Start the sheet with tab-separated column names, SAMPLE_ID and R1_FQ among them."
+_MONTHS: Final = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec"
+_DATE: Final = re.compile(rf"[0-3]?[0-9]-(?:{_MONTHS})(?:-[0-9]{{2,4}})?|(?:{_MONTHS})-[0-9]{{2}}")
+_ROUNDED: Final = re.compile(r"[0-9](?:[.,][0-9]+)?[Ee]\+[0-9]+|[0-9][.,][0-9]+[Ee][0-9]+")
+_DECIMAL: Final = re.compile(r"([0-9]+)[.,]0+")
+_NUMBER: Final = re.compile(r"[0-9]{1,6}(?:\.[0-9]{1,9})?|\.[0-9]{1,9}")
+_ALL_READS: Final = frozenset({0.0, 1.0, 100.0})
+"""What people write as the share of the reads for all of them, besides ``na``."""
+_TODO_INPUT: Final = (
+    "Name input in columns such as R1_FQ, R2_FQ, ONT_FASTQ_PREFIX, ONT_CRAM or PB_BAM."
 )
+_TODO_ID: Final = "Use up to 80 letters, digits, `.`, `_` and `-`; begin with a letter or digit."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,12 +128,23 @@ class InputFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """A number that changes what a pipeline does with the reads, if it obeys it."""
+
+    name: str
+    """``COVERAGE``, ``SUBSAMPLE_PCT``, …"""
+    value: float
+    where: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     line: int
     """1-based, in the file as it was sent."""
     sample_id: str
     lane: str = ""
     files: tuple[InputFile, ...]
+    wishes: tuple[Wish, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,68 +153,13 @@ class Sheet:
     rows: tuple[Row, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class S3Place:
-    bucket: str
-    key: str
-
-    def __str__(self) -> str:
-        return f"s3://{self.bucket}/{self.key}"
-
-
-@dataclass(frozen=True, slots=True)
-class LocalPlace:
-    path: str
-    """Absolute, on the host of the daemon."""
-
-    def __str__(self) -> str:
-        return self.path
-
-
-Place = S3Place | LocalPlace
-
-
-def split_s3(uri: str) -> S3Place | None:
-    """Return bucket and key of ``s3://bucket/key``; None if it is no such thing."""
-    match = _S3_URI.fullmatch(uri)
-    return S3Place(match[1], match[2]) if match and ".." not in match[1] else None
-
-
-def place_of(path: str, bucket: str, prefix: str) -> Place:
-    """Return where an input path points; a relative one starts at the workset's prefix."""
-    if path.startswith("/"):
-        return LocalPlace(path)
-    return split_s3(path) or S3Place(bucket, prefix + path.removeprefix("./"))
-
-
-def path_fault(path: str) -> tuple[str, str] | None:
-    """Return what is wrong with an input path and what to do; None if it may be looked up."""
-    said = shown(path, 300)
-    odd = unseen(path)
-    if odd:
-        return (
-            f"The path {said} holds a character that cannot be seen ({odd}).",
-            "Remove it.",
-        )
-    if "<" in path or ">" in path:
-        what = f"The path {said} still holds a placeholder in angle brackets."
-        return what, "Put the real bucket or folder in its place."
-    if len(path) > MAX_PATH:
-        return f"The path {said} is longer than {MAX_PATH} characters.", "Shorten it."
-    if ".." in path.split("/"):
-        return f"The path {said} leads upwards by `..`.", "Write the whole path."
-    if _SCHEME.match(path) and split_s3(path) is None:
-        what = f"The path {said} is not of the form s3://bucket/key."
-        return what, "Give an S3 address, an absolute path or one relative to the workset."
-    return None
-
-
 def capped(problems: Sequence[Problem]) -> tuple[Problem, ...]:
     """Return at most 50 problems, and then one that counts the rest."""
     if len(problems) <= MAX_PROBLEMS:
         return tuple(problems)
     first = problems[0]
-    what = f"And {len(problems) - MAX_PROBLEMS:,} more problems like these."
+    count = "at least " if len(problems) >= MAX_COUNTED else ""
+    what = f"And {count}{len(problems) - MAX_PROBLEMS:,} more problems like these."
     todo = "Mend those above first; the rest is shown then."
     rest = Problem(first.file, "", what, todo, first.category)
     return (*problems[:MAX_PROBLEMS], rest)
@@ -155,57 +170,48 @@ def read_sheet(data: bytes, file: str = SHEET_FILE) -> Sheet | tuple[Problem, ..
     if len(data) > MAX_SHEET_BYTES:
         what = f"The sheet has {len(data):,} bytes; at most {MAX_SHEET_BYTES:,} are allowed."
         return (Problem(file, "", what, "Split the workset into several."),)
+    problems, rows = Problems(file), list[Row]()
     try:
-        lines = list(_lines(decode_text(data, file)))
+        table = read_table(data, problems)
+        if table and _has_what_is_needed(table, problems):
+            rows = _Reading(problems, table).rows()
     except BadDocument as exc:
         return (exc.problem,)
-    if not lines:
-        what = "The sheet is empty; a header line with column names was expected."
-        return (Problem(file, "line 1", what, _TODO_HEADER),)
-    number, header = lines[0]
-    columns = _cells(header)
-    wrong = list(_header_problems(file, number, columns)) or _count_problems(file, number, lines)
-    inputs = {name: column for name in columns if (column := input_column(name))}
-    return capped(wrong) if wrong else _Reading(file, columns, inputs).sheet(lines[1:])
+    except Enough:
+        pass
+    return capped(problems.found) if problems.found else Sheet(file=file, rows=tuple(rows))
 
 
 def relocated(data: bytes, new_path: Callable[[str], str]) -> str:
     """Return an accepted sheet with every input path replaced, ready for a pipeline to read.
 
-    ``new_path`` is given the paths that the rows of the sheet have.
-
-    Lines end in ``\\n``; byte order mark, blank lines, comments and spaces around cells are gone.
-    Raises BadDocument if the bytes are no text.
+    ``new_path`` is given the paths that the rows of the sheet have. Lines end in ``\\n``; byte order mark,
+    blank lines, comments, quotes and spaces around cells are gone, and where there is no file stands
+    nothing or ``na``. Raises BadDocument if the bytes are no text; empty if they are no sheet.
     """
-    lines = [_cells(line) for _, line in _lines(decode_text(data, SHEET_FILE))]
-    inputs = [
-        (i, c) for i, name in enumerate(lines[0] if lines else ()) if (c := input_column(name))
-    ]
+    table = _table(data)
+    if table is None:
+        return ""
+    inputs = [(i, column) for i, name in enumerate(table.columns) if (column := input_column(name))]
+    lines = [list(table.columns), *(cells for _, cells in table.rows)]
     for cells in lines[1:]:
         for i, column in inputs:
-            if i < len(cells) and not _is_none(cells[i]):
-                cells[i] = new_path(named(column, cells[i])[1])
+            cells[i] = _relocated(column, cells[i], new_path)
     return "".join("\t".join(cells) + "\n" for cells in lines)
 
 
-def sheet_from_samples(samples: Sequence[Sample], file: str = RECIPE_FILE) -> Sheet:
-    """Return what stands in for a sheet when the recipe itself lists the samples."""
-    return Sheet(file=file, rows=tuple(_row_of(i, sample) for i, sample in enumerate(samples)))
+def _table(data: bytes) -> Table | None:
+    decode_text(data, SHEET_FILE)
+    try:
+        return read_table(data, Problems(SHEET_FILE))
+    except Enough:
+        return None
 
 
-def text_from_samples(samples: Sequence[Sample]) -> str:
-    """Return a sheet file with the 20 usual columns; what a recipe does not say is ``na``."""
-    lines = ["\t".join(COLUMNS)]
-    for sample in samples:
-        known = {
-            "SAMPLE_ID": sample.sample_id,
-            "EXTERNAL_SAMPLE_ID": sample.sample_id,
-            "R1_FQ": sample.fastq_r1,
-            "R2_FQ": sample.fastq_r2 or "na",
-            "LANE": "0",
-        }
-        lines.append("\t".join(known.get(column, "na") for column in COLUMNS))
-    return "\n".join(lines) + "\n"
+def _relocated(column: Column, cell: str, new_path: Callable[[str], str]) -> str:
+    if is_none(cell):
+        return cell and (cell if cell.lower() == "na" else "na")
+    return new_path(named(column, cell)[1])
 
 
 def places_of(sheet: Sheet, bucket: str, prefix: str) -> dict[Place, Kind]:
@@ -214,11 +220,40 @@ def places_of(sheet: Sheet, bucket: str, prefix: str) -> dict[Place, Kind]:
     return {place_of(file.path, bucket, prefix): file.kind for file in files}
 
 
+def sheet_from_samples(samples: Sequence[Sample], file: str = RECIPE_FILE) -> Sheet:
+    """Return what stands in for a sheet when the recipe itself lists the samples."""
+    return Sheet(file=file, rows=tuple(_row_of(i, sample) for i, sample in enumerate(samples)))
+
+
+def text_from_samples(samples: Sequence[Sample]) -> str:
+    """Return a sheet file with the 20 usual columns; what a recipe does not say is ``na``.
+
+    COVERAGE is one more where a sample has it.
+    """
+    depth = any(sample.coverage is not None for sample in samples)
+    columns = (*COLUMNS, "COVERAGE") if depth else COLUMNS
+    lines = ["\t".join(columns)]
+    for sample in samples:
+        said = {
+            "SAMPLE_ID": sample.sample_id,
+            "EXTERNAL_SAMPLE_ID": sample.sample_id,
+            "R1_FQ": sample.fastq_r1,
+            "R2_FQ": sample.fastq_r2 or "na",
+            "LANE": "0",
+            "COVERAGE": "na" if sample.coverage is None else f"{sample.coverage:g}",
+        }
+        lines.append("\t".join(said.get(column, "na") for column in columns))
+    return "\n".join(lines) + "\n"
+
+
 def _row_of(index: int, sample: Sample) -> Row:
     where = f"line {sample.line}, key samples[{index}]"
     keys = (("fastq_r1", "R1_FQ", sample.fastq_r1), ("fastq_r2", "R2_FQ", sample.fastq_r2))
     files = tuple(_file(key, name, path, f"{where}.{key}") for key, name, path in keys if path)
-    return Row(line=sample.line, sample_id=sample.sample_id, files=files)
+    wishes: tuple[Wish, ...] = ()
+    if sample.coverage is not None:
+        wishes = (Wish(name="COVERAGE", value=sample.coverage, where=f"{where}.coverage"),)
+    return Row(line=sample.line, sample_id=sample.sample_id, files=files, wishes=wishes)
 
 
 def _file(key: str, name: str, cell: str, where: str) -> InputFile:
@@ -227,123 +262,134 @@ def _file(key: str, name: str, cell: str, where: str) -> InputFile:
     return InputFile(column=key, path=path, kind=kind, where=where)
 
 
-def _lines(text: str) -> Iterator[tuple[int, str]]:
-    """Yield line number and text of every line that is neither blank nor a comment."""
-    for number, line in enumerate(_LINE_END.split(text), start=1):
-        if line.strip() and not line.lstrip().startswith("#"):
-            yield number, line
+def input_fault(name: str, path: str) -> tuple[str, str] | None:
+    """Return what is wrong with the path in an input column, at first sight; None if it may be looked up."""
+    column = input_column(name)
+    fault = path_fault(path)
+    if fault or column is None:
+        return fault
+    kind, path = named(column, path)
+    return None if kind.is_folder else name_fault(path, column.format)
 
 
-def _cells(line: str) -> list[str]:
-    return [cell.strip(" ") for cell in line.split("\t")]
+def id_fault(value: str) -> tuple[str, str] | None:
+    """Return why a value cannot be an id that becomes part of a file name, and what to do."""
+    if fault := typographic_fault(value):
+        return fault
+    if _DATE.fullmatch(value):
+        what = f"{shown(value)} looks like a name that a spreadsheet turned into a date."
+        return what, "Format the column as text, and write the name as it was."
+    if _ROUNDED.fullmatch(value):
+        what = f"{shown(value)} looks like a number that a spreadsheet rounded."
+        return what, "Format the column as text, and write all digits."
+    if whole := _DECIMAL.fullmatch(value):
+        what = f"{shown(value)} looks like a whole number that a program gave a decimal point."
+        return what, f"Write {whole[1]}."
+    if not SAMPLE_ID.fullmatch(value):
+        return f"{shown(value)} cannot be part of a file name.", _TODO_ID
+    return None
 
 
-def _is_none(cell: str) -> bool:
-    return cell.lower() in {"", "na", "n/a"}
-
-
-def _header_problems(file: str, number: int, columns: list[str]) -> Iterator[Problem]:
-    where = f"line {number}"
-    if len(columns) == 1 and (separator := _other_separator(columns[0])):
-        what = f"The columns are separated by {separator}; tabs were expected."
-        yield Problem(file, where, what, "Save the sheet as tab-separated text.")
-        return
-    names = shown(", ".join(columns), 200)
-    if "SAMPLE_ID" not in columns:
+def _has_what_is_needed(table: Table, problems: Problems) -> bool:
+    before, where = len(problems.found), f"line {table.header}"
+    names = shown(", ".join(table.columns), 200)
+    if "SAMPLE_ID" not in table.columns:
         what = f"There is no column SAMPLE_ID among {names}; names are written in capitals."
-        yield Problem(file, where, what, _TODO_HEADER)
-    if not any(input_column(name) for name in columns):
+        problems.add(where, what, "Add it, with the id of each row's sample.")
+    inputs = [column for name in table.columns if (column := input_column(name))]
+    if not inputs:
         what = f"No column among {names} names input files (such as R1_FQ, ONT_CRAM or UG_BAM)."
-        yield Problem(file, where, what, _TODO_HEADER)
-    for name, times in Counter(columns).items():
-        what = (
-            f"The column {shown(name)} is there more than once."
-            if name
-            else "A column has no name."
-        )
-        if times > 1 or not name:
-            yield Problem(file, where, what, "Give every column one name of its own.")
-
-
-def _other_separator(header: str) -> str:
-    if "," in header:
-        return "commas"
-    if ";" in header:
-        return "semicolons"
-    return "spaces" if " " in header else ""
-
-
-def _count_problems(file: str, header: int, lines: list[tuple[int, str]]) -> list[Problem]:
-    rows = len(lines) - 1
-    if rows == 0:
-        what = "There is a header, but no row below it."
-        return [Problem(file, f"line {header}", what, "Add one row a sample and lane.")]
-    if rows > MAX_ROWS:
-        what = f"There are {rows:,} rows; at most {MAX_ROWS:,} are allowed."
-        where = f"line {lines[MAX_ROWS + 1][0]}"
-        return [Problem(file, where, what, "Split the workset into several.")]
-    return []
+        problems.add(where, what, _TODO_INPUT)
+    for column in inputs:
+        if column.first and column.first not in table.columns:
+            what = f"There is a column {column.name}, but none called {column.first}."
+            problems.add(where, what, "Add it, or correct the name of the one that was meant.")
+    return len(problems.found) == before
 
 
 @dataclass(slots=True)
 class _Reading:
-    """Reads the rows below one header and collects what is wrong with them."""
+    """Reads the rows of one table and collects what is wrong with them."""
 
-    file: str
-    columns: list[str]
-    inputs: dict[str, Column]
-    problems: list[Problem] = field(default_factory=list)
+    problems: Problems
+    table: Table
+    inputs: dict[str, Column] = field(init=False)
+    others: tuple[str, ...] = field(init=False)
+    """Columns nobody here knows."""
+    wishes: tuple[str, ...] = field(init=False)
     seen: dict[tuple[str, ...], int] = field(default_factory=dict)
+    files: int = 0
 
-    def sheet(self, lines: list[tuple[int, str]]) -> Sheet | tuple[Problem, ...]:
-        rows = [self._row(number, _cells(line)) for number, line in lines]
-        if self.problems:
-            return capped(self.problems)
-        return Sheet(file=self.file, rows=tuple(row for row in rows if row))
+    def __post_init__(self) -> None:
+        names = self.table.columns
+        self.inputs = {name: column for name in names if (column := input_column(name))}
+        self.wishes = tuple(name for name in names if is_wish(name))
+        plain = KNOWN | self.inputs.keys()
+        self.others = tuple(name for name in names if name not in plain)
 
-    def _row(self, line: int, cells: list[str]) -> Row | None:
-        if len(cells) != len(self.columns):
-            what = f"The row has {len(cells)} cells; the header has {len(self.columns)}."
-            todo = "Put one tab between cells, also around empty ones."
-            if len(cells) == 1 and (separator := _other_separator(cells[0])):
-                todo = f"It is separated by {separator}: put tabs in their place."
-            self._add(line, "", what, todo)
-            return None
-        named = dict(zip(self.columns, cells, strict=True))
-        self._check_key(line, named)
-        files = self._files(line, named)
-        return Row(line=line, sample_id=named["SAMPLE_ID"], lane=named.get("LANE", ""), files=files)
+    def rows(self) -> list[Row]:
+        return [self._row(line, cells) for line, cells in self.table.rows]
 
-    def _check_key(self, line: int, named: dict[str, str]) -> None:
+    def _row(self, line: int, cells: list[str]) -> Row:
+        cell = dict(zip(self.table.columns, cells, strict=True))
+        self._check_key(line, cell)
+        self._check_others(line, cell)
+        return Row(
+            line=line,
+            sample_id=cell["SAMPLE_ID"],
+            lane=cell.get("LANE", ""),
+            files=self._files(line, cell),
+            wishes=tuple(self._wishes(line, cell)),
+        )
+
+    def _check_key(self, line: int, cell: dict[str, str]) -> None:
         for column in _KEY:
-            value = named.get(column, "")
-            if column == "SAMPLE_ID" and _is_none(value):
+            value = cell.get(column, "")
+            if column == "SAMPLE_ID" and is_none(value):
                 self._add(line, column, "The row has no sample id.", "Fill it in.")
-            elif value and not SAMPLE_ID.fullmatch(value):
-                what = f"{shown(value)} cannot be part of a file name."
-                todo = (
-                    "Use up to 80 letters, digits, `.`, `_` and `-`; begin with a letter or digit."
-                )
-                self._add(line, column, what, todo)
-        key = tuple(named.get(column, "") for column in _KEY)
+            elif value and not is_none(value) and (fault := id_fault(value)):
+                self._add(line, column, *fault)
+        key = tuple(cell.get(column, "") for column in _KEY)
         first = self.seen.setdefault(key, line)
         if first != line:
-            said = ", ".join(f"{name} {shown(named[name])}" for name in _KEY if name in named)
+            said = ", ".join(f"{name} {shown(cell[name])}" for name in _KEY if name in cell)
             what = f"The same sample and lane ({said}) is on line {first} and line {line}."
             self._add(line, "", what, "Remove one of the two rows, or give each a lane of its own.")
 
-    def _files(self, line: int, named: dict[str, str]) -> tuple[InputFile, ...]:
-        given = {name: named[name] for name in self.inputs if not _is_none(named[name])}
+    def _check_others(self, line: int, cell: dict[str, str]) -> None:
+        for column in self.others:
+            if cell[column].lower().endswith(INPUT_ENDS):
+                what = f"{shown(cell[column], 300)} looks like input, but no input is read from this column."
+                self._add(line, column, what, _TODO_INPUT)
+
+    def _wishes(self, line: int, cell: dict[str, str]) -> list[Wish]:
+        found = []
+        for name in self.wishes:
+            text = cell[name]
+            if is_none(text):
+                continue
+            value = float(text) if _NUMBER.fullmatch(text) else -1.0
+            if value < 0 or (value > 100 and name != "COVERAGE"):
+                most = "" if name == "COVERAGE" else " to 100"
+                what = f"{shown(text)} is no number from 0{most}, with a point for decimals."
+                self._add(line, name, what, "Correct it, or write `na`.")
+            elif name == "COVERAGE" or value not in _ALL_READS:
+                found.append(Wish(name=name, value=value, where=f"line {line}, column {name}"))
+        return found
+
+    def _files(self, line: int, cell: dict[str, str]) -> tuple[InputFile, ...]:
+        given = {name: cell[name] for name in self.inputs if not is_none(cell[name])}
         if not given:
-            self._add(
-                line,
-                "",
-                "The row names no input file.",
-                f"Fill in {shown(' or '.join(self.inputs))}.",
-            )
+            todo = f"Fill in {shown(' or '.join(self.inputs))}."
+            self._add(line, "", "The row names no input file.", todo)
+        self.files += len(given)
+        if self.files > MAX_FILES:
+            what = f"There are more than {MAX_FILES:,} input files."
+            self._add(line, "", what, "Split the workset into several.")
+            raise Enough
         self._check_mates(line, given)
         for column, path in given.items():
-            fault = path_fault(path)
+            fault = input_fault(column, path)
             if fault:
                 self._add(line, column, *fault)
         return tuple(
@@ -354,7 +400,7 @@ class _Reading:
         first_named: dict[str, str] = {}
         for column, path in given.items():
             mate = self.inputs[column].first
-            if mate in self.inputs and mate not in given:
+            if mate and mate not in given:
                 what = f"{mate} is empty, while {column} is given."
                 self._add(line, mate, what, f"Fill in {mate} too.")
             if path in first_named:
@@ -363,5 +409,4 @@ class _Reading:
             first_named.setdefault(path, column)
 
     def _add(self, line: int, column: str, what: str, todo: str) -> None:
-        where = f"line {line}, column {column}" if column else f"line {line}"
-        self.problems.append(Problem(self.file, where, what, todo))
+        self.problems.add(f"line {line}, column {column}" if column else f"line {line}", what, todo)
