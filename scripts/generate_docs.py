@@ -331,7 +331,7 @@ RECIPES: Final = (
     b"dy-r: x\nworkdir_name: ../other\n",
     b"dy-r: x\nexport_uri: s3://results\n",
     b"dy-r: x\ncluster_name: my cluster\n",
-    b"dy-r: x\nreference_genome: hg37\n",
+    b"dy-r: x\nreference_genome: hg 38\n",
     b"dy-r: x\nmax_retries: 11\n",
     b"pipeline: demo\nsamples: S1\n",
     b"pipeline: demo\nsamples: [S1]\n",

@@ -24,6 +24,7 @@ from daylily_daemon.adapters.envelopes import IGNORE
 from daylily_daemon.adapters.objects import ObjectInfo, Objects
 from daylily_daemon.domain.document import MAX_BYTES, shown
 from daylily_daemon.domain.errors import Permanent, Transient
+from daylily_daemon.domain.fit import genome_of, unmet
 from daylily_daemon.domain.model import (
     Accepted,
     Category,
@@ -156,6 +157,8 @@ class S3Inputs:
             return _together(recipe, pipeline, sheet)
         if isinstance(sheet, Missing):
             return sheet
+        if problems := unmet(pipeline, recipe, sheet):
+            return Refused(capped(problems))
         return await self._with_files(drop, recipe, sheet, pipeline)
 
     async def _document(
@@ -371,5 +374,5 @@ def _plan(drop: _Drop, recipe: Recipe, pipeline: Pipeline) -> Plan:
         workdir_name=recipe.workdir_name,
         export_uri=recipe.export_uri or f"s3://{drop.bucket}/{drop.prefix}results/",
         cluster_name=recipe.cluster_name,
-        reference_genome=recipe.reference_genome,
+        reference_genome=genome_of(pipeline, recipe.reference_genome) or "",
     )

@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ from daylily_daemon.adapters.fastq import Counts, count_reads
 from daylily_daemon.adapters.transfer import local_files
 from daylily_daemon.domain.columns import input_column
 from daylily_daemon.domain.errors import Permanent
-from daylily_daemon.domain.sheet import InputFile, read_sheet
+from daylily_daemon.domain.sheet import InputFile, Sheet, read_sheet
 
 SUMMARY_FILE: Final = "summary.tsv"
 _FASTQ: Final = re.compile(r"\.(?:fq|fastq)(?:\.gz)?$", re.IGNORECASE)
@@ -30,9 +30,13 @@ class SampleReport:
     sample: str
     files: int
     counts: Counts
+    coverage: float | None = None
+    """What the sheet asks for, as a multiple of the genome."""
 
     def as_dict(self) -> dict[str, Any]:
+        """Return what the report and the summary say."""
         counts = self.counts
+        wanted = {} if self.coverage is None else {"coverage_wanted": self.coverage}
         return {
             "sample": self.sample,
             "files": self.files,
@@ -40,7 +44,7 @@ class SampleReport:
             "bases": counts.bases,
             "gc_fraction": round(counts.gc_fraction, 4),
             "mean_quality": round(counts.mean_quality, 2),
-        }
+        } | wanted
 
 
 def report_on_samples(sheet_file: Path, dest: Path, on_step: OnStep) -> list[SampleReport]:
@@ -48,7 +52,8 @@ def report_on_samples(sheet_file: Path, dest: Path, on_step: OnStep) -> list[Sam
 
     Relative paths start at the folder of the sheet. Raises Permanent at the first file that is damaged.
     """
-    samples = _samples(sheet_file)
+    sheet = _sheet(sheet_file)
+    samples, coverage = _samples(sheet_file, sheet), _coverage(sheet)
     total = sum(len(reads) for reads in samples.values()) + len(samples) + 1
     done = 0
 
@@ -61,7 +66,7 @@ def report_on_samples(sheet_file: Path, dest: Path, on_step: OnStep) -> list[Sam
     with local_files(f"Writing into {dest}"):
         dest.mkdir(parents=True, exist_ok=True)
         for sample, reads in samples.items():
-            report = _report(sample, reads, step)
+            report = replace(_report(sample, reads, step), coverage=coverage.get(sample))
             write_json(dest / f"{sample}.report.json", report.as_dict())
             reports.append(report)
             step()
@@ -108,17 +113,31 @@ class _Reads:
     """Tells which files of a line must hold the same reads; empty for reads without mates."""
 
 
-def _samples(sheet_file: Path) -> dict[str, list[_Reads]]:
+def _sheet(sheet_file: Path) -> Sheet:
     with local_files(f"Reading {sheet_file}"):
         sheet = read_sheet(sheet_file.read_bytes(), str(sheet_file))
-        if isinstance(sheet, tuple):
-            raise Permanent("\n".join(str(problem) for problem in sheet))
-        samples: dict[str, list[_Reads]] = {}
+    if isinstance(sheet, tuple):
+        raise Permanent("\n".join(str(problem) for problem in sheet))
+    return sheet
+
+
+def _samples(sheet_file: Path, sheet: Sheet) -> dict[str, list[_Reads]]:
+    samples: dict[str, list[_Reads]] = {}
+    with local_files(f"Reading the files of {sheet_file}"):
         for row in sheet.rows:
             for file in row.files:
                 reads = _reads(sheet_file, row.line, file)
                 samples.setdefault(row.sample_id, []).extend(reads)
     return samples
+
+
+def _coverage(sheet: Sheet) -> dict[str, float]:
+    return {
+        row.sample_id: wish.value
+        for row in sheet.rows
+        for wish in row.wishes
+        if wish.name == "COVERAGE"
+    }
 
 
 def _reads(sheet_file: Path, line: int, file: InputFile) -> Iterator[_Reads]:
@@ -165,7 +184,9 @@ def _report(sample: str, reads: Sequence[_Reads], step: Callable[[], None]) -> S
 def _write_summary(path: Path, reports: Sequence[SampleReport]) -> None:
     written = path.with_name(f".{path.name}.new")
     with written.open("w", encoding="utf-8", newline="") as file:
-        table = csv.DictWriter(file, _COLUMNS, dialect="excel-tab", lineterminator="\n")
+        table = csv.DictWriter(
+            file, _COLUMNS, dialect="excel-tab", lineterminator="\n", extrasaction="ignore"
+        )
         table.writeheader()
         table.writerows(report.as_dict() for report in reports)
     os.replace(written, path)

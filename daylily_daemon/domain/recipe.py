@@ -167,7 +167,7 @@ class _Reading:
             what = f"There are {len(keys):,} keys; at most {MAX_KEYS} are allowed."
             self._add((), what, "Keep those that are read, and `notes`.")
             raise Enough
-        for key in keys.keys() - _KNOWN - {"notes"}:
+        for key in (key for key in keys if key not in _KNOWN and key != "notes"):
             near = meant(key, _BY_FOLD, keys) or _SYNONYMS.get(plain(key), "")
             if near:
                 what = f"The key {shown(key)} looks like {near}, but is not written so."
@@ -280,7 +280,7 @@ class _Reading:
             what = f"There are {len(entry):,} keys; at most {MAX_KEYS} are allowed."
             self._add(at, what, _TODO_SAMPLES, Category.DATA)
             raise Enough
-        for key in entry.keys() - set(SAMPLE_KEYS):
+        for key in (key for key in entry if key not in SAMPLE_KEYS):
             near, value = meant(key, _SAMPLE_BY_FOLD, entry), str(entry[key])
             if near:
                 what = f"The key {shown(key)} looks like {near}, but is not written so."

@@ -44,7 +44,7 @@ WORKSET = Workset(
 )
 STEPS = tuple(StepTemplate(step=step, argv=("true",)) for step in (Step.STAGE, Step.RUN))
 PIPELINES = {
-    "default": Pipeline(name="default", steps=STEPS),
+    "default": Pipeline(name="default", steps=STEPS, reference_genomes=("hg38", "b37")),
     "germline": Pipeline(name="germline", steps=STEPS[1:]),
 }
 

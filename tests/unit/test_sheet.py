@@ -119,10 +119,11 @@ def test_the_template_is_refused_for_the_bucket_nobody_filled_in() -> None:
 
 
 def test_windows_and_old_line_ends_a_byte_order_mark_blanks_and_comments_are_fine() -> None:
-    rows = ("", "# a comment", row(), " \t ", row(LANE="1"), "  # another", "")
+    rows = ("", row(), " \t ", row(LANE="1"), '""\t""', "")
     for end in ("\r\n", "\n", "\r"):
-        sheet = accepted(b"\xef\xbb\xbf" + text(*rows, end=end).encode())
-        assert [one.line for one in sheet.rows] == [4, 6]
+        head = f"# a comment{end}## another{end}#{end}{end}".encode()
+        sheet = accepted(b"\xef\xbb\xbf" + head + text(*rows, end=end).encode())
+        assert [one.line for one in sheet.rows] == [7, 9]
         assert sheet.rows[0].files[-1].path == f"{READS}.R2.fastq.gz"
 
 
@@ -236,7 +237,7 @@ def test_only_columns_that_exist_tell_rows_apart() -> None:
         ("\nSAMPLE_ID\tR1\nS\ta\n", "line 2", "names input files"),
         ("SAMPLE_ID\tPATH_TO_CONCORDANCE_DATA_DIR\nS\ta\n", "line 1", "names input files"),
         ("SAMPLE_ID\tR1_FQ\tR1_FQ\na\tb\tc\n", "line 1", "'R1_FQ' is there more than once"),
-        ("SAMPLE_ID\tR1_FQ\t\na\tb\t\n", "line 1", "A column has no name"),
+        ("SAMPLE_ID\t\tR1_FQ\na\t\tb\n", "line 1", "Column 2 has no name"),
         ("SAMPLE_ID\tR1_FQ\n", "line 1", "no row"),
     ],
 )
