@@ -21,6 +21,7 @@ from typing import Any, Final
 
 import anyio
 import failure_codes
+import refused_examples
 import reported_cases
 import typer
 
@@ -30,7 +31,7 @@ from daylily_daemon.adapters.inputs import S3Inputs
 from daylily_daemon.adapters.memory_objects import MemoryObjects
 from daylily_daemon.bootstrap import pipelines_of
 from daylily_daemon.cli.app import app
-from daylily_daemon.domain import document, model, recipe, sheet
+from daylily_daemon.domain import columns, document, model, recipe, sheet, table
 from daylily_daemon.domain.commands import apply
 from daylily_daemon.domain.decision import NEXT
 from daylily_daemon.domain.errors import Permanent
@@ -49,6 +50,7 @@ from daylily_daemon.domain.model import (
     Workset,
     WorksetId,
 )
+from daylily_daemon.domain.pipeline import Pipeline, StepTemplate
 from daylily_daemon.settings_model import Settings
 from daylily_daemon.telemetry import Metrics
 
@@ -250,9 +252,16 @@ def limits() -> str:
         ("one value of it", f"{recipe.MAX_CHARS:,} characters"),
         ("aliases (`*name`) in it", f"{document.MAX_ALIASES}"),
         ("levels of nesting", f"{document.MAX_DEPTH}"),
+        ("keys and values", f"{document.MAX_NODES:,}"),
+        ("keys at the top, and of one sample", f"{recipe.MAX_KEYS}"),
         ("`max_retries`", f"0 to {recipe.MAX_RETRIES}"),
         (f"`{sheet.SHEET_FILE}`", f"{sheet.MAX_SHEET_BYTES:,} bytes, UTF-8"),
         ("rows", f"{sheet.MAX_ROWS:,}"),
+        (
+            "columns",
+            f"{sheet.MAX_COLUMNS}, each with a name of at most {table.MAX_NAME} characters",
+        ),
+        ("input files named in it", f"{sheet.MAX_FILES:,}"),
         ("one input path", f"{sheet.MAX_PATH:,} characters"),
         ("ids of samples, runs, experiments and lanes", f"`{sheet.SAMPLE_ID.pattern}`"),
         ("problems told at once", f"{sheet.MAX_PROBLEMS}, then one line that counts the rest"),
@@ -272,19 +281,42 @@ def recipe_keys() -> str:
 
 
 def sheet_columns() -> str:
-    return ", ".join(f"`{name}`" for name in sheet.COLUMNS)
+    return ", ".join(f"`{name}`" for name in columns.COLUMNS)
+
+
+def other_columns() -> str:
+    return ", ".join(f"`{name}`" for name in columns.OTHER_COLUMNS)
+
+
+def input_columns() -> str:
+    """Show what columns of each form bring, as the table of the check says."""
+    examples = (
+        "R1_FQ",
+        "R2_FQ",
+        "ONT_FQ1",
+        "PB_BAM",
+        "ONT_POD5",
+        "ONT_FASTQ_PREFIX",
+        "ONT_POD5_DIR",
+    )
+    rows = []
+    for name in examples:
+        column = columns.input_column(name)
+        kinds = [columns.named(column, cell)[0] for cell in ("x", "x/")] if column else []
+        rows.append((f"`{name}`", *(str(kind) for kind in kinds)))
+    return _table(("such as", "`x` is a", "`x/` is a"), rows)
 
 
 def refused_recipes() -> str:
     """Show what reading a recipe answers, one example a refusal."""
-    answers = [recipe.read_recipe(data, ID) for data in RECIPES]
+    answers = [recipe.read_recipe(data, ID) for data in refused_examples.RECIPES]
     return _messages(problem for found in answers for problem in _problems(found)[:1])
 
 
 def refused_sheets() -> str:
     header = b"RUN_ID\tSAMPLE_ID\tLANE\tR1_FQ\tR2_FQ\n"
-    answers = [sheet.read_sheet(header + row) for row in ROWS]
-    answers += [sheet.read_sheet(whole) for whole in SHEETS]
+    answers = [sheet.read_sheet(header + row) for row in refused_examples.ROWS]
+    answers += [sheet.read_sheet(whole) for whole in refused_examples.SHEETS]
     return _messages(problem for found in answers for problem in _problems(found)[:1])
 
 
@@ -301,73 +333,6 @@ def _messages(problems: Iterator[Problem]) -> str:
 
 LONG_VALUE: Final = re.compile(r"'([^']{40})[^']{80,}'")
 """Shortened further than the program does."""
-RECIPES: Final = (
-    b"",
-    b"- dy-r\n",
-    b"dy-r: x\n" + b"# \n" * 90_000,
-    "dy-r: x\n".encode("utf-16"),
-    b"dy-r: x\0\n",
-    b"notes: caf\xe9\n",
-    b"dy-r: [x\n",
-    b"a:\n\tdy-r: x\n",
-    b'notes: "\\UFFFFFFFF"\n',
-    b"notes: \x01\n",
-    b"a: &a [x]\nb: [" + b"*a, " * 11 + b"]\n",
-    b"a: " + b"[" * 31 + b"]" * 31,
-    b"a: &a [*a]\n",
-    b"dy-r: x\ndy-r: y\n",
-    b"? [dy-r]\n: x\n",
-    b"<<: {a: b}\n",
-    b'notes: "\\uD800"\n',
-    b"dy-r: !shell x\n",
-    b"notes: none\n",
-    b"dy-r: produce_x -p; rm -rf /\n",
-    b'dy-r: produce_x --config a="b\n',
-    b"dy-r: {flags: x}\n",
-    b"dy-r: [[x], y]\n",
-    b"dy-r: " + b"x" * 17_000,
-    b"dy-r: produce_x {sample}\n",
-    "dy-r: produce_x\u00a0-p\n".encode(),
-    b"dy-r: x\nworkdir_name: ../other\n",
-    b"dy-r: x\nexport_uri: s3://results\n",
-    b"dy-r: x\ncluster_name: my cluster\n",
-    b"dy-r: x\nreference_genome: hg 38\n",
-    b"dy-r: x\nmax_retries: 11\n",
-    b"pipeline: demo\nsamples: S1\n",
-    b"pipeline: demo\nsamples: [S1]\n",
-    b"pipeline: demo\nsamples: [{sample_id: S1}]\n",
-    b"pipeline: demo\nsamples: [{sample_id: S 1, fastq_r1: a.fastq.gz}]\n",
-    b"pipeline: demo\nsamples: [{sample_id: S1, fastq_r1: a.fq.gz, fastq_r2: a.fq.gz}]\n",
-    b"samples:\n- {sample_id: S1, fastq_r1: a}\n- {sample_id: S1, fastq_r1: b}\npipeline: demo\n",
-    b"pipeline: demo\nsamples: [{sample_id: S1, fastq_r1: a, coverage: 30x}]\n",
-)
-ROWS: Final = (
-    b"",
-    b"r1\tS1\t1\tx\ty\n" * 10_001,
-    b"r1\tS1\t1\ta_R1.fastq.gz\n",
-    b"r1,S1,1,a_R1.fastq.gz,a_R2.fastq.gz\n",
-    b"r1\t\t1\ta_R1.fastq.gz\ta_R2.fastq.gz\n",
-    b"r1\tS 1\t1\ta_R1.fastq.gz\ta_R2.fastq.gz\n",
-    b"r1\tS1\t1\ta_R1.fq.gz\ta_R2.fq.gz\nr1\tS1\t1\tb_R1.fq.gz\tb_R2.fq.gz\n",
-    b"r1\tS1\t1\tna\t\n",
-    b"r1\tS1\t1\tna\ta_R2.fastq.gz\n",
-    b"r1\tS1\t1\ta_R1.fastq.gz\ta_R1.fastq.gz\n",
-    "r1\tS1\t1\ta_R1.fastq.gz\u200b\tna\n".encode(),
-    b"r1\tS1\t1\ts3://<bucket>/a_R1.fastq.gz\tna\n",
-    b"r1\tS1\t1\t" + b"x/" * 600 + b"\tna\n",
-    b"r1\tS1\t1\t../other/a_R1.fastq.gz\tna\n",
-    b"r1\tS1\t1\thttps://example.org/a_R1.fastq.gz\tna\n",
-)
-"""Below a header of five columns."""
-SHEETS: Final = (
-    b"",
-    b"#" * (sheet.MAX_SHEET_BYTES + 1),
-    b"SAMPLE_ID,R1_FQ\nS1,a\n",
-    b"sample_id\tR1_FQ\nS1\ta\n",
-    b"SAMPLE_ID\tLANE\nS1\t1\n",
-    b"SAMPLE_ID\tR1_FQ\tR1_FQ\nS1\ta\tb\n",
-    b"SAMPLE_ID\t\tR1_FQ\nS1\t\ta\n",
-)
 
 
 def refused_inputs() -> str:
@@ -389,17 +354,20 @@ class Drop:
     """Where local files may lie."""
     stored: bytes | None = None
     storage_class: str = "STANDARD"
+    more: tuple[str, str] = ("", "")
+    """One more column of the sheet, and its cell."""
     denied: str = ""
     """Bucket that the daemon has no access to."""
 
 
 async def _inspected(drop: Drop) -> tuple[Problem, ...]:
     objects, ws = MemoryObjects(), replace(_in_state(State.READY), plan=None)
-    shipped = pipelines_of(Settings())
+    shipped = {**pipelines_of(Settings()), BARE.name: BARE}
     inputs = S3Inputs(objects, lambda: "demo", lambda: shipped, local_roots=[drop.root])
     if drop.recipe is not None:
         await objects.put(ws.bucket, ws.prefix + sheet.RECIPE_FILE, drop.recipe.encode())
-    rows = f"SAMPLE_ID\tR1_FQ\nS1\t{drop.path}\n".encode()
+    name, cell = drop.more
+    rows = f"SAMPLE_ID\tR1_FQ\t{name}\nS1\t{drop.path}\t{cell}\n".encode()
     await objects.put(ws.bucket, ws.prefix + sheet.SHEET_FILE, rows)
     if drop.stored is not None:
         kind = drop.storage_class
@@ -410,7 +378,12 @@ async def _inspected(drop: Drop) -> tuple[Problem, ...]:
     return () if isinstance(found, Accepted) else found.problems
 
 
+BARE: Final = Pipeline(name="own", steps=(StepTemplate(step=Step.RUN, argv=("true",)),))
 DROPS: Final = (
+    Drop(recipe="pipeline: demo\nreference_genome: mm10\n"),
+    Drop(recipe="pipeline: own\nreference_genome: hg38\n"),
+    Drop(recipe="pipeline: demo\n", more=("SUBSAMPLE_PCT", "0.5")),
+    Drop(recipe="pipeline: daylily-omics\ndy-r: x\n", more=("SUBSAMPLE_PCT", "50")),
     Drop(recipe=None),
     Drop(recipe="dy-r: x\n" + "# \n" * 90_000),
     Drop(recipe="pipeline: germline\n"),
@@ -442,6 +415,8 @@ BLOCKS: Final[Mapping[str, Callable[[], str]]] = {
     "limits": limits,
     "recipe-keys": recipe_keys,
     "sheet-columns": sheet_columns,
+    "other-columns": other_columns,
+    "input-columns": input_columns,
     "refused-recipes": refused_recipes,
     "refused-sheets": refused_sheets,
     "refused-inputs": refused_inputs,
