@@ -19,10 +19,11 @@ import aiohttp
 from daylily_daemon.adapters import provision
 from daylily_daemon.adapters.aws import Aws, AwsOptions, OnCall, translated
 from daylily_daemon.adapters.deadletters import DeadLetters, Pair
+from daylily_daemon.adapters.drops import S3Drops
 from daylily_daemon.adapters.dynamodb import DynamoTrail, DynamoWorksets, Tables
 from daylily_daemon.adapters.envelopes import Origin, read_command, read_event
-from daylily_daemon.adapters.host import RandomIds, StateDir, SystemClock, shortage
-from daylily_daemon.adapters.identity import Machine, this_machine
+from daylily_daemon.adapters.host import RandomIds, Room, StateDir, SystemClock
+from daylily_daemon.adapters.identity import Machine, cluster_of_this_host, this_machine
 from daylily_daemon.adapters.inputs import S3Inputs
 from daylily_daemon.adapters.notifiers.linear import Linear
 from daylily_daemon.adapters.notifiers.s3_sentinels import S3Sentinels
@@ -32,8 +33,9 @@ from daylily_daemon.adapters.notifiers.webhook import Webhook
 from daylily_daemon.adapters.pipelines import load_pipelines
 from daylily_daemon.adapters.runners.process import Isolation, ProcessRunner
 from daylily_daemon.adapters.runners.tmux import TmuxRunner
-from daylily_daemon.adapters.s3 import S3Drops, S3Objects
+from daylily_daemon.adapters.s3 import S3Objects
 from daylily_daemon.adapters.sqs import Decode, QueueConfig, SqsMailbox
+from daylily_daemon.domain.admission import Limits
 from daylily_daemon.domain.errors import Permanent
 from daylily_daemon.domain.failures import FailurePattern
 from daylily_daemon.domain.lifecycle import Policy
@@ -41,11 +43,13 @@ from daylily_daemon.domain.model import Record
 from daylily_daemon.domain.pipeline import Pipeline
 from daylily_daemon.domain.routing import Filter, Routing
 from daylily_daemon.engine.dials import Dials, Live
+from daylily_daemon.engine.health import Health, guarded
+from daylily_daemon.engine.inspector import Inspector
 from daylily_daemon.engine.lease import Desk, LeaseConfig
 from daylily_daemon.engine.outbox import Outbox, OutboxConfig
 from daylily_daemon.engine.shepherd import Shepherd
 from daylily_daemon.engine.supervisor import Place, Snapshot, Supervisor
-from daylily_daemon.ports import Notifier, Runner
+from daylily_daemon.ports import Notifier, Runner, Trail
 from daylily_daemon.settings import shipped
 from daylily_daemon.settings_model import Channel, Settings
 
@@ -194,9 +198,7 @@ def dials_of(settings: Settings) -> Dials:
     """Return what the running daemon takes from ``settings``. Raises what a pipeline file breaks."""
     daemon = settings.daemon
     return Dials(
-        max_worksets=daemon.max_worksets,
-        max_per_customer=daemon.max_per_customer,
-        age_s=daemon.age_s,
+        limits=limits_of(settings),
         min_free_bytes=int(daemon.min_free_gb * 1e9),
         sweep_s=daemon.sweep_s,
         reconcile_s=daemon.reconcile_s,
@@ -217,6 +219,16 @@ def dials_of(settings: Settings) -> Dials:
     )
 
 
+def limits_of(settings: Settings) -> Limits:
+    daemon = settings.daemon
+    return Limits(
+        slots=daemon.max_worksets,
+        per_customer=daemon.max_per_customer,
+        age_s=daemon.age_s,
+        cluster=daemon.cluster or cluster_of_this_host(),
+    )
+
+
 def policy_of(settings: Settings) -> Policy:
     retry = settings.retry
     patterns = tuple(
@@ -228,6 +240,7 @@ def policy_of(settings: Settings) -> Policy:
         cap_s=retry.cap_s,
         input_wait_s=settings.inputs.wait_s,
         patterns=patterns,
+        urgent_customers=settings.daemon.urgent_customers,
     )
 
 
@@ -265,14 +278,19 @@ def _filter(channel: Channel) -> Filter:
 class Channels:
     """The channels in force, rebuilt by a reload."""
 
-    def __init__(self, outlets: Outlets, settings: Settings) -> None:
+    def __init__(self, outlets: Outlets, settings: Settings, health: Health) -> None:
         self._outlets = outlets
+        self._health = health
         self._built: Mapping[str, Notifier] = {}
         self.rebuild(settings)
 
     def rebuild(self, settings: Settings) -> None:
         """Raises Permanent for a channel that cannot be built; the old ones stay in force then."""
-        self._built = {name: NOTIFIERS[name](settings, self._outlets) for name in enabled(settings)}
+        self._built = {
+            name: guarded(NOTIFIERS[name](settings, self._outlets), f"channel:{name}", self._health)
+            for name in enabled(settings)
+        }
+        self._health.keep_only("channel:", self._built)
 
     def current(self) -> Mapping[str, Notifier]:
         return self._built
@@ -317,7 +335,8 @@ class Tools:
         return DeadLetters(await self.aws.client("sqs"), pairs, wait_s=wait_s)
 
     async def commands(self) -> SqsMailbox:
-        return await self.mailbox(self.settings.queues.commands, read_command)
+        decode = partial(read_command, origin=origin_of(self.settings))
+        return await self.mailbox(self.settings.queues.commands, decode)
 
     async def intake(self) -> SqsMailbox:
         decode = partial(read_event, origin=origin_of(self.settings))
@@ -380,9 +399,11 @@ async def open_daemon(
             sns=await tools.aws.client("sns", max_attempts=1),
             topic_arn=await _topic_arn(tools),
         )
-        channels = Channels(outlets, settings)
         clock = SystemClock()
-        outbox = Outbox(tools.trail, channels.current, clock, live, OutboxConfig(owner=owner))
+        health = Health(clock)
+        channels = Channels(outlets, settings, health)
+        trail = guarded(tools.trail, "trail", health)
+        outbox = Outbox(trail, channels.current, clock, live, OutboxConfig(owner=owner))
 
         def on_records(records: tuple[Record, ...]) -> None:
             outbox.take(records)
@@ -390,13 +411,14 @@ async def open_daemon(
                 hooks.on_record(record)
 
         desk = Desk(
-            worksets=tools.worksets,
+            worksets=guarded(tools.worksets, "worksets", health),
             clock=clock,
             ids=RandomIds(),
             owner=owner,
             on_records=on_records,
         )
-        supervisor = await _supervisor(tools, environ, desk, live, outbox)
+        inner = Inner(desk=desk, live=live, outbox=outbox, trail=trail, health=health)
+        supervisor = await _supervisor(tools, environ, inner)
         supervisor.on_pass = hooks.on_pass
         yield Daemon(supervisor=supervisor, live=live, channels=channels)
 
@@ -415,15 +437,34 @@ async def _topic_arn(tools: Tools) -> str:
     return arn
 
 
-async def _supervisor(
-    tools: Tools, environ: Mapping[str, str], desk: Desk, live: Live, outbox: Outbox
-) -> Supervisor:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inner:
+    """The parts of a daemon that others of its parts need."""
+
+    desk: Desk
+    live: Live
+    outbox: Outbox
+    trail: Trail
+    health: Health
+
+
+async def _supervisor(tools: Tools, environ: Mapping[str, str], inner: Inner) -> Supervisor:
     settings, state = tools.settings, StateDir(tools.settings.daemon.state_dir)
-    runners = {name: make(settings, environ) for name, make in RUNNERS.items()}
+    live, health = inner.live, inner.health
+    made = {name: make(settings, environ) for name, make in RUNNERS.items()}
+    runners = {name: guarded(runner, "runner", health) for name, runner in made.items()}
     kind = runner_kind(settings, environ)
-    known = tools.worksets.known
+    known = tools.worksets.announced
+    inputs = S3Inputs(
+        tools.objects,
+        lambda: live.now.default_pipeline,
+        lambda: live.now.pipelines,
+        local_roots=[str(root) for root in settings.inputs.local_roots],
+    )
+    drops = S3Drops(await tools.aws.client("s3"), origin_of(settings), known)
+    room = Room((settings.daemon.state_dir, settings.daemon.data_dir))
     return Supervisor(
-        desk=desk,
+        desk=inner.desk,
         live=live,
         lease=lease_of(settings),
         place=Place(
@@ -433,19 +474,14 @@ async def _supervisor(
             jobs_dir=state.jobs,
         ),
         shepherd=Shepherd(runners=runners, live=live),
-        inputs=S3Inputs(
-            tools.objects,
-            lambda: live.now.default_pipeline,
-            lambda: live.now.pipelines,
-            local_roots=[str(root) for root in settings.inputs.local_roots],
-        ),
-        drops=S3Drops(await tools.aws.client("s3"), origin_of(settings), known),
-        intake=await tools.intake(),
-        commands=await tools.commands(),
-        outbox=outbox,
-        held=lambda: shortage(
-            (settings.daemon.state_dir, settings.daemon.data_dir), live.now.min_free_bytes
-        ),
+        inspector=Inspector(desk=inner.desk, live=live, inputs=guarded(inputs, "inputs", health)),
+        drops=guarded(drops, "drops", health),
+        intake=guarded(await tools.intake(), "intake", health),
+        commands=guarded(await tools.commands(), "commands", health),
+        outbox=inner.outbox,
+        trail=inner.trail,
+        health=health,
+        held=lambda: room.shortage(live.now.min_free_bytes),
         answer_s=settings.daemon.stop_deadline_s / 4,
         release_s=settings.daemon.stop_deadline_s / 4,
         drain_s=settings.daemon.stop_deadline_s / 4,

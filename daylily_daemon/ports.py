@@ -6,13 +6,14 @@ else is raised is said where it is. No method leaves a foreign exception through
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from daylily_daemon.domain.errors import DaemonError
 from daylily_daemon.domain.model import (
+    Answer,
     Command,
     Inspection,
     Job,
@@ -46,7 +47,25 @@ class Change:
     nonce: str
     records: tuple[Record, ...] = ()
     once: str | None = None
-    """Id of a submission that must never be applied again, however late it is repeated."""
+    """Id of a command that is answered for the first time, and never again, however late it is repeated."""
+    answers: tuple[Answer, ...] = ()
+    """Remembered for ever, in the same write. One to a command that was queued before replaces that."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Announced:
+    """What is known of a workset by whoever looks for triggers that nobody answered."""
+
+    sentinel: str
+    """As in Workset; empty where a version before this one answered."""
+    submitted_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwedPage:
+    records: Sequence[Record]
+    more: Any = None
+    """Given back, it asks for the next page; None after the last."""
 
 
 class Worksets(Protocol):
@@ -66,8 +85,8 @@ class Worksets(Protocol):
         """Return worksets by the index: urgent first, first in first out. May be stale."""
         ...
 
-    async def known(self, ids: Sequence[WorksetId]) -> frozenset[WorksetId]:
-        """Return which of ``ids`` have an item."""
+    async def announced(self, ids: Sequence[WorksetId]) -> Mapping[WorksetId, Announced]:
+        """Return which trigger was answered last, of those ``ids`` that have an item."""
         ...
 
 
@@ -78,8 +97,16 @@ class Trail(Protocol):
         """Return records with ``seq > after``, oldest first."""
         ...
 
-    async def owed(self, *, limit: int = 100) -> Sequence[Record]:
-        """Return records with notices owed, by a sparse index, oldest first. May be stale."""
+    async def owed(self, *, after: Any = None, limit: int = 100) -> OwedPage:
+        """Return a page of the records with notices owed, by a sparse index. May be stale."""
+        ...
+
+    async def answer(self, id: WorksetId, answer: Answer) -> None:
+        """Remember what became of a command that changed no workset; the first answer stands."""
+        ...
+
+    async def answer_to(self, id: WorksetId, command_id: str) -> Answer | None:
+        """Return what became of a command, by a strongly consistent read; None if nothing yet."""
         ...
 
     async def settle(
@@ -135,10 +162,18 @@ class Inputs(Protocol):
 
 
 class Drops(Protocol):
-    """A slow look at S3 for triggers whose event never came."""
+    """What S3 says of the triggers that lie there, whatever events say."""
+
+    async def as_it_is(self, command: Command) -> Command:
+        """Return the submission that an event speaks of, under the id of the trigger that lies there now.
+
+        So an event and a listing that see the same trigger ask under the same id. Unchanged where the
+        trigger is gone, and for every other command.
+        """
+        ...
 
     async def unannounced(self) -> Sequence[Command]:
-        """Return a submit for each ready sentinel under the control prefix; ids as an event's."""
+        """Return a submission for each trigger under the control prefix that was not answered yet."""
         ...
 
 
@@ -150,12 +185,24 @@ class Runner(Protocol):
         """Who can see these jobs: equal scopes can adopt each other's jobs."""
         ...
 
+    async def look(self, job: Job) -> None:
+        """Return if ``job`` can be tended from here; cheap. Raises Transient, saying why, if not."""
+        ...
+
     async def ensure(self, job: Job) -> None:
-        """Start ``job`` unless it was ever started or revoked. Raises Permanent if it never can be."""
+        """Start ``job`` unless it was ever started or revoked. Raises Permanent if it never can be.
+
+        Raises Unclear where a start would be a risk: something of this workset still runs, or the token of
+        a job that is ``confirmed`` is gone. A job without ``argv`` is never started: it is found running, or
+        revoked, and then Permanent.
+        """
         ...
 
     async def wait(self, job: Job) -> Outcome:
-        """Wait until ``job`` has ended for certain. Never guesses; Transient if it cannot see."""
+        """Wait until ``job`` has ended for certain. Never guesses; Transient if it cannot see.
+
+        Raises Unclear where it has probably ended and nothing proves it.
+        """
         ...
 
     async def progress(self, job: Job) -> Progress | None:

@@ -218,7 +218,17 @@ class Daemon(Section):
         0, "Worksets of one customer that run at once; 0 for no limit.", ge=0
     )
     age_s: float = live(
-        21600, "Waiting time after which a workset counts one priority higher, in seconds.", gt=0
+        129_600,
+        "Waiting time after which low priority counts as normal, in seconds; longer than a run.",
+        gt=0,
+    )
+    urgent_customers: tuple[str, ...] = live(
+        ("*",),
+        "Customers whose recipes may ask for priority urgent, as patterns; * is everybody, empty nobody.",
+    )
+    cluster: Host = fixed(
+        "",
+        "Cluster this daemon serves; worksets for others wait. Empty: that of this ParallelCluster node.",
     )
     min_free_gb: float = live(
         1.0,

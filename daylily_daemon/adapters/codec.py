@@ -7,6 +7,8 @@ strict about what would make a decision wrong. ``FORMAT`` grows when an older re
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -15,15 +17,18 @@ from pydantic import TypeAdapter, ValidationError
 from daylily_daemon.domain.errors import Permanent
 from daylily_daemon.domain.model import (
     WORKSET_ID,
+    Answer,
     Ask,
     Cancel,
     Command,
+    CommandEffect,
     Ignore,
     Priority,
     Record,
     Retry,
     SetPriority,
     State,
+    Step,
     Submit,
     Workset,
     WorksetId,
@@ -39,6 +44,11 @@ ASKS: Final[dict[str, type[Ask]]] = {
     "ignore": Ignore,
     "set_priority": SetPriority,
 }
+
+_COMMAND_TEXTS: Final = {"id": 256, "workset_id": 80, "by": 200}
+"""Texts every command has, and how many characters each may have."""
+REASON_CHARS: Final = 500
+CUSTOMER_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}")
 
 _NAMES: Final = {
     "id": "workset_id",
@@ -81,16 +91,37 @@ def command_from_dict(data: object) -> Command:
     reader = _ASK_READERS.get(str(data.get("kind")))
     if reader is None:
         raise Unusable(f"The command {data.get('kind')!r} is unknown; known are {', '.join(ASKS)}.")
-    for key in ("id", "workset_id", "by"):
+    for key, most in _COMMAND_TEXTS.items():
         if not isinstance(data.get(key), str) or not data[key]:
             raise Unusable(f"The message has no {key!r}.")
+        if len(data[key]) > most:
+            raise Unusable(f"The {key!r} of the message is longer than {most} characters.")
     if not WORKSET_ID.fullmatch(data["workset_id"]):
         raise Unusable(f"{data['workset_id']!r} is not a workset id.")
     try:
         ask = reader.validate_python(data.get("ask") or {})
     except ValidationError as exc:
         raise Unusable(f"The command {data['kind']} cannot be read: {_first(exc)}") from exc
-    return Command(id=data["id"], workset_id=WorksetId(data["workset_id"]), by=data["by"], ask=ask)
+    return Command(
+        id=data["id"],
+        workset_id=WorksetId(data["workset_id"]),
+        by=data["by"],
+        ask=_bounded(ask),
+    )
+
+
+def _bounded(ask: Ask) -> Ask:
+    """Cut what is told to people only; raises Unusable for a customer that can be none."""
+    match ask:
+        case Cancel(reason=reason) | Ignore(reason=reason):
+            return replace(ask, reason=reason[:REASON_CHARS])
+        case Submit(customer_id=customer) if customer and not CUSTOMER_ID.fullmatch(customer):
+            raise Unusable(
+                f"{customer[:100]!r} is no customer id: up to 100 letters, digits and the signs . _ @ + - "
+                "were expected."
+            )
+        case _:
+            return ask
 
 
 def workset_to_item(ws: Workset) -> Item:
@@ -116,6 +147,8 @@ def workset_to_item(ws: Workset) -> Item:
     }
 
 
+ONCE: Final = "once#"
+"""Before the command id, the range key of the row that remembers its answer."""
 _EMPTY: Final[tuple[Any, ...]] = (None, "", [], {}, ())
 
 
@@ -128,6 +161,8 @@ def workset_from_item(item: Item) -> Workset:
         )
     data["inbox"] = tuple(command_from_dict(c) for c in data.get("inbox", ()))
     data["history"] = _history(data.get("history"))
+    if "timings" not in data:
+        data["timings"], data["metrics"] = _apart(data.get("metrics"))
     data.setdefault("created_at", data.get("updated_at", _LONG_AGO))
     data.setdefault("updated_at", data["created_at"])
     if data.get("priority") not in set(Priority):
@@ -141,6 +176,18 @@ def workset_from_item(item: Item) -> Workset:
         ) from exc
 
 
+def _apart(metrics: object) -> tuple[Item, Item]:
+    """Tell times from reports in an item of the version before, which kept both in one place."""
+    found = metrics if isinstance(metrics, dict) else {}
+    times = {
+        name: value
+        for name, value in found.items()
+        if name in _TIMES and isinstance(value, int | float) and not isinstance(value, bool)
+    }
+    return times, {name: value for name, value in found.items() if name not in times}
+
+
+_TIMES: Final = frozenset(f"{step}_s" for step in Step)
 _LONG_AGO: Final = datetime(2025, 1, 1, tzinfo=UTC)
 
 
@@ -172,6 +219,30 @@ def record_from_item(item: Item) -> Record:
         raise Unusable(
             f"Audit record {item.get('workset_id')}/{item.get('seq')}: {_first(exc)}"
         ) from exc
+
+
+def answer_to_item(id: WorksetId, answer: Answer) -> Item:
+    """Return the row that remembers a command for ever, beside the audit records of its workset."""
+    return {
+        "workset_id": id,
+        "seq": f"{ONCE}{answer.command_id}",
+        "effect": str(answer.effect),
+        "text": answer.text,
+        "at": stamp(answer.at),
+    }
+
+
+def answer_from_item(item: Item) -> Answer:
+    """Rows of versions before this one say only that the command was applied."""
+    try:
+        return Answer(
+            command_id=str(item["seq"]).removeprefix(ONCE),
+            effect=CommandEffect(item.get("effect", CommandEffect.APPLIED)),
+            text=str(item.get("text", "")),
+            at=datetime.fromisoformat(str(item.get("at", _LONG_AGO.isoformat()))),
+        )
+    except (KeyError, ValueError) as exc:
+        raise Unusable(f"The answer to command {item.get('seq')} cannot be read: {exc}.") from exc
 
 
 def sequence(seq: int) -> str:

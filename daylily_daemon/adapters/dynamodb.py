@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 import structlog
@@ -16,8 +17,11 @@ from botocore.exceptions import ClientError
 
 from daylily_daemon.adapters.aws import translated
 from daylily_daemon.adapters.codec import (
+    ONCE,
     Item,
     Unusable,
+    answer_from_item,
+    answer_to_item,
     plain_item,
     record_from_item,
     record_to_item,
@@ -28,11 +32,12 @@ from daylily_daemon.adapters.codec import (
     workset_to_item,
 )
 from daylily_daemon.domain.errors import AlreadyDone, Permanent, Transient
-from daylily_daemon.domain.model import Record, State, Workset, WorksetId
-from daylily_daemon.ports import Change, Conflict
+from daylily_daemon.domain.model import Answer, Record, State, Workset, WorksetId
+from daylily_daemon.ports import Announced, Change, Conflict, OwedPage
 
 log = structlog.get_logger()
 
+_ANNOUNCED: Final = "workset_id, sentinel, submitted_at"
 _BATCH: Final = 100
 """Keys in one BatchGetItem, a limit of DynamoDB."""
 COUNTED: Final = 1000
@@ -75,7 +80,7 @@ class DynamoWorksets:
         after = replace(change.after, version=version)
         write = self._write(change, after)
         try:
-            if change.records or change.once:
+            if change.records or change.once or change.answers:
                 await self._transact(change, write)
             else:
                 await self._put_alone(write)
@@ -92,18 +97,19 @@ class DynamoWorksets:
                 log.warning("item_unreadable", error=str(exc))
         return found
 
-    async def known(self, ids: Sequence[WorksetId]) -> frozenset[WorksetId]:
-        found: set[WorksetId] = set()
+    async def announced(self, ids: Sequence[WorksetId]) -> Mapping[WorksetId, Announced]:
+        found: dict[WorksetId, Announced] = {}
         table = self._tables.worksets
         for start in range(0, len(ids), _BATCH):
             keys = [_key(id) for id in dict.fromkeys(ids[start : start + _BATCH])]
             while keys:
-                asked = {table: {"Keys": keys, "ProjectionExpression": "workset_id"}}
+                asked = {table: {"Keys": keys, "ProjectionExpression": _ANNOUNCED}}
                 async with translated():
                     answer = await self._client.batch_get_item(RequestItems=asked)
-                found.update(WorksetId(i["workset_id"]["S"]) for i in answer["Responses"][table])
+                items = (plain_item(item) for item in answer["Responses"][table])
+                found.update({WorksetId(item["workset_id"]): _announced(item) for item in items})
                 keys = answer.get("UnprocessedKeys", {}).get(table, {}).get("Keys", [])
-        return frozenset(found)
+        return found
 
     async def count(self, state: State, *, most: int = COUNTED) -> Count:
         """Return how many worksets are in ``state`` by the index, looking at no more than ``most`` and one.
@@ -165,9 +171,12 @@ class DynamoWorksets:
     async def _transact(self, change: Change, write: Item) -> None:
         parts: list[Item] = [{"Put" if "Item" in write else "Update": write}]
         parts += [self._put_event(record_to_item(record)) for record in change.records]
+        for answer in change.answers:
+            if answer.command_id != change.once:
+                item = typed_item(answer_to_item(change.after.id, answer))
+                parts.append({"Put": {"TableName": self._tables.events, "Item": item}})
         if change.once:
-            once = {"workset_id": change.after.id, "seq": f"once#{change.once}"}
-            parts.append(self._put_event(once))
+            parts.append(self._put_event(_marker(change, change.once)))
         async with translated():
             try:
                 await self._client.transact_write_items(TransactItems=parts)
@@ -191,7 +200,7 @@ class DynamoWorksets:
         if old is not None and old.get("nonce") == change.nonce:
             return
         if refused.once:
-            raise AlreadyDone(f"Submission {change.once} was applied before.") from refused
+            raise AlreadyDone(f"Command {change.once} was answered before.") from refused
         raise Conflict(workset_from_item(old) if old else None) from refused
 
 
@@ -214,15 +223,40 @@ class DynamoTrail:
         pages = _pages(self._client, query, limit)
         return [record_from_item(plain_item(item)) async for item in pages]
 
-    async def owed(self, *, limit: int = 100) -> Sequence[Record]:
-        query = {
+    async def owed(self, *, after: Any = None, limit: int = 100) -> OwedPage:
+        query: Item = {
             "TableName": self._tables.events,
             "IndexName": self._tables.outbox_index,
             "KeyConditionExpression": "outbox = :shard",
             "ExpressionAttributeValues": {":shard": typed("0")},
+            "Limit": limit,
         }
-        found = [plain_item(item) async for item in _pages(self._client, query, limit)]
-        return [record_from_item(item) for item in found]
+        if after is not None:
+            query["ExclusiveStartKey"] = after
+        async with translated(f"table {self._tables.events}"):
+            answer = await self._client.query(**query)
+        return OwedPage(records=_readable(answer["Items"]), more=answer.get("LastEvaluatedKey"))
+
+    async def answer(self, id: WorksetId, answer: Answer) -> None:
+        async with translated(f"table {self._tables.events}"):
+            try:
+                await self._client.put_item(
+                    TableName=self._tables.events,
+                    Item=typed_item(answer_to_item(id, answer)),
+                    ConditionExpression="attribute_not_exists(workset_id)",
+                )
+            except ClientError as exc:
+                if _code(exc) != "ConditionalCheckFailedException":
+                    raise
+
+    async def answer_to(self, id: WorksetId, command_id: str) -> Answer | None:
+        key = {**_key(id), "seq": typed(f"{ONCE}{command_id}")}
+        async with translated(f"table {self._tables.events}"):
+            answer = await self._client.get_item(
+                TableName=self._tables.events, Key=key, ConsistentRead=True
+            )
+        item = answer.get("Item")
+        return answer_from_item(plain_item(item)) if item else None
 
     async def settle(
         self, record: Record, told: frozenset[str], given_up: frozenset[str] = frozenset()
@@ -264,6 +298,33 @@ class DynamoTrail:
                     return None
                 raise
         return record_from_item(plain_item(answer["Attributes"]))
+
+
+def _readable(items: Sequence[Item]) -> list[Record]:
+    """Return the records that can be read; one that cannot must not hide what others owe."""
+    found: list[Record] = []
+    for item in items:
+        try:
+            found.append(record_from_item(plain_item(item)))
+        except Unusable as exc:
+            log.warning("record_unreadable", error=str(exc))
+    return found
+
+
+def _marker(change: Change, once: str) -> Item:
+    """Return the row that keeps a command from being applied again."""
+    said = next((a for a in change.answers if a.command_id == once), None)
+    bare = {"workset_id": change.after.id, "seq": f"{ONCE}{once}"}
+    return answer_to_item(change.after.id, said) if said else bare
+
+
+def _announced(item: Item) -> Announced:
+    told = item.get("submitted_at")
+    try:
+        submitted_at = datetime.fromisoformat(told) if told else None
+    except (TypeError, ValueError):
+        submitted_at = None
+    return Announced(sentinel=str(item.get("sentinel", "")), submitted_at=submitted_at)
 
 
 class _Refused(Permanent):

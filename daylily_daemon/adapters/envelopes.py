@@ -24,6 +24,8 @@ from daylily_daemon.domain.model import (
     WorksetId,
 )
 from daylily_daemon.domain.naming import name_problem, safe_id, trigger_id, workset_of_key
+from daylily_daemon.domain.places import submission_place_problem
+from daylily_daemon.domain.sheet import S3Place
 from daylily_daemon.ports import Unreadable
 
 READY: Final = "daylily.ready"
@@ -51,12 +53,30 @@ class _Object:
     account_id: str
 
 
-def read_command(body: str) -> tuple[Command, ...] | Unreadable:
-    """Return the command of a message of the FIFO queue."""
+def read_command(body: str, origin: Origin | None = None) -> tuple[Command, ...] | Unreadable:
+    """Return the command of a message of the FIFO queue; whoever sent it, it names its own folder alone."""
     try:
-        return (command_from_dict(_json(body)),)
+        command = command_from_dict(_json(body))
     except Unusable as exc:
         return Unreadable(str(exc))
+    fault = _place_fault(command, origin) if origin else ""
+    return Unreadable(fault) if fault else (command,)
+
+
+def _place_fault(command: Command, origin: Origin) -> str:
+    """Return why a submission may not name the place it names; empty if it may.
+
+    A folder whose name is no id is submitted under a safe one, with that problem.
+    """
+    ask = command.ask
+    if not isinstance(ask, Submit):
+        return ""
+    control = S3Place(origin.bucket, origin.prefix)
+    problem = submission_place_problem(ask.bucket, ask.prefix, command.workset_id, control)
+    folder = ask.prefix.removeprefix(origin.prefix).removesuffix("/")
+    if problem is None or (ask.problem and safe_id(folder) == command.workset_id):
+        return ""
+    return str(problem)
 
 
 def read_event(body: str, origin: Origin) -> tuple[Command, ...] | Unreadable:
@@ -69,13 +89,16 @@ def read_event(body: str, origin: Origin) -> tuple[Command, ...] | Unreadable:
     return tuple(c for c in commands if c is not None)
 
 
-def submission(origin: Origin, folder: str, id: str, by: str) -> Command:
+def submission(origin: Origin, folder: str, id: str, by: str, *, sentinel: str = "") -> Command:
     """Return the submission of the folder of that name under the control prefix.
 
     A name that is no workset id is submitted under a safe one, to be parked where it can be seen.
     """
     ask = Submit(
-        bucket=origin.bucket, prefix=f"{origin.prefix}{folder}/", problem=name_problem(folder)
+        bucket=origin.bucket,
+        prefix=f"{origin.prefix}{folder}/",
+        problem=name_problem(folder),
+        sentinel=sentinel,
     )
     return Command(id=id, workset_id=_id_of(folder), by=by, ask=ask)
 
@@ -126,9 +149,7 @@ def _of_notification(record: Any) -> Iterator[_Object]:
             return
         bucket, found = record["s3"]["bucket"], record["s3"]["object"]
         discriminator = (
-            found.get("versionId")
-            or found.get("sequencer")
-            or f"{found.get('eTag', '')}@{record.get('eventTime', '')}"
+            found.get("versionId") or f"{found.get('eTag', '')}@{record.get('eventTime', '')}"
         )
         key = unquote_plus(str(found["key"]), errors="strict")
         yield _Object(str(bucket["name"]), key, str(discriminator), "")
@@ -141,11 +162,7 @@ def _of_eventbridge(data: Item) -> Iterator[_Object]:
         return
     try:
         bucket, found = data["detail"]["bucket"], data["detail"]["object"]
-        discriminator = (
-            found.get("version-id")
-            or found.get("sequencer")
-            or f"{found.get('etag', '')}@{data.get('time', '')}"
-        )
+        discriminator = found.get("version-id") or f"{found.get('etag', '')}@{data.get('time', '')}"
         account = str(data.get("account", ""))
         yield _Object(str(bucket["name"]), str(found["key"]), str(discriminator), account)
     except (KeyError, TypeError, AttributeError) as exc:

@@ -10,11 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from daylily_daemon.adapters.blocking import Disk
 from daylily_daemon.adapters.identity import Machine, identified
-from daylily_daemon.domain.errors import Permanent
+from daylily_daemon.domain.errors import Permanent, Transient
 
 MIN_FREE_FILES: Final = 1000
 """A run of ours takes some thirty files beside its data."""
@@ -31,26 +33,64 @@ class RandomIds:
         return secrets.token_hex(8)
 
 
-def shortage(folders: Sequence[Path], min_free_bytes: int) -> str:
-    """Return, as a sentence, which disk has too little room for another run; empty if none has.
+class Room:
+    """Whether the disks have room for another run. A disk that does not answer has none."""
 
-    A folder that does not exist yet counts as the nearest one above it that does. 0 bytes: do not look.
+    def __init__(self, folders: Sequence[Path], *, limit_s: float = 5.0) -> None:
+        self._disks = [
+            (folder, Disk(str(folder), limit_s=limit_s, hanging=1)) for folder in folders
+        ]
+
+    async def shortage(self, min_free_bytes: int) -> str:
+        """Return, as a sentence, what keeps another run from starting; empty if nothing does.
+
+        0 bytes: no room is asked for, but the disks must answer all the same. Takes a few seconds at most.
+        """
+        for folder, disk in self._disks:
+            try:
+                if found := await disk.run(partial(shortage, folder, min_free_bytes)):
+                    return found
+            except Transient as exc:
+                return str(exc)
+        return ""
+
+
+def shortage(folder: Path, min_free_bytes: int) -> str:
+    """Return, as a sentence, why ``folder`` cannot take another run; empty if it can. Blocks.
+
+    A folder that does not exist yet counts as the nearest one above it that does.
     """
-    for folder in folders if min_free_bytes else ():
-        there = next(p for p in (folder, *folder.parents) if p.exists())
+    try:
+        there = next(p for p in (folder, *folder.parents) if _exists(p))
         disk = os.statvfs(there)
-        free = disk.f_bavail * disk.f_frsize
-        if free < min_free_bytes:
-            return (
-                f"The disk of {folder} has {free / 1e9:.1f} GB left, and {min_free_bytes / 1e9:.1f} GB must "
-                "be free (daemon.min_free_gb) before another workset is started. Free some space."
-            )
-        if disk.f_files and disk.f_favail < MIN_FREE_FILES:
-            return (
-                f"The disk of {folder} can take {disk.f_favail} more files, and {MIN_FREE_FILES} must be "
-                "free before another workset is started. Remove files that are no longer needed."
-            )
+    except OSError as exc:
+        return (
+            f"The disk of {folder} cannot be used ({exc.strerror}): nothing new is started until it can. "
+            "Look at its mount."
+        )
+    free = disk.f_bavail * disk.f_frsize
+    if free < min_free_bytes:
+        return (
+            f"The disk of {folder} has {free / 1e9:.1f} GB left, and {min_free_bytes / 1e9:.1f} GB must "
+            "be free (daemon.min_free_gb) before another workset is started. Free some space."
+        )
+    if min_free_bytes and disk.f_files and disk.f_favail < MIN_FREE_FILES:
+        return (
+            f"The disk of {folder} can take {disk.f_favail} more files, and {MIN_FREE_FILES} must be "
+            "free before another workset is started. Remove files that are no longer needed."
+        )
     return ""
+
+
+def _exists(path: Path) -> bool:
+    """As ``Path.exists``, which takes some broken mounts for absent ones."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return False
+    except NotADirectoryError:
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)

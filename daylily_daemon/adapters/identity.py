@@ -239,3 +239,21 @@ def _in_words(path: str) -> Iterator[None]:
             f"{exc.filename or path} cannot be used: {exc.strerror}. Check the disk and the permissions of "
             "the daemon; it will try again."
         ) from exc
+
+
+def cluster_of_this_host(root: Path = Path("/")) -> str:
+    """Return the name of the ParallelCluster whose node this is; empty on other hosts.
+
+    From ``/etc/parallelcluster/cfnconfig``, which every node has: ``cluster_name``, and before version 3
+    ``stack_name`` with a fixed beginning.
+    """
+    try:
+        text = (root / "etc/parallelcluster/cfnconfig").read_text(
+            encoding="utf-8", errors="replace"
+        )
+    except OSError:
+        return ""
+    said: dict[str, str] = dict(
+        re.findall(r"^(cluster_name|stack_name)=[\"']?([\w-]+)", text[:65536], re.MULTILINE)
+    )
+    return said.get("cluster_name") or said.get("stack_name", "").removeprefix("parallelcluster-")

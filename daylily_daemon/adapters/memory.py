@@ -6,16 +6,17 @@ The simulated world of tests/sim is made of these, with faults put in front.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import count
+from typing import Any
 
 from anyio import Event, current_time, move_on_after
 
 from daylily_daemon.domain.errors import AlreadyDone, Permanent
-from daylily_daemon.domain.model import Command, Record, State, Workset, WorksetId
-from daylily_daemon.ports import Change, Conflict, Delivery, Unreadable
+from daylily_daemon.domain.model import Answer, Command, Record, State, Workset, WorksetId
+from daylily_daemon.ports import Announced, Change, Conflict, Delivery, OwedPage, Unreadable
 
 
 @dataclass(slots=True)
@@ -25,7 +26,8 @@ class Table:
     worksets: dict[WorksetId, Workset] = field(default_factory=dict)
     nonces: dict[WorksetId, str] = field(default_factory=dict)
     records: dict[WorksetId, list[Record]] = field(default_factory=dict)
-    submissions: set[tuple[WorksetId, str]] = field(default_factory=set)
+    answers: dict[tuple[WorksetId, str], Answer | None] = field(default_factory=dict)
+    """Every command that was ever answered; None where the answer was not said."""
 
 
 class MemoryWorksets:
@@ -43,14 +45,15 @@ class MemoryWorksets:
         if _mark(current) != _mark(change.before):
             raise Conflict(current)
         once = (after.id, change.once) if change.once else None
-        if once in table.submissions:
+        if once in table.answers:
             raise AlreadyDone(f"{change.once} was applied before")
         rows = table.records.setdefault(after.id, [])
         new = {r.seq for r in change.records}
         if new and any(r.seq in new for r in rows):
             raise Permanent("An audit record of this number exists already.")
         if once:
-            table.submissions.add(once)
+            table.answers[once] = None
+        table.answers.update({(after.id, a.command_id): a for a in change.answers})
         stored = replace(after, version=(current.version if current else 0) + 1)
         table.worksets[after.id] = stored
         table.nonces[after.id] = change.nonce
@@ -61,8 +64,11 @@ class MemoryWorksets:
         found = [ws for ws in self._table.worksets.values() if ws.state is state]
         return sorted(found, key=lambda ws: ws.priority_key)[:limit]
 
-    async def known(self, ids: Sequence[WorksetId]) -> frozenset[WorksetId]:
-        return frozenset(id for id in ids if id in self._table.worksets)
+    async def announced(self, ids: Sequence[WorksetId]) -> Mapping[WorksetId, Announced]:
+        known = (self._table.worksets[id] for id in ids if id in self._table.worksets)
+        return {
+            ws.id: Announced(sentinel=ws.sentinel, submitted_at=ws.submitted_at) for ws in known
+        }
 
 
 def _mark(ws: Workset | None) -> tuple[int, int, State] | None:
@@ -76,9 +82,17 @@ class MemoryTrail:
     async def read(self, id: WorksetId, *, after: int = 0, limit: int = 1000) -> Sequence[Record]:
         return [r for r in self._table.records.get(id, []) if r.seq > after][:limit]
 
-    async def owed(self, *, limit: int = 100) -> Sequence[Record]:
-        records = (r for rows in self._table.records.values() for r in rows if r.owed)
-        return sorted(records, key=lambda r: (r.at, r.workset_id, r.seq))[:limit]
+    async def owed(self, *, after: Any = None, limit: int = 100) -> OwedPage:
+        owing = (r for rows in self._table.records.values() for r in rows if r.owed)
+        rest = [r for r in sorted(owing, key=_place) if after is None or _place(r) > after]
+        page = rest[:limit]
+        return OwedPage(records=page, more=_place(page[-1]) if len(rest) > limit else None)
+
+    async def answer(self, id: WorksetId, answer: Answer) -> None:
+        self._table.answers.setdefault((id, answer.command_id), answer)
+
+    async def answer_to(self, id: WorksetId, command_id: str) -> Answer | None:
+        return self._table.answers.get((id, command_id))
 
     async def settle(
         self, record: Record, told: frozenset[str], given_up: frozenset[str] = frozenset()
@@ -100,6 +114,10 @@ class MemoryTrail:
         rows = self._table.records[record.workset_id]
         rows[[r.seq for r in rows].index(record.seq)] = record
         return record
+
+
+def _place(record: Record) -> tuple[str, int]:
+    return record.workset_id, record.seq
 
 
 @dataclass(slots=True)
@@ -180,6 +198,9 @@ class MemoryMailbox:
 
 class NoDrops:
     """A bucket in which no event was ever missed."""
+
+    async def as_it_is(self, command: Command) -> Command:
+        return command
 
     async def unannounced(self) -> Sequence[Command]:
         return ()

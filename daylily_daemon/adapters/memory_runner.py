@@ -13,7 +13,7 @@ from typing import Final
 import anyio
 from anyio import lowlevel
 
-from daylily_daemon.domain.errors import Permanent, Transient
+from daylily_daemon.domain.errors import Permanent, Transient, Unclear
 from daylily_daemon.domain.model import Ended, Job, JobName, Outcome, Progress
 
 SUCCESS: Final = Outcome(ended=Ended.EXITED, code=0)
@@ -87,6 +87,15 @@ class MemoryMachine:
             self._runs[job.name] = _run(job, self._play(job))
             self.starts.append(job.name)
 
+    def others_of(self, job: Job) -> list[JobName]:
+        """Return what runs of the same workset under another name."""
+        workset = job.name.split(".", 1)[0]
+        return [n for n in self.running() if n.split(".", 1)[0] == workset and n != job.name]
+
+    def forget(self, name: JobName) -> None:
+        """Lose every trace of a job whose start was seen, as a restored backup does; it runs on."""
+        self._runs.pop(name)
+
     def run_of(self, job: Job) -> _Run | None:
         return self._runs.get(job.name)
 
@@ -113,8 +122,17 @@ class MemoryRunner:
     def scope(self) -> str:
         return f"host:{self._machine_id}"
 
+    async def look(self, job: Job) -> None:
+        await lowlevel.checkpoint()
+
     async def ensure(self, job: Job) -> None:
         await lowlevel.checkpoint()
+        if not job.argv:
+            self._machine.revoke(job)
+        elif job.confirmed and self._machine.run_of(job) is None:
+            raise Unclear(f"Job {job.name} was seen to start, and nothing is known of it now.")
+        elif others := self._machine.others_of(job):
+            raise Unclear(f"Job {job.name} must wait: {', '.join(sorted(others))} still runs.")
         self._machine.start(job)
 
     async def wait(self, job: Job) -> Outcome:

@@ -359,9 +359,9 @@ def _report(
         if at is not None:
             pairs.append((f"drop to {name}", f"{(at - dropped).total_seconds():.2f} s"))
     pairs += [
-        (f"step {step}", f"{ws.metrics[f'{step}_s']:.2f} s")
+        (f"step {step}", f"{ws.timings[f'{step}_s']:.2f} s")
         for step in (ws.plan.steps if ws.plan else ())
-        if f"{step}_s" in ws.metrics
+        if f"{step}_s" in ws.timings
     ]
     if ws.error_details:
         pairs.append(("parked", ws.error_details))

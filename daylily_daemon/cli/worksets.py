@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from daylily_daemon.adapters.host import StateDir, SystemClock
 from daylily_daemon.adapters.provision import dead_letter_name, find_queue
 from daylily_daemon.adapters.runners.logs import follow, tail
 from daylily_daemon.adapters.runners.tmux import session_name
-from daylily_daemon.bootstrap import Tools
+from daylily_daemon.bootstrap import Tools, limits_of
 from daylily_daemon.cli import output, printing
 from daylily_daemon.cli.options import (
     ConfigOption,
@@ -30,9 +31,9 @@ from daylily_daemon.cli.options import (
     with_tools,
 )
 from daylily_daemon.domain import printable
-from daylily_daemon.domain.admission import Capacity, admit
+from daylily_daemon.domain.admission import admit, capacity_of
 from daylily_daemon.domain.lifecycle import due
-from daylily_daemon.domain.model import Job, State, Step, Workset
+from daylily_daemon.domain.model import Job, State, Step, Workset, WorksetId
 
 StateOption = Annotated[
     list[State] | None, typer.Option("--state", help="Only these states; may be repeated.")
@@ -258,17 +259,13 @@ async def _why_waiting(ws: Workset, tools: Tools) -> str:
     waiting = await _listed([State.READY, State.RETRYING], "", 1000, tools)
     running = await _listed([State.IN_PROGRESS], "", 1000, tools)
     status = StateDir(settings.daemon.state_dir).read_status() or {}
-    customers: dict[str, int] = {}
-    for other in running:
-        customers[other.customer_id] = customers.get(other.customer_id, 0) + 1
-    capacity = Capacity(
+    limits = replace(
+        limits_of(settings),
         slots=int(status.get("max_worksets", settings.daemon.max_worksets)),
-        running=len(running),
         per_customer=int(status.get("max_per_customer", settings.daemon.max_per_customer)),
-        customers=customers,
-        age_s=settings.daemon.age_s,
-        held=str(status.get("held", "")),
     )
+    active = {WorksetId(id): str(c) for id, c in (status.get("customers") or {}).items()}
+    capacity = capacity_of(limits, active, running, str(status.get("held", "")))
     now = SystemClock().now()
     verdicts = admit([w for w in waiting if w.id != ws.id] + [ws], capacity, now)
     place = [v.workset_id for v in verdicts].index(ws.id)

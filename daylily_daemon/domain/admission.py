@@ -1,32 +1,54 @@
 """Which ready worksets may start now, and why the others may not.
 
-Pure: the daemon and ``explain`` ask the same function. Urgent before normal before low; within a
-priority first in, first out. A workset that has waited ``age_s`` counts one class higher, twice that
-long two classes, so low priority waits long but never for ever.
+Pure: the daemon and ``explain`` ask the same functions. Urgent before normal before low; within a priority
+first in, first out. A low workset that has waited ``age_s`` counts as normal, so it waits long but never for
+ever; nothing counts as urgent that is not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from daylily_daemon.domain.lifecycle import due
-from daylily_daemon.domain.model import State, Workset, WorksetId
+from daylily_daemon.domain.model import Priority, State, Workset, WorksetId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What this daemon may take on."""
+
+    slots: int
+    """Worksets that may run at once on this daemon; what runs beyond it (after a reload) runs on."""
+    per_customer: int = 0
+    """Worksets of one customer that may run at once, on all daemons; 0 for no limit. Worksets without a
+    customer count as those of one."""
+    age_s: float = 36 * 3600.0
+    """Longer than a run, or a full host would turn the priorities off."""
+    cluster: str = ""
+    """Name of the cluster this daemon serves; empty where it is not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capacity:
-    slots: int
-    """Worksets that may run at once; what runs beyond it (after a reload) runs on."""
+    limits: Limits
     running: int
-    per_customer: int = 0
-    """0 for no limit."""
+    """Worksets that this daemon holds or is about to claim."""
     customers: Mapping[str, int] = field(default_factory=dict)
-    """Worksets running now, by customer."""
-    age_s: float = 6 * 3600.0
+    """Worksets running now, by customer, on all daemons."""
     held: str = ""
     """Why nothing new may start on this host, as a sentence; empty if it may."""
+
+
+def capacity_of(
+    limits: Limits, active: Mapping[WorksetId, str], others: Iterable[Workset], held: str = ""
+) -> Capacity:
+    """Count once what runs: ``active`` is this daemon's own by customer, ``others`` any in progress."""
+    customers = Counter(active.values())
+    customers.update(ws.customer_id for ws in others if ws.id not in active)
+    return Capacity(limits=limits, running=len(active), customers=customers, held=held)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,38 +62,62 @@ class Verdict:
 def order(candidates: Sequence[Workset], now: datetime, age_s: float) -> list[Workset]:
     """Return candidates, first to start first."""
 
-    def place(ws: Workset) -> tuple[float, datetime, str]:
+    def place(ws: Workset) -> tuple[int, datetime, str]:
         since = ws.submitted_at or ws.created_at
-        waited = max(0.0, (now - since).total_seconds())
-        return (ws.priority.rank - int(waited // age_s), since, ws.id)
+        return (_rank(ws, (now - since).total_seconds(), age_s), since, ws.id)
 
     return sorted(candidates, key=place)
 
 
+def _rank(ws: Workset, waited_s: float, age_s: float) -> int:
+    """Low counts as normal after ``age_s``; that is all: promotion is by one class, and never to urgent."""
+    aged = ws.priority is Priority.LOW and waited_s >= age_s
+    return Priority.NORMAL.rank if aged else ws.priority.rank
+
+
 def admit(candidates: Sequence[Workset], capacity: Capacity, now: datetime) -> list[Verdict]:
-    """Return one verdict a candidate, in the order in which they would start."""
-    free = capacity.slots - capacity.running
-    customers = dict(capacity.customers)
-    verdicts: list[Verdict] = []
-    for ws in order(candidates, now, capacity.age_s):
-        if reason := _not_due(ws, now):
-            verdicts.append(Verdict(ws.id, False, reason))
-            continue
-        taken = customers.get(ws.customer_id, 0)
-        if capacity.held:
-            reason = capacity.held
-        elif capacity.per_customer and ws.customer_id and taken >= capacity.per_customer:
-            reason = f"Customer {ws.customer_id} already runs {taken}, which is the limit."
-        elif free <= 0:
-            ahead = sum(not v.admitted for v in verdicts)
-            reason = f"All {capacity.slots} slots are taken, and {ahead} worksets are before it."
-        else:
-            free -= 1
-            customers[ws.customer_id] = taken + 1
-            verdicts.append(Verdict(ws.id, True, "A slot is free and it is next."))
-            continue
-        verdicts.append(Verdict(ws.id, False, reason))
-    return verdicts
+    """Return one verdict a candidate, in the order in which they would start. Linear but for the sorting."""
+    tally = _Tally(capacity, dict(capacity.customers))
+    ordered = order(candidates, now, capacity.limits.age_s)
+    return [tally.verdict(ws, now) for ws in ordered]
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What has been given away so far in one round."""
+
+    capacity: Capacity
+    customers: dict[str, int]
+    given: int = 0
+    waiting: int = 0
+
+    def verdict(self, ws: Workset, now: datetime) -> Verdict:
+        if reason := _not_due(ws, now) or _elsewhere(ws, self.capacity.limits.cluster):
+            return Verdict(ws.id, False, reason)
+        if reason := self._no_room(ws):
+            self.waiting += 1
+            return Verdict(ws.id, False, reason)
+        self.given += 1
+        self.customers[ws.customer_id] = self.customers.get(ws.customer_id, 0) + 1
+        return Verdict(ws.id, True, "A slot is free and it is next.")
+
+    def _no_room(self, ws: Workset) -> str:
+        limits, taken = self.capacity.limits, self.customers.get(ws.customer_id, 0)
+        if self.capacity.held:
+            return self.capacity.held
+        if limits.per_customer and taken >= limits.per_customer:
+            who = f"Customer {ws.customer_id}" if ws.customer_id else "Work without a customer"
+            return f"{who} already takes {taken} slots, and the limit is {limits.per_customer}."
+        if self.capacity.running + self.given < limits.slots:
+            return ""
+        if not limits.slots:
+            return "This daemon starts nothing: daemon.max_worksets is 0."
+        taken = self.capacity.running + self.given
+        return f"{taken} of {limits.slots} slots are taken, and {_before(self.waiting)} before it."
+
+
+def _before(waiting: int) -> str:
+    return "1 workset is" if waiting == 1 else f"{waiting or 'no'} worksets are"
 
 
 def _not_due(ws: Workset, now: datetime) -> str:
@@ -82,3 +128,15 @@ def _not_due(ws: Workset, now: datetime) -> str:
     if ws.state is State.READY:
         return ws.progress_message or "Its input has not been checked yet."
     return f"It is {ws.state}."
+
+
+def _elsewhere(ws: Workset, cluster: str) -> str:
+    """Return why this is not the cluster to run it on; empty if it is, or nobody cares."""
+    wanted = ws.cluster_name
+    if not wanted or wanted == cluster:
+        return ""
+    here = f"is on cluster {cluster}" if cluster else "does not know its cluster (daemon.cluster)"
+    return (
+        f"It asks for cluster {wanted}, and the daemon here {here}. It waits for one that serves {wanted}; "
+        "to run it here, take the cluster out of the recipe and put daylily.ready again."
+    )

@@ -1,16 +1,17 @@
-"""What each command makes of a workset. A command that does not fit leaves a record and nothing else."""
+"""What each command makes of a workset. One that does not fit leaves a record and an answer, nothing else."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime
-from typing import Final, assert_never
+from typing import Any, Final, assert_never
 
 from daylily_daemon.domain.decision import NEXT, Decision, StopJob, refuse
 from daylily_daemon.domain.model import (
     SEEN_LIMIT,
     Cancel,
     Command,
+    CommandEffect,
     Ignore,
     Priority,
     RecordType,
@@ -36,29 +37,41 @@ def register(command: Command, submit: Submit, now: datetime) -> Decision:
         created_at=now,
         updated_at=now,
         submitted_at=now,
+        sentinel=submit.sentinel,
         seen_commands=(command.id,),
         history=(Transition(state=State.READY, at=now, reason="submitted"),),
     )
     fields = {"type": RecordType.STATE_CHANGE, "notify": True, "previous": None, "by": command.by}
     decision = Decision(ws).note(now, f"submitted by {command.by}", **fields)
-    return refuse(decision, (submit.problem,), now) if submit.problem else decision
+    if submit.problem:
+        decision = refuse(decision, (submit.problem,), now)
+    return _answered(decision, command, now)
 
 
 def apply(ws: Workset, command: Command, now: datetime) -> Decision:
+    """Return what ``command`` makes of ``ws``; one that was applied to it lately changes nothing.
+
+    The store knows every command that was ever applied. ``seen_commands`` is for daemons of the version
+    before, which look there alone.
+    """
     inbox = tuple(c for c in ws.inbox if c.id != command.id)
     if command.id in ws.seen_commands:
         return Decision(replace(ws, inbox=inbox))
     seen = (*ws.seen_commands, command.id)[-SEEN_LIMIT:]
     ready = Decision(replace(ws, inbox=inbox, seen_commands=seen))
+    return _answered(_obey(ready, command, now), command, now)
+
+
+def _obey(ready: Decision, command: Command, now: datetime) -> Decision:
     match command.ask:
         case Submit():
-            return _submit(ready, command.ask, command.by, now)
+            return _submit(ready, command.ask, command, now)
         case Cancel(reason=reason):
-            return _cancel(ready, reason, command.by, now)
-        case Retry(from_start=from_start):
-            return _retry(ready, from_start, command.by, now)
+            return _cancel(ready, reason, command, now)
+        case Retry():
+            return _retry(ready, command.ask, command, now)
         case Ignore(reason=reason):
-            return _ignore(ready, reason, command.by, now)
+            return _ignore(ready, reason, command, now)
         case SetPriority(priority=priority):
             text = f"priority {priority} set by {command.by}"
             return ready.set(priority=priority).note(now, text, by=command.by)
@@ -66,24 +79,69 @@ def apply(ws: Workset, command: Command, now: datetime) -> Decision:
             assert_never(command.ask)
 
 
-def _submit(decision: Decision, submit: Submit, by: str, now: datetime) -> Decision:
-    ws = decision.workset
+def _answered(decision: Decision, command: Command, now: datetime) -> Decision:
+    """What has no answer of its own was applied; the last record says how."""
+    if any(answer.command_id == command.id for answer in decision.answers):
+        return decision
+    text = decision.records[-1].message if decision.records else ""
+    return decision.answer(command.id, CommandEffect.APPLIED, text, now)
+
+
+def _without_effect(
+    decision: Decision, command: Command, why: str, now: datetime, **fields: Any
+) -> Decision:
+    """Leave the workset as it is, and say so; ``fields`` are those of the record, and ``effect``."""
+    effect = fields.pop("effect", CommandEffect.NONE)
+    verb = "was refused" if effect is CommandEffect.REFUSED else "had no effect"
+    what = type(command.ask).__name__.lower().replace("setp", "p").replace("submit", "submission")
+    text = f"{what} by {command.by} {verb}: {why}"
+    told = decision.note(now, text, by=command.by, **fields)
+    return told.answer(command.id, effect, text, now)
+
+
+def _submit(decision: Decision, submit: Submit, command: Command, now: datetime) -> Decision:
+    ws, by = decision.workset, command.by
+    if ws.customer_id and submit.customer_id not in ("", ws.customer_id):
+        why = "the workset of this name belongs to another customer; choose another name"
+        return _without_effect(decision, command, why, now, effect=CommandEffect.REFUSED)
     moved = decision.set(
         bucket=submit.bucket,
         prefix=submit.prefix,
         customer_id=submit.customer_id or ws.customer_id,
         priority=submit.priority or ws.priority,
+        sentinel=submit.sentinel or ws.sentinel,
     )
     if ws.state is State.READY:
-        return _fresh(moved, now).note(now, f"submitted again by {by}; will be checked anew", by=by)
-    if ws.state is State.RETRYING or ws.state in _RESTARTABLE:
-        return _fresh(moved.turn(State.READY, now, f"submitted again by {by}", by=by), now)
-    return decision.note(now, f"submission by {by} had no effect: it is {ws.state}", by=by)
+        text = f"submitted again by {by}; will be checked anew"
+        again = _fresh(moved, now).note(now, text, by=by)
+    elif ws.state is State.RETRYING or ws.state in _RESTARTABLE:
+        again = _fresh(moved.turn(State.READY, now, f"submitted again by {by}", by=by), now)
+    else:
+        seen = decision.set(sentinel=submit.sentinel or ws.sentinel)
+        told = {"type": RecordType.STATE_CHANGE, "notify": bool(submit.sentinel)}
+        return _without_effect(seen, command, _advice(ws), now, **told)
+    return refuse(again, (submit.problem,), now) if submit.problem else again
+
+
+def _advice(ws: Workset) -> str:
+    """Return why a workset that runs or has come to its end is not submitted again, and what to do."""
+    if ws.state is State.IN_PROGRESS:
+        return "it is in progress; cancel it first, or wait for its end"
+    return f"it is {ws.state}; to run its files again, drop them into a folder of another name"
 
 
 def _fresh(decision: Decision, now: datetime) -> Decision:
     """Forget the last run: check the input again and begin at the first step."""
-    return _cleared(decision, now).set(run_id="", run_dir="", jobs_dir="", failed_step=None)
+    return _cleared(decision, now).set(
+        run_id="",
+        run_dir="",
+        jobs_dir="",
+        failed_step=None,
+        metrics={},
+        timings={},
+        warnings=(),
+        results_s3_uri="",
+    )
 
 
 def _cleared(decision: Decision, now: datetime) -> Decision:
@@ -100,11 +158,13 @@ def _cleared(decision: Decision, now: datetime) -> Decision:
         progress_step="",
         progress_message="",
         progress_fraction=None,
+        trouble="",
+        unclear=False,
     )
 
 
-def _cancel(decision: Decision, reason: str, by: str, now: datetime) -> Decision:
-    ws = decision.workset
+def _cancel(decision: Decision, reason: str, command: Command, now: datetime) -> Decision:
+    ws, by = decision.workset, command.by
     text = f"canceled by {by}" + (f": {reason}" if reason else "")
     if ws.state is State.READY or ws.state is State.RETRYING:
         return decision.turn(State.CANCELED, now, text, by=by).set(retry_after=None)
@@ -113,19 +173,36 @@ def _cancel(decision: Decision, reason: str, by: str, now: datetime) -> Decision
         return stopping.note(now, "is being stopped, " + text, by=by).do(StopJob(ws.job))
     if ws.state is State.IN_PROGRESS:
         why = "it is being stopped" if ws.job else "the system that runs it is not this one"
-        return decision.note(now, f"cancel by {by} had no effect: {why}", by=by)
-    return decision.note(now, f"cancel by {by} had no effect: it is {ws.state}", by=by)
+        return _without_effect(decision, command, why, now)
+    return _without_effect(decision, command, f"it is {ws.state}", now)
 
 
-def _retry(decision: Decision, from_start: bool, by: str, now: datetime) -> Decision:
-    ws = decision.workset
+def _retry(decision: Decision, retry: Retry, command: Command, now: datetime) -> Decision:
+    ws, by = decision.workset, command.by
+    if ws.state is State.IN_PROGRESS and retry.host_gone and ws.unclear:
+        why = f"{by} vouches that nothing of its job runs any more"
+        return give_up_the_run(decision, why, now, by)
     if ws.state is State.IN_PROGRESS:
-        text = f"retry by {by} had no effect: it is in progress on {ws.runner_scope}"
-        return decision.note(now, text, by=by)
+        why = f"it is in progress on {ws.runner_scope}"
+        return _without_effect(decision, command, why, now)
     if ws.state is not State.RETRYING and ws.state not in _RESTARTABLE:
-        return decision.note(now, f"retry by {by} had no effect: it is {ws.state}", by=by)
+        return _without_effect(decision, command, f"it is {ws.state}", now)
     again = decision.turn(State.READY, now, f"retry asked for by {by}", by=by)
-    return _fresh(again, now) if from_start else _cleared(again, now)
+    return _fresh(again, now) if retry.from_start else _cleared(again, now)
+
+
+def give_up_the_run(decision: Decision, why: str, now: datetime, by: str) -> Decision:
+    """End the attempt of a run whose job nobody can see, and make the workset ready for another.
+
+    The step that was cut off is the one the next attempt begins with.
+    """
+    step = decision.workset.step
+    text = f"attempt {decision.workset.attempt} is given up, because {why}"
+    cut = decision.set(failed_step=step).turn(
+        State.ERROR, now, text, type=RecordType.LOCK_TIMEOUT, by=by
+    )
+    again = cut.turn(State.READY, now, f"retry asked for by {by}", by=by, notify=False)
+    return _cleared(again, now)
 
 
 def host_is_gone(ws: Workset) -> str:
@@ -137,10 +214,10 @@ def host_is_gone(ws: Workset) -> str:
     return next(told, "")
 
 
-def _ignore(decision: Decision, reason: str, by: str, now: datetime) -> Decision:
-    ws = decision.workset
+def _ignore(decision: Decision, reason: str, command: Command, now: datetime) -> Decision:
+    ws, by = decision.workset, command.by
     if State.IGNORED in NEXT[ws.state]:
         text = f"ignored by {by}" + (f": {reason}" if reason else "")
         return decision.turn(State.IGNORED, now, text, by=by).set(retry_after=None)
     advice = "; cancel it first" if ws.state is State.IN_PROGRESS else ""
-    return decision.note(now, f"ignore by {by} had no effect: it is {ws.state}{advice}", by=by)
+    return _without_effect(decision, command, f"it is {ws.state}{advice}", now)

@@ -13,7 +13,10 @@ from typing import Any, Final
 
 from daylily_daemon.domain.model import (
     HISTORY_LIMIT,
+    WARNINGS_LIMIT,
+    Answer,
     Category,
+    CommandEffect,
     JobName,
     Problem,
     Record,
@@ -41,6 +44,10 @@ NEXT: Final[Mapping[State, frozenset[State]]] = {
 
 DETAILS_LIMIT: Final = 4000
 """Characters of ``error_details``; an item ends at 400 KB."""
+MESSAGE_LIMIT: Final = 1000
+"""Characters of a record's message, whoever wrote the parts of it."""
+ANSWER_CHARS: Final = 500
+WARNING_CHARS: Final = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +72,23 @@ class Decision:
     workset: Workset
     records: tuple[Record, ...] = ()
     effects: tuple[Effect, ...] = ()
+    answers: tuple[Answer, ...] = ()
+    """What became of the commands this decides on."""
 
     def set(self, **changes: Any) -> Decision:
         return replace(self, workset=replace(self.workset, **changes))
 
     def do(self, effect: Effect) -> Decision:
         return replace(self, effects=(*self.effects, effect))
+
+    def warn(self, *texts: str) -> Decision:
+        """Add warnings to the workset, each once, the first ones if there are too many."""
+        known = dict.fromkeys((*self.workset.warnings, *(t[:WARNING_CHARS] for t in texts)))
+        return self.set(warnings=tuple(known)[:WARNINGS_LIMIT])
+
+    def answer(self, command_id: str, effect: CommandEffect, text: str, at: datetime) -> Decision:
+        one = Answer(command_id=command_id, effect=effect, text=text[:ANSWER_CHARS], at=at)
+        return replace(self, answers=(*self.answers, one))
 
     def note(self, at: datetime, message: str, **fields: Any) -> Decision:
         """Add a record; ``fields`` are those of Record."""
@@ -81,7 +99,7 @@ class Decision:
             seq=ws.last_seq,
             at=at,
             state=ws.state,
-            message=message,
+            message=message[:MESSAGE_LIMIT],
             priority=ws.priority,
             customer_id=ws.customer_id,
             cluster_name=ws.cluster_name,

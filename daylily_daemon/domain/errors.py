@@ -8,6 +8,15 @@ is a kind of ``Transient``: whoever repeats what is unknown repeats this too, an
 
 from __future__ import annotations
 
+from typing import Final
+
+LONGEST_WAIT_S: Final = 86_400.0
+
+
+def _bounded(asked_s: float) -> float:
+    """Return a pause that a clock can count; what is no number asks for none."""
+    return min(asked_s, LONGEST_WAIT_S) if asked_s > 0 else 0.0
+
 
 class DaemonError(Exception):
     """Base of every error this package raises on purpose; its text is a sentence for people."""
@@ -18,8 +27,8 @@ class Transient(DaemonError):
 
     def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(message)
-        self.retry_after_s = retry_after_s
-        """What the other side asked for (Retry-After), in seconds."""
+        self.retry_after_s = None if retry_after_s is None else _bounded(retry_after_s)
+        """What the other side asked for (Retry-After), in seconds: 0 to a day, whatever it said."""
 
 
 class Impeded(Transient):

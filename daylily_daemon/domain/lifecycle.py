@@ -11,15 +11,18 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from fnmatch import fnmatchcase
 from typing import Any, Final, assert_never
 
-from daylily_daemon.domain import commands
+from daylily_daemon.domain import commands, report
 from daylily_daemon.domain.decision import DETAILS_LIMIT, Decision, Effect, RunJob, StopJob, refuse
 from daylily_daemon.domain.failures import Failure, FailurePattern, classify
 from daylily_daemon.domain.model import (
+    SEEN_LIMIT,
     Accepted,
     Category,
     Command,
+    CommandEffect,
     Fence,
     Inspection,
     JobName,
@@ -29,6 +32,7 @@ from daylily_daemon.domain.model import (
     Problem,
     RecordType,
     Refused,
+    Retry,
     State,
     Step,
     Unwanted,
@@ -53,6 +57,11 @@ class Policy:
     input_wait_s: float = 120.0
     """How long after a submission its files may still arrive."""
     patterns: tuple[FailurePattern, ...] = ()
+    urgent_customers: tuple[str, ...] = ("*",)
+    """Whose recipes may ask to be urgent, as patterns of customer ids; ``*`` also means drops of nobody."""
+
+    def may_be_urgent(self, ws: Workset) -> bool:
+        return any(fnmatchcase(ws.customer_id, pattern) for pattern in self.urgent_customers)
 
     def delay_s(self, ws: Workset) -> float:
         """Return the pause before the next try: doubling, capped, spread by up to a quarter.
@@ -86,6 +95,8 @@ class Claimed:
     jobs_dir: str
     """The same for tokens, logs and exit records; a local disk."""
     ttl_s: float
+    sees_job: bool = False
+    """Whether the job of a workset in progress can be seen from here: same folder of tokens, same machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +126,7 @@ def decide(ws: Workset, event: Event, policy: Policy, now: datetime) -> Decision
     """Return what ``event`` makes of ``ws``. Total: an event that does not fit changes nothing."""
     match event:
         case Commanded(command=command):
-            return commands.apply(ws, command, now)
+            return _answer_inbox(ws, commands.apply(ws, command, now), now)
         case Inspected(inspection=inspection):
             return _inspected(ws, inspection, policy, now)
         case Claimed():
@@ -124,7 +135,7 @@ def decide(ws: Workset, event: Event, policy: Policy, now: datetime) -> Decision
             current = ws.state is State.IN_PROGRESS and event.job == ws.job
             if not current:
                 return Decision(ws)
-            return _answer_inbox(_job_ended(ws, event, policy, now), now)
+            return _answer_inbox(ws, _job_ended(ws, event, policy, now), now)
         case _:
             assert_never(event)
 
@@ -140,9 +151,12 @@ def _inspected(ws: Workset, inspection: Inspection, policy: Policy, now: datetim
     if ws.state is not State.READY:
         return Decision(ws)
     match inspection:
-        case Accepted(plan=plan, max_retries=max_retries, priority=priority):
+        case Accepted(plan=plan, max_retries=max_retries, priority=priority, warnings=warnings):
             asked = Priority(priority) if priority else ws.priority
-            return Decision(ws).set(
+            checked = Decision(ws).warn(*warnings)
+            if asked is Priority.URGENT and not policy.may_be_urgent(ws):
+                checked, asked = checked.warn(_not_urgent(ws)), ws.priority
+            return checked.set(
                 plan=plan,
                 max_retries=max_retries,
                 priority=asked if ws.priority is Priority.NORMAL else ws.priority,
@@ -167,6 +181,13 @@ def _inspected(ws: Workset, inspection: Inspection, policy: Policy, now: datetim
             assert_never(inspection)
 
 
+def _not_urgent(ws: Workset) -> str:
+    who = f"customer {ws.customer_id}" if ws.customer_id else "a drop without a customer"
+    return (
+        f"The recipe asks for priority urgent, which {who} may not have (daemon.urgent_customers)."
+    )
+
+
 def _waiting(problems: tuple[Problem, ...]) -> str:
     more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
     return f"waiting for input: {problems[0].file} {problems[0].what}{more}"[:300]
@@ -188,7 +209,7 @@ def _claimed(ws: Workset, claim: Claimed, now: datetime) -> Decision:
         fence=Fence(ws.fence + 1),
         beat=ws.beat + 1,
     )
-    if ws.state is State.IN_PROGRESS and ws.runner_scope == claim.scope:
+    if ws.state is State.IN_PROGRESS and claim.sees_job:
         return _adopt(ws, Decision(locked), claim, now)
     if ws.state is State.IN_PROGRESS:
         return _lost_with_its_host(ws, Decision(locked), now)
@@ -223,6 +244,7 @@ def _begin(decision: Decision, claim: Claimed, now: datetime) -> Decision:
         retry_after=None,
         failed_step=None,
         metrics=ws.metrics if resumes else {},
+        timings=ws.timings if resumes else {},
     )
     text = f"attempt {attempt} {'resumes' if resumes else 'starts'} with step {step}"
     return _enter(started.turn(State.IN_PROGRESS, now, text), step, now)
@@ -235,6 +257,8 @@ def _enter(decision: Decision, step: Step, now: datetime) -> Decision:
         progress_step=STEP_NAMES[step][0],
         progress_message="",
         progress_fraction=None,
+        trouble="",
+        unclear=False,
     )
     return replace(entered, effects=resume(entered.workset))
 
@@ -249,7 +273,9 @@ def _adopt(ws: Workset, locked: Decision, claim: Claimed, now: datetime) -> Deci
     else:
         text = f"{claim.owner} takes over; {ws.lock_owner} stopped answering"
         told = {"type": RecordType.LOCK_TIMEOUT, "notify": True}
-    adopted = locked.note(now, text, **told)
+    here = f"{claim.jobs_dir}/{ws.id}/{ws.run_id}"
+    moved = here if ws.runner_scope == claim.scope else ws.jobs_dir
+    adopted = locked.set(runner_scope=claim.scope, jobs_dir=moved).note(now, text, **told)
     return replace(adopted, effects=resume(adopted.workset))
 
 
@@ -258,10 +284,13 @@ def _lost_with_its_host(ws: Workset, locked: Decision, now: datetime) -> Decisio
     by = commands.host_is_gone(ws)
     if not by:
         return Decision(ws)
-    text = f"{by} says that {ws.runner_scope or 'the machine it ran on'} exists no more"
-    told = locked.note(now, text, type=RecordType.LOCK_TIMEOUT, notify=True, by=by)
-    failure = Failure("WS-JOB-002", Category.TRANSIENT, True, "Its machine exists no more.")
-    return _answer_inbox(_failed(told, failure, Policy(max_retries=0), now), now)
+    command = next(c for c in ws.inbox if isinstance(c.ask, Retry) and c.ask.host_gone)
+    left = tuple(c for c in ws.inbox if c.id != command.id)
+    seen = (*ws.seen_commands, command.id)[-SEEN_LIMIT:]
+    why = f"{by} vouches that {ws.runner_scope or 'the machine it ran on'} exists no more"
+    gone = commands.give_up_the_run(locked.set(inbox=left, seen_commands=seen), why, now, by)
+    told = gone.answer(command.id, CommandEffect.APPLIED, why, now)
+    return _answer_inbox(ws, told, now)
 
 
 def _job_ended(
@@ -289,34 +318,55 @@ def _job_ended(
             assert_never(event)
 
 
-def _answer_inbox(decision: Decision, now: datetime) -> Decision:
+def _answer_inbox(before: Workset, decision: Decision, now: datetime) -> Decision:
     """With the end of a run, answer what is in the inbox: nobody holds the workset afterwards."""
-    if decision.workset.state is State.IN_PROGRESS:
+    if before.state is not State.IN_PROGRESS or decision.workset.state is State.IN_PROGRESS:
         return decision
     for command in decision.workset.inbox:
         answer = commands.apply(decision.workset, command, now)
-        decision = Decision(answer.workset, (*decision.records, *answer.records))
+        decision = Decision(
+            answer.workset,
+            (*decision.records, *answer.records),
+            answers=(*decision.answers, *answer.answers),
+        )
     return decision
 
 
 def _step_done(decision: Decision, outcome: Outcome, now: datetime) -> Decision:
     ws = decision.workset
     steps = ws.plan.steps if ws.plan else ()
-    timing = {f"{ws.step}_s": round(outcome.duration_s, 3)}
-    decision = decision.set(metrics={**ws.metrics, **outcome.report, **timing})
+    found = report.bounded(outcome.report)
+    decision = decision.set(
+        metrics=report.merged(ws.metrics, found),
+        timings={**ws.timings, f"{ws.step}_s": round(outcome.duration_s, 3)},
+        results_s3_uri=_results(ws, found),
+    ).warn(*outcome.warnings, *report.warnings_of(found))
+    ws = decision.workset
     later = steps[steps.index(ws.step) + 1 :] if ws.step in steps else ()
     if later:
         text = f"step {ws.step} done after {outcome.duration_s:.1f} s; step {later[0]} starts"
         return _enter(decision.note(now, text, type=RecordType.STEP), later[0], now)
-    done = decision.turn(
-        State.COMPLETE,
-        now,
-        f"complete; results are in {ws.results_s3_uri}",
-        type=RecordType.COMPLETION,
-        details={"results": ws.results_s3_uri, "attempt": ws.attempt},
-    )
+    details: dict[str, Any] = {"results": ws.results_s3_uri, "attempt": ws.attempt}
+    if ws.warnings:
+        details["warnings"] = list(ws.warnings)
+    text = " ".join([f"complete; results are in {ws.results_s3_uri}", *_warned(ws)])
+    done = decision.turn(State.COMPLETE, now, text, type=RecordType.COMPLETION, details=details)
     clean = _end(done).set(error_details="", error_category=None, error_code="")
     return clean.set(progress_step="finalizing", progress_fraction=1.0)
+
+
+def _warned(ws: Workset) -> tuple[str, ...]:
+    """Return what a message about the end says besides: the first warning, and how many more there are."""
+    if not ws.warnings:
+        return ()
+    more = f" ({len(ws.warnings) - 1} more)" if len(ws.warnings) > 1 else ""
+    return (f"But: {ws.warnings[0]}{more}",)
+
+
+def _results(ws: Workset, found: Mapping[str, Any]) -> str:
+    """Return where the results are: the export says where it really put them."""
+    told = found.get("results_s3_uri") if ws.step is Step.EXPORT else None
+    return told if isinstance(told, str) and told.startswith("s3://") else ws.results_s3_uri
 
 
 def _failed(decision: Decision, failure: Failure, policy: Policy, now: datetime) -> Decision:

@@ -24,6 +24,7 @@ WORKSET_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
 """The one pattern of ids: safe in a path, an argv element, a job, tmux or queue group name."""
 
 INBOX_LIMIT: Final = 20
+WARNINGS_LIMIT: Final = 20
 HISTORY_LIMIT: Final = 20
 SEEN_LIMIT: Final = 20
 
@@ -101,6 +102,8 @@ class Plan:
 
     pipeline: str
     steps: tuple[Step, ...]
+    optional: tuple[Step, ...] = ()
+    """Those whose failure is recorded while the run goes on."""
     run_args: tuple[str, ...] = ()
     """Argument list after ``dy-r``, split once by POSIX shell rules; never joined into a shell string."""
     clone_args: tuple[str, ...] = ()
@@ -122,6 +125,7 @@ class Accepted:
     plan: Plan
     max_retries: int | None = None
     priority: str | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +178,8 @@ class Retry:
     from_start: bool = False
     """Run every step again instead of resuming at the one that failed."""
     host_gone: bool = False
-    """Somebody vouches that the machine of a run in progress exists no more, and with it every job on it."""
+    """Somebody vouches that nothing of a run in progress runs any more, for example because its machine
+    exists no more. It counts only where no daemon can see the job: out of reach, or ``unclear``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,6 +193,29 @@ class SetPriority:
 
 
 Ask = Submit | Cancel | Retry | Ignore | SetPriority
+
+
+class CommandEffect(StrEnum):
+    """What became of a command."""
+
+    APPLIED = "applied"
+    QUEUED = "queued"
+    """It lies in the inbox of a run; its owner answers it."""
+    NONE = "none"
+    """It does not fit the state of its workset."""
+    REFUSED = "refused"
+    """Whoever asked may not ask this."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What is remembered of a command for ever, so that a repeat changes nothing and people can read it."""
+
+    command_id: str
+    effect: CommandEffect
+    text: str
+    """A sentence, the one in the audit trail."""
+    at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -282,6 +310,17 @@ class Workset:
     """Grows with every write of an owner; a contender watches it stand still for a whole TTL."""
     version: int = 0
 
+    sentinel: str = ""
+    """Which write of ``daylily.ready`` was answered last (``naming.trigger_id``)."""
+    warnings: tuple[str, ...] = ()
+    """What people should know although nothing failed. Bounded; of this run."""
+    trouble: str = ""
+    """Why it does not go on, as a sentence of a daemon; empty while nothing is in the way."""
+    unclear: bool = False
+    """Whether its job lives cannot be told: it waits for proof, or for who vouches (``host_gone``)."""
+    confirmed: str = ""
+    """Name of the job whose start was seen last; absence of its token is no proof that it never ran."""
+
     attempt: int = 0
     """Grows with every start of a step sequence and is never reset: it makes job names unique."""
     run_id: str = ""
@@ -318,6 +357,9 @@ class Workset:
     history: tuple[Transition, ...] = ()
     last_seq: int = 0
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    """What the jobs reported. Foreign: bounded in size, depth and keys, and no decision is based on it."""
+    timings: Mapping[str, float] = field(default_factory=dict)
+    """Seconds that each step of this run that is done took, by its keeper's clock; key ``<step>_s``."""
     results_s3_uri: str = ""
 
     @property
@@ -332,7 +374,7 @@ class Workset:
     @property
     def spent_s(self) -> float:
         """How long the steps of this run that are done took, by their keepers' clocks."""
-        return float(sum(self.metrics.get(f"{step}_s", 0.0) for step in Step))
+        return float(sum(self.timings.values()))
 
     @property
     def priority_key(self) -> str:

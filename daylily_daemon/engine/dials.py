@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from daylily_daemon.domain.admission import Limits
 from daylily_daemon.domain.lifecycle import Policy
 from daylily_daemon.domain.pipeline import Pipeline, Value
 from daylily_daemon.domain.routing import Routing
@@ -12,8 +13,7 @@ from daylily_daemon.domain.routing import Routing
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dials:
-    max_worksets: int = 8
-    max_per_customer: int = 0
+    limits: Limits = field(default_factory=lambda: Limits(slots=8))
     min_free_bytes: int = 0
     """Room a disk must have before another workset is started on it; 0 does not look."""
     sweep_s: float = 15.0
@@ -21,8 +21,6 @@ class Dials:
     input_poll_s: float = 5.0
     look_s: float = 1.0
     """Between two looks at a job's progress."""
-    age_s: float = 6 * 3600.0
-    """Waiting time after which a workset counts one priority higher."""
     policy: Policy = field(default_factory=Policy)
     pipelines: Mapping[str, Pipeline] = field(default_factory=dict)
     default_pipeline: str = ""

@@ -1,30 +1,84 @@
 """From queue to item: a message is a doorbell, answered by one conditional write and then deleted.
 
 A command for a workset nobody holds is applied at once. For one that is held it goes into the item's bounded
-inbox, where the owner finds it with its next write. Either way the message is settled only afterwards.
+inbox, where the owner finds it with its next write. Either way its answer is remembered in the same write,
+for ever, and the message is settled only afterwards.
+
+Each delivery stands alone: what one of them meets, being parked included, never touches another.
+
+Trouble of ours (no answer, no rights, no table) is waited out with the messages in hand rather than by
+receiving them again: SQS counts every receive, and after a few moves a message to the dead letters by itself,
+however good it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import partial
+from typing import Final
 
 import structlog
 from anyio import CancelScope, create_task_group, current_time, sleep
 
 from daylily_daemon.domain.commands import apply, register
-from daylily_daemon.domain.errors import AlreadyDone, Permanent, Transient
-from daylily_daemon.domain.model import INBOX_LIMIT, Command, Retry, State, Submit, Workset
+from daylily_daemon.domain.decision import Decision
+from daylily_daemon.domain.errors import AlreadyDone, DaemonError, Permanent, Transient, Unexpected
+from daylily_daemon.domain.model import (
+    INBOX_LIMIT,
+    Answer,
+    Command,
+    CommandEffect,
+    Retry,
+    State,
+    Submit,
+    Workset,
+)
+from daylily_daemon.engine.boundary import for_ever, foreign_as_unexpected
 from daylily_daemon.engine.dials import Live
 from daylily_daemon.engine.lease import Desk
-from daylily_daemon.ports import Change, Conflict, Delivery, Mailbox, Unreadable
+from daylily_daemon.ports import Change, Conflict, Delivery, Drops, Mailbox, Trail, Unreadable
 
 log = structlog.get_logger()
+
+BREAKS: Final = 3
+"""Deliveries of one message that may meet trouble of its own; the next one parks it with that reason."""
+HOLD_CAP_S: Final = 30.0
+"""Longest pause between two tries of messages in hand."""
+
+
+@dataclass(slots=True)
+class _Round:
+    """What became of the messages of one batch."""
+
+    done: list[Delivery] = field(default_factory=list)
+    """To be deleted."""
+    parked: int = 0
+    waiting: int = 0
+    """Stopped by trouble of ours."""
+
+    @property
+    def in_vain(self) -> bool:
+        """Whether there is no point in receiving more: nothing worked, for no reason of the messages."""
+        return bool(self.waiting) and not self.done and not self.parked
+
+
+async def _patiently(attempt: Callable[[], Awaitable[_Round]], pause_s: float) -> None:
+    """Repeat ``attempt`` until it is not in vain, pausing from ``pause_s`` up to half a minute."""
+    while (await attempt()).in_vain:
+        await sleep(pause_s)
+        pause_s = min(2 * pause_s, HOLD_CAP_S)
+
+
+class InboxFull(Transient):
+    """The owner of the run has to read its inbox first; trouble of this one workset."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Doorbell:
     mailbox: Mailbox
+    trail: Trail
     desk: Desk
     live: Live
     on_workset: Callable[[Workset], None]
@@ -37,43 +91,52 @@ class Doorbell:
 
     async def listen(self) -> None:
         """Answer messages until cancelled."""
-        while True:
-            try:
-                deliveries = await self.mailbox.receive()
-                with CancelScope(shield=True, deadline=current_time() + self.answer_s):
-                    await self._answer(deliveries)
-            except (Transient, Permanent) as exc:
-                log.warning("commands_unreachable", error=str(exc))
-                await sleep(self.pause_s)
+        await for_ever("the command queue", self._listen_once, self.pause_s)
 
-    async def _answer(self, deliveries: Sequence[Delivery]) -> None:
+    async def _listen_once(self) -> None:
+        deliveries = await self.mailbox.receive()
+        await _patiently(partial(self._answer, deliveries), self.pause_s)
+
+    async def _answer(self, deliveries: Sequence[Delivery]) -> _Round:
         """Worksets at the same time, the commands of one workset in their order."""
         lines: dict[str, list[Delivery]] = {}
         for delivery in deliveries:
             lines.setdefault(_workset_of(delivery), []).append(delivery)
-        settled: list[Delivery] = []
-        async with create_task_group() as tg:
-            for line in lines.values():
-                tg.start_soon(self._answer_line, line, settled)
-        if settled:
-            await self.mailbox.settle(settled)
+        round = _Round()
+        with CancelScope(shield=True, deadline=current_time() + self.answer_s):
+            async with create_task_group() as tg:
+                for line in lines.values():
+                    tg.start_soon(self._answer_line, line, round)
+            if round.done:
+                await self.mailbox.settle(round.done)
+        return round
 
-    async def _answer_line(self, line: Sequence[Delivery], settled: list[Delivery]) -> None:
+    async def _answer_line(self, line: Sequence[Delivery], round: _Round) -> None:
         """Stop at the first that gets no answer: what is behind it must not overtake it."""
         for delivery in line:
             if isinstance(delivery.content, Unreadable):
-                await _park(self.mailbox, delivery, delivery.content.reason)
+                round.parked += await park(self.mailbox, delivery, delivery.content.reason)
                 continue
             try:
-                for command in delivery.content:
-                    await self._ring_until_answered(command)
-            except Transient as exc:
-                log.warning("command_comes_again", error=str(exc), tries=delivery.tries)
-                return
-            except Permanent as exc:
-                await _park(self.mailbox, delivery, str(exc))
+                with foreign_as_unexpected("a command"):
+                    for command in delivery.content:
+                        await self._ring_until_answered(command)
+            except DaemonError as exc:
+                if not await self._trouble(delivery, exc, round):
+                    return
             else:
-                settled.append(delivery)
+                round.done.append(delivery)
+
+    async def _trouble(self, delivery: Delivery, exc: DaemonError, round: _Round) -> bool:
+        """Return whether the message was parked, so that the next in its line may be answered."""
+        its_own = isinstance(exc, Unexpected | InboxFull)
+        if isinstance(exc, Permanent) or (its_own and delivery.tries > BREAKS):
+            parked = await park(self.mailbox, delivery, str(exc))
+            round.parked += parked
+            return parked
+        log.warning("command_comes_again", error=str(exc), tries=delivery.tries)
+        round.waiting += not its_own
+        return False
 
     async def _ring_until_answered(self, command: Command) -> None:
         for left in reversed(range(self.tries)):
@@ -91,37 +154,48 @@ class Doorbell:
         current: Workset | None = None
         if not isinstance(command.ask, Submit):
             current = await self.desk.worksets.load(command.workset_id)
+            if current is None:
+                return await self._answer_nobody(command)
         while (change := self._change(current, command)) is not None:
             try:
                 stored = await self.desk.write(change)
             except AlreadyDone:
                 bound.info("command_repeated")
-                return
+                return None
             except Conflict as conflict:
                 current = conflict.current
+                if current is None and not isinstance(command.ask, Submit):
+                    return await self._answer_nobody(command)
             else:
                 asked = type(command.ask).__name__.lower()
                 bound.info("command_taken", asked=asked, by=command.by, state=stored.state)
-                self.on_workset(stored)
-                return
-        bound.info("command_without_effect", known=current is not None)
+                return self.on_workset(stored)
+        bound.info("command_repeated")
+        return None
+
+    async def _answer_nobody(self, command: Command) -> None:
+        """Remember that there was no such workset: every command has an answer."""
+        text = f"There is no workset {command.workset_id}; submit it first."
+        said = _answer(command, CommandEffect.NONE, text, self.desk.clock.now())
+        await self.trail.answer(command.workset_id, said)
+        log.info("command_without_effect", workset=command.workset_id, command=command.id)
 
     def _change(self, current: Workset | None, command: Command) -> Change | None:
-        now, routing = self.desk.clock.now(), self.live.now.routing
-        once = command.id if isinstance(command.ask, Submit) else None
+        """Return the write that answers ``command``; None if it was answered before."""
+        decision = self._decision(current, command, self.desk.clock.now())
+        if decision is None or decision.workset == current:
+            return None
+        change = self.desk.change(current, decision, self.live.now.routing)
+        return replace(change, once=command.id)
+
+    def _decision(
+        self, current: Workset | None, command: Command, now: datetime
+    ) -> Decision | None:
         if current is None:
-            if not isinstance(command.ask, Submit):
-                return None
-            decision = register(command, command.ask, now)
-        elif _is_for_the_owner(command, current):
-            waiting = enqueue(current, command)
-            return self.desk.change(current, waiting, (), routing) if waiting else None
-        else:
-            decision = apply(current, command, now)
-            if decision.workset == current:
-                return None
-        change = self.desk.change(current, decision.workset, decision.records, routing)
-        return replace(change, once=once)
+            return register(command, command.ask, now) if isinstance(command.ask, Submit) else None
+        if _is_for_the_owner(command, current):
+            return enqueue(current, command, now)
+        return apply(current, command, now)
 
 
 def _is_for_the_owner(command: Command, current: Workset) -> bool:
@@ -133,15 +207,21 @@ def _is_for_the_owner(command: Command, current: Workset) -> bool:
     return current.state is State.IN_PROGRESS and (current.lock_owner is not None or vouches)
 
 
-def enqueue(ws: Workset, command: Command) -> Workset | None:
-    """Put ``command`` into the inbox; None if it is known. Raises Transient while it is full."""
+def enqueue(ws: Workset, command: Command, now: datetime) -> Decision | None:
+    """Put ``command`` into the inbox; None if it is known. Raises InboxFull."""
     if command.id in ws.seen_commands or any(c.id == command.id for c in ws.inbox):
         return None
     if len(ws.inbox) >= INBOX_LIMIT:
-        raise Transient(
+        raise InboxFull(
             f"{ws.id} has {INBOX_LIMIT} commands waiting; its owner must read them first."
         )
-    return replace(ws, inbox=(*ws.inbox, command))
+    queued = Decision(replace(ws, inbox=(*ws.inbox, command)))
+    said = _answer(command, CommandEffect.QUEUED, f"{ws.lock_owner or 'nobody'} holds it", now)
+    return replace(queued, answers=(said,))
+
+
+def _answer(command: Command, effect: CommandEffect, text: str, now: datetime) -> Answer:
+    return Answer(command_id=command.id, effect=effect, text=text, at=now)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,36 +230,83 @@ class Relay:
 
     intake: Mailbox
     commands: Mailbox
+    drops: Drops
     pause_s: float = 1.0
 
     async def listen(self) -> None:
-        while True:
-            try:
-                await self._pass_on(await self.intake.receive())
-            except (Transient, Permanent) as exc:
-                log.warning("intake_unreachable", error=str(exc))
-                await sleep(self.pause_s)
+        await for_ever("the intake queue", self._listen_once, self.pause_s)
 
-    async def _pass_on(self, deliveries: Sequence[Delivery]) -> None:
-        good: list[Delivery] = []
-        commands: list[Command] = []
-        for delivery in deliveries:
-            if isinstance(delivery.content, Unreadable):
-                await _park(self.intake, delivery, delivery.content.reason)
-            else:
-                good.append(delivery)
-                commands.extend(delivery.content)
-        if commands:
-            await self.commands.send(commands)
-        if good:
-            await self.intake.settle(good)
+    async def _listen_once(self) -> None:
+        deliveries = await self.intake.receive()
+        await _patiently(partial(self._pass_on, deliveries), self.pause_s)
+
+    async def _pass_on(self, deliveries: Sequence[Delivery]) -> _Round:
+        """Pass a batch on in one call; where that fails, each message alone, so that one stops no other."""
+        round = _Round()
+        all_read = [(delivery, await self._read(delivery, round)) for delivery in deliveries]
+        read = [(delivery, commands) for delivery, commands in all_read if commands is not None]
+        if not await self._send(read, round):
+            for one in read:
+                await self._send_alone(one, round)
+        if round.done:
+            await self.intake.settle(round.done)
+        return round
+
+    async def _read(self, delivery: Delivery, round: _Round) -> list[Command] | None:
+        """Return what the message asks for; None if it was parked, or comes again."""
+        if isinstance(delivery.content, Unreadable):
+            round.parked += await park(self.intake, delivery, delivery.content.reason)
+            return None
+        try:
+            with foreign_as_unexpected("an event"):
+                return [await self.drops.as_it_is(command) for command in delivery.content]
+        except DaemonError as exc:
+            await self._trouble(delivery, exc, round)
+            return None
+
+    async def _send(self, read: Sequence[tuple[Delivery, list[Command]]], round: _Round) -> bool:
+        try:
+            with foreign_as_unexpected("the relay"):
+                if commands := [command for _, some in read for command in some]:
+                    await self.commands.send(commands)
+        except DaemonError as exc:
+            log.warning("events_passed_on_one_by_one", error=str(exc))
+            return False
+        round.done += [delivery for delivery, _ in read]
+        return True
+
+    async def _send_alone(self, one: tuple[Delivery, list[Command]], round: _Round) -> None:
+        delivery, commands = one
+        try:
+            with foreign_as_unexpected("an event"):
+                await self.commands.send(commands)
+        except DaemonError as exc:
+            await self._trouble(delivery, exc, round)
+        else:
+            round.done.append(delivery)
+
+    async def _trouble(self, delivery: Delivery, exc: DaemonError, round: _Round) -> None:
+        its_own = isinstance(exc, Unexpected)
+        if isinstance(exc, Permanent) or (its_own and delivery.tries > BREAKS):
+            round.parked += await park(self.intake, delivery, str(exc))
+            return
+        log.warning("event_comes_again", error=str(exc), tries=delivery.tries)
+        round.waiting += not its_own
 
 
 def _workset_of(delivery: Delivery) -> str:
+    """Return whose line the delivery stands in; one that cannot be read stands in a line of its own."""
     known = isinstance(delivery.content, tuple) and delivery.content
-    return known[0].workset_id if known else ""
+    return known[0].workset_id if known else f"?{delivery.receipt}"
 
 
-async def _park(mailbox: Mailbox, delivery: Delivery, reason: str) -> None:
+async def park(mailbox: Mailbox, delivery: Delivery, reason: str) -> bool:
+    """Move one message to the dead letters; False if that cannot be done now, and it comes again."""
+    try:
+        with foreign_as_unexpected("parking a message"):
+            await mailbox.park(delivery, reason)
+    except DaemonError as exc:
+        log.warning("message_not_parked", reason=reason, error=str(exc), tries=delivery.tries)
+        return False
     log.error("message_parked", reason=reason, tries=delivery.tries)
-    await mailbox.park(delivery, reason)
+    return True

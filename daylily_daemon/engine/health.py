@@ -1,4 +1,4 @@
-"""What this daemon could last do, port by port, and the boundary that no foreign exception passes.
+"""What this daemon could last do, port by port.
 
 Every port the engine gets is wrapped by ``guarded``: its calls are noted in ``Health``, and whatever leaves
 it that is not one of our errors becomes ``Unexpected``, logged once with its traceback. So a caller that
@@ -8,8 +8,7 @@ to, never what somebody remembered to write down.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import wraps
@@ -18,8 +17,11 @@ from typing import Any, Final, TypeVar, cast
 
 import structlog
 
-from daylily_daemon.domain.errors import DaemonError, Transient, Unexpected
+from daylily_daemon.domain.errors import DaemonError, Transient
+from daylily_daemon.engine.boundary import foreign_as_unexpected, leaf
 from daylily_daemon.ports import Clock
+
+__all__ = ["Health", "PortHealth", "foreign_as_unexpected", "guarded", "leaf"]
 
 log = structlog.get_logger()
 
@@ -68,39 +70,15 @@ class Health:
             text=str(error)[:TEXT_LIMIT],
         )
 
+    def keep_only(self, prefix: str, names: Iterable[str]) -> None:
+        """Forget the ports under ``prefix`` that are not among ``names``: a channel that was switched off."""
+        kept = {f"{prefix}{name}" for name in names}
+        for port in [p for p in self._ports if p.startswith(prefix) and p not in kept]:
+            del self._ports[port]
+
     @property
     def ports(self) -> Mapping[str, PortHealth]:
         return dict(self._ports)
-
-
-def leaf(error: BaseException) -> BaseException:
-    """Return the first exception inside nested groups, or ``error`` itself."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
-
-
-@contextmanager
-def foreign_as_unexpected(what: str) -> Iterator[None]:
-    """Let only our own errors out, and those alone rather than in a group of one kind.
-
-    Of a group the first of our errors stands for all if nothing else is in it; anything else in it makes
-    the whole Unexpected. Cancellation passes.
-    """
-    try:
-        yield
-    except DaemonError:
-        raise
-    except Exception as exc:
-        ours, rest = exc.split(DaemonError) if isinstance(exc, ExceptionGroup) else (None, exc)
-        if ours is not None and rest is None:
-            raise leaf(ours) from exc
-        log.exception("unexpected", at=what)
-        first = leaf(rest or exc)
-        raise Unexpected(
-            f"{what} met something nobody foresaw ({type(first).__name__}: {str(first)[:200]}). "
-            "It will be tried again; the log has the whole story."
-        ) from exc
 
 
 def guarded(port: T, name: str, health: Health) -> T:

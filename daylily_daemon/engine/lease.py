@@ -19,15 +19,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 from anyio import CancelScope, CapacityLimiter, Event, Lock, current_time, move_on_after, sleep
 
-from daylily_daemon.domain.decision import Effect, released
+from daylily_daemon.domain.decision import Decision, Effect, released
 from daylily_daemon.domain.errors import Fenced, Transient
 from daylily_daemon.domain.lifecycle import Event as LifeEvent
 from daylily_daemon.domain.lifecycle import Policy, decide, resume
-from daylily_daemon.domain.model import Command, Fence, Progress, Record, State, Workset, WorksetId
+from daylily_daemon.domain.model import Command, Fence, JobName, Record, State, Workset, WorksetId
 from daylily_daemon.domain.routing import Routing
 from daylily_daemon.ports import Change, Clock, Conflict, Ids, Worksets
 
@@ -42,6 +42,8 @@ class LeaseConfig:
     beat_s: float = 15.0
     progress_s: float = 1.0
     """Least time between two writes that carry nothing but progress."""
+    hurry_s: float = 0.05
+    """Least time between two writes whatever happens: it bounds what a workset can make its owner write."""
     repeat_s: float = 1.0
     """Pause before a write without an answer is repeated."""
 
@@ -66,13 +68,18 @@ class Desk:
     """How long a write that was sent is heard out, cancelled or not: a claim nobody knows of would stand
     until somebody takes it over."""
 
-    def change(
-        self, before: Workset | None, after: Workset, records: tuple[Record, ...], routing: Routing
-    ) -> Change:
+    def change(self, before: Workset | None, decision: Decision, routing: Routing) -> Change:
         addressed = tuple(
-            replace(record, owed=routing.owed(record), teller=self.owner) for record in records
+            replace(record, owed=routing.owed(record), teller=self.owner)
+            for record in decision.records
         )
-        return Change(before=before, after=after, nonce=self.ids.fresh(), records=addressed)
+        return Change(
+            before=before,
+            after=decision.workset,
+            nonce=self.ids.fresh(),
+            records=addressed,
+            answers=decision.answers,
+        )
 
     async def write(self, change: Change) -> Workset:
         """Commit once. Raises what ``Worksets.commit`` raises, and Transient after ``write_s``."""
@@ -101,7 +108,9 @@ class Term:
         self._written = asked
         self._poke = Event()
         self._hurry = False
-        self._progress: Progress | None = None
+        self._remarks: dict[str, Any] = {}
+        self._remarked_of: JobName | None = None
+        self._eager = False
 
     async def apply(self, event: LifeEvent, policy: Policy, routing: Routing) -> list[Effect]:
         """Decide, save, and return what to do. Raises Fenced.
@@ -117,7 +126,7 @@ class Term:
                 effects.extend(decision.effects)
                 if decision.workset == self.workset:
                     return effects
-                change = self._change(decision.workset, decision.records, routing)
+                change = self._change(decision, routing)
                 if await self._commit(change):
                     return effects
                 effects = list(resume(self.workset))
@@ -130,10 +139,18 @@ class Term:
                 async with self._turn:
                     await self._beat()
 
-    def note(self, progress: Progress) -> None:
-        """Let the next beat carry ``progress``; beats come sooner, but never faster than allowed."""
-        self._progress = progress
-        self._poke.set()
+    def note(self, job: JobName, *, eager: bool = True, **fields: Any) -> None:
+        """Let the next beat carry these fields of the workset, if ``job`` is still its job then.
+
+        ``eager`` beats come sooner, but never faster than ``progress_s`` allows.
+        """
+        if self._remarked_of != job:
+            self._remarks = {}
+        self._remarked_of = job
+        self._remarks.update(fields)
+        if eager:
+            self._eager = True
+            self._poke.set()
 
     def poke(self) -> None:
         """Look at the item now: somebody put a command into its inbox."""
@@ -146,21 +163,24 @@ class Term:
             ws = self.workset
             if ws.lock_owner is None:
                 return
-            change = self._change(released(ws), (), Routing())
             try:
-                self.workset = await self._desk.write(change)
+                self.workset = await self._desk.write(self._release_of(ws))
             except Conflict as conflict:
                 self._accept(conflict.current)
-                change = self._change(released(self.workset), (), Routing())
-                self.workset = await self._desk.write(change)
+                self.workset = await self._desk.write(self._release_of(self.workset))
 
-    def _change(self, after: Workset, records: tuple[Record, ...], routing: Routing) -> Change:
+    def _release_of(self, ws: Workset) -> Change:
+        return self._change(Decision(released(replace(ws, **self._current_remarks()))), Routing())
+
+    def _current_remarks(self) -> dict[str, Any]:
+        """Return what was noted of the job that is the workset's now."""
+        return self._remarks if self._remarked_of == self.workset.job else {}
+
+    def _change(self, decision: Decision, routing: Routing) -> Change:
         expires = self._desk.clock.now() + timedelta(seconds=self._config.ttl_s)
-        held = after.lock_owner is not None
-        beaten = replace(
-            after, beat=self.workset.beat + 1, lock_expires_at=expires if held else None
-        )
-        return self._desk.change(self.workset, beaten, records, routing)
+        held = decision.workset.lock_owner is not None
+        beaten = decision.set(beat=self.workset.beat + 1, lock_expires_at=expires if held else None)
+        return self._desk.change(self.workset, beaten, routing)
 
     async def _commit(self, change: Change) -> bool:
         """Write until answered; False if the item was not what ``change`` was decided on."""
@@ -180,14 +200,11 @@ class Term:
 
     async def _beat(self) -> None:
         self._hurry = False
-        progress, self._progress = self._progress, None
-        after = self.workset
-        if progress is not None:
-            after = replace(
-                after, progress_fraction=progress.fraction, progress_message=progress.message
-            )
-        if not await self._commit(self._change(after, (), Routing())) and progress is not None:
-            self.note(progress)
+        remarks = dict(self._current_remarks())
+        after = replace(self.workset, **remarks)
+        if await self._commit(self._change(Decision(after), Routing())):
+            self._remarks = {k: v for k, v in self._remarks.items() if remarks.get(k, _NEW) != v}
+            self._eager = self._eager and bool(self._remarks)
 
     def _accept(self, current: Workset | None) -> None:
         if current is None or current.fence != self._fence:
@@ -208,9 +225,12 @@ class Term:
 
     def _due(self) -> float:
         if self._hurry:
-            return self._written
-        pause_s = self._config.progress_s if self._progress else self._config.beat_s
+            return self._written + self._config.hurry_s
+        pause_s = self._config.progress_s if self._eager else self._config.beat_s
         return self._written + min(pause_s, self._config.beat_s)
+
+
+_NEW: Final = object()
 
 
 def _drop(command: Command) -> None:
@@ -254,7 +274,7 @@ async def claim(
     decision = decide(ws, event, policy, desk.clock.now())
     if decision.workset == ws:
         return None
-    change = desk.change(ws, decision.workset, decision.records, routing)
+    change = desk.change(ws, decision, routing)
     try:
         stored = await desk.write(change)
     except Conflict:

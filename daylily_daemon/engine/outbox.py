@@ -19,13 +19,16 @@ import structlog
 from anyio import CapacityLimiter, Event, create_task_group, current_time, sleep
 from anyio.abc import TaskGroup
 
-from daylily_daemon.domain.errors import Permanent, Transient
+from daylily_daemon.domain.errors import DaemonError, Permanent, Transient
 from daylily_daemon.domain.model import Record, WorksetId
+from daylily_daemon.engine.boundary import for_ever, foreign_as_unexpected
 from daylily_daemon.engine.dials import Live
 from daylily_daemon.ports import Clock, Notifier, Trail
 
 log = structlog.get_logger()
 
+PATIENCE_S: Final = 3600.0
+"""Longest pause that a receiver can ask for."""
 _REMEMBERED: Final = 10_000
 """Worksets whose last record is remembered; one that is forgotten costs a look at its trail."""
 
@@ -118,16 +121,26 @@ class Outbox:
         first = self._held[workset][0].seq
         while True:
             try:
-                rows = await self._trail.read(workset)
-                earlier = [r for r in rows if r.seq < first and r.owed and r.id not in self._debts]
-                if not await self._take_over(earlier):
-                    break
-            except (Transient, Permanent) as exc:
+                with foreign_as_unexpected("the outbox"):
+                    rows = await self._rows_before(workset, first)
+                    earlier = [r for r in rows if r.owed and r.id not in self._debts]
+                    if not await self._take_over(earlier):
+                        break
+            except DaemonError as exc:
                 log.warning("outbox_unreachable", error=str(exc))
             await sleep(self._config.flush_s)
         for record in self._held.pop(workset):
             self._enqueue(record)
         self._paid.set()
+
+    async def _rows_before(self, workset: WorksetId, seq: int) -> list[Record]:
+        """Return all records of a workset before ``seq``, page by page."""
+        found: list[Record] = []
+        while page := await self._trail.read(workset, after=found[-1].seq if found else 0):
+            found += [r for r in page if r.seq < seq]
+            if not found or page[-1].seq >= seq - 1:
+                break
+        return found
 
     async def _take_over(self, records: Sequence[Record]) -> bool:
         """Take over, in order, what stands still of one workset; True if something is left."""
@@ -165,16 +178,25 @@ class Outbox:
     async def _pay(self, channel: str, workset: str) -> None:
         """Work off one line: one workset's notices on one channel, in their order."""
         line = self._lines[channel, workset]
-        limit = self._limits.setdefault(channel, CapacityLimiter(self._config.per_channel))
-        while line:
-            debt = line[0]
-            delivered = await self._deliver(channel, debt.record, limit)
-            (debt.told if delivered else debt.given_up).add(channel)
-            debt.open.discard(channel)
-            line.popleft()
-            if not debt.open:
-                await self._settle(debt)
+        try:
+            with foreign_as_unexpected(f"paying {workset} on {channel}"):
+                while line:
+                    await self._pay_first(line, channel)
+        except DaemonError as exc:
+            log.warning("line_left", workset=workset, channel=channel, error=str(exc))
+            for debt in line:  # still owed in the store, where the next sweep finds it
+                self._debts.pop(debt.record.id, None)
         del self._lines[channel, workset]
+
+    async def _pay_first(self, line: deque[_Debt], channel: str) -> None:
+        limit = self._limits.setdefault(channel, CapacityLimiter(self._config.per_channel))
+        debt = line[0]
+        delivered = await self._deliver(channel, debt.record, limit)
+        (debt.told if delivered else debt.given_up).add(channel)
+        debt.open.discard(channel)
+        line.popleft()
+        if not debt.open:
+            await self._settle(debt)
 
     async def _deliver(self, channel: str, record: Record, limit: CapacityLimiter) -> bool:
         bound = log.bind(workset=record.workset_id, channel=channel, delivery=record.id)
@@ -185,8 +207,9 @@ class Outbox:
                 bound.warning("notice_given_up", reason="the channel is no longer configured")
                 return False
             try:
-                async with limit:
-                    await notifier.deliver(record)
+                with foreign_as_unexpected(f"channel {channel}"):
+                    async with limit:
+                        await notifier.deliver(record)
             except Permanent as exc:
                 bound.error("notice_given_up", reason=str(exc))
                 return False
@@ -195,7 +218,7 @@ class Outbox:
                     bound.error("notice_given_up", reason=f"too old; last answer: {exc}")
                     return False
                 bound.warning("notice_delayed", reason=str(exc), pause_s=pause_s)
-                await sleep(max(pause_s, exc.retry_after_s or 0.0))
+                await sleep(max(pause_s, min(exc.retry_after_s or 0.0, PATIENCE_S)))
                 pause_s = min(self._config.cap_s, pause_s * 2)
             else:
                 bound.info("notice_delivered", type=record.type, state=record.state)
@@ -207,8 +230,9 @@ class Outbox:
     async def _settle(self, debt: _Debt) -> None:
         told, given_up = frozenset(debt.told), frozenset(debt.given_up)
         try:
-            debt.record = await self._trail.settle(debt.record, told, given_up)
-        except (Transient, Permanent) as exc:
+            with foreign_as_unexpected("settling a notice"):
+                debt.record = await self._trail.settle(debt.record, told, given_up)
+        except DaemonError as exc:
             log.warning("settle_unanswered", delivery=debt.record.id, error=str(exc))
             return
         debt.told -= told
@@ -226,19 +250,26 @@ class Outbox:
                     await self._settle(debt)
 
     async def _sweep(self) -> None:
-        while True:
-            try:
-                await self._find_leftovers()
-            except (Transient, Permanent) as exc:
-                log.warning("outbox_unreachable", error=str(exc))
-            await sleep(self._config.sweep_s)
+        await for_ever("the search for notices left behind", self._sweep_once, self._config.sweep_s)
+
+    async def _sweep_once(self) -> None:
+        await self._find_leftovers()
+        await sleep(self._config.sweep_s)
 
     async def _find_leftovers(self) -> None:
-        """Take over what others left, a workset at a time, up to the first that may still be alive."""
+        """Take over what others left, a workset at a time, up to the first that may still be alive.
+
+        All pages are read: what a dead channel is owed must not hide what others are.
+        """
         found: dict[WorksetId, list[Record]] = {}
-        for record in await self._trail.owed():
-            if record.id not in self._debts and record.workset_id not in self._held:
-                found.setdefault(record.workset_id, []).append(record)
+        page = await self._trail.owed()
+        while True:
+            for record in page.records:
+                if record.id not in self._debts and record.workset_id not in self._held:
+                    found.setdefault(record.workset_id, []).append(record)
+            if page.more is None:
+                break
+            page = await self._trail.owed(after=page.more)
         seen = {r.id for rows in found.values() for r in rows}
         held = {id for id in self._still if id.rsplit("/", 1)[0] in self._held}
         self._still = {id: at for id, at in self._still.items() if id in seen | held}

@@ -2,6 +2,11 @@
 
 Events go to ``decide`` through the term, which saves before anything is done; effects run as tasks and
 come back as events. Cancelling the shepherd cancels tasks, never jobs: a job is stopped by StopJob alone.
+
+A job that was started is found again by its name and described by what was stored when it started: it is
+waited for whatever became of its pipeline file since. Trouble on the way is written into the item, so that
+``explain`` says why a run does not go on, and after ``let_go_s`` of it a run that cannot be tended from here
+is let go, for a daemon that can.
 """
 
 from __future__ import annotations
@@ -10,21 +15,23 @@ import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar, assert_never
+from typing import Final, TypeVar, assert_never
 
 import structlog
-from anyio import create_memory_object_stream, create_task_group, sleep
+from anyio import create_memory_object_stream, create_task_group, current_time, sleep
 from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from daylily_daemon.domain.decision import Effect, RunJob, StopJob
-from daylily_daemon.domain.errors import LeaseLost, Permanent, Transient
+from daylily_daemon.domain.errors import LeaseLost, Permanent, Transient, Unclear
 from daylily_daemon.domain.lifecycle import Commanded, Event, JobExited, JobRefused, JobStopped
 from daylily_daemon.domain.model import Command, Job, JobName, State, Workset
-from daylily_daemon.domain.pipeline import Value, render, time_for
+from daylily_daemon.domain.pipeline import Pipeline, StepTemplate, Value, render, time_for
 from daylily_daemon.engine.dials import Live
 from daylily_daemon.engine.lease import Term
 from daylily_daemon.ports import Runner
+
+TROUBLE_CHARS: Final = 500
 
 T = TypeVar("T")
 log = structlog.get_logger()
@@ -35,7 +42,10 @@ class Shepherd:
     runners: Mapping[str, Runner]
     live: Live
     pause_s: float = 2.0
-    """Before a call of unknown outcome is made again."""
+    """Before a call of unknown outcome is made again; doubles up to ``pause_cap_s``."""
+    pause_cap_s: float = 60.0
+    let_go_s: float = 300.0
+    """How long a job may be out of sight before its workset is let go."""
 
     async def drive(self, term: Term, effects: tuple[Effect, ...]) -> None:
         """Return once the workset is no longer in progress. Raises Fenced and LeaseLost, in a group."""
@@ -49,29 +59,47 @@ class Shepherd:
             raise LeaseLost(f"{term.workset.id}: the store did not answer in time")
 
     def stop_job(self, ws: Workset) -> Job:
-        """Return what a runner needs to find and stop the current job."""
+        """Return what a runner needs to find the current job, and to stop it."""
         step = ws.step
         if step is None or ws.job is None:
             raise Permanent(f"{ws.id} has no job to stop.")
         return Job(name=ws.job, directory=ws.job_dir, step=step, argv=())
 
-    def run_job(self, ws: Workset) -> tuple[Job, bool]:
-        """Render the current job; the flag says whether its failure ends the run. Raises Permanent."""
-        dials = self.live.now
-        name = ws.plan.pipeline if ws.plan else ""
-        pipeline = dials.pipelines.get(name)
-        template = pipeline.template(ws.step) if pipeline and ws.step else None
-        if pipeline is None or template is None or ws.job is None:
+    def run_job(self, ws: Workset) -> tuple[Job, str]:
+        """Render the current job; one that cannot be rendered any more has no ``argv``, and a reason."""
+        found = self.stop_job(ws)
+        confirmed = ws.confirmed == found.name
+        try:
+            return replace(self._rendered(ws, found), confirmed=confirmed), ""
+        except Permanent as exc:
+            return replace(found, confirmed=confirmed), str(exc)
+
+    def is_fatal(self, ws: Workset) -> bool:
+        """Return whether a failure of the current step ends the run: as planned, or as said today."""
+        template = self._template(ws)
+        planned = ws.plan is not None and ws.step in ws.plan.optional
+        return not (planned or (template is not None and not template.fatal))
+
+    def _template(self, ws: Workset) -> StepTemplate | None:
+        pipeline = self._pipeline(ws)
+        return pipeline.template(ws.step) if pipeline and ws.step else None
+
+    def _pipeline(self, ws: Workset) -> Pipeline | None:
+        return self.live.now.pipelines.get(ws.plan.pipeline) if ws.plan else None
+
+    def _rendered(self, ws: Workset, found: Job) -> Job:
+        dials, pipeline, template = self.live.now, self._pipeline(ws), self._template(ws)
+        if pipeline is None or template is None:
+            name = ws.plan.pipeline if ws.plan else ""
             raise Permanent(
                 f"Pipeline {name!r} has no step {ws.step} any more; restore it in the pipelines "
                 "folder, reload, and retry the workset."
             )
-        job = render(template, values_of(ws, dials.values), ws.job, ws.job_dir)
+        job = render(template, values_of(ws, dials.values), found.name, found.directory)
         environment = {**dials.environment, **job.environment}
         grace_s = job.grace_s if dials.grace_s is None else dials.grace_s
         timeout_s = time_for(pipeline, template, ws.spent_s)
-        job = replace(job, environment=environment, grace_s=grace_s, timeout_s=timeout_s)
-        return job, template.fatal
+        return replace(job, environment=environment, grace_s=grace_s, timeout_s=timeout_s)
 
 
 def values_of(ws: Workset, general: Mapping[str, Value]) -> dict[str, Value]:
@@ -148,48 +176,77 @@ class _Watch:
 
     async def _stop_job(self, name: JobName, ws: Workset) -> None:
         try:
-            runner = _runner_of(self.shepherd.runners, ws)
-            await self._until_answered(partial(runner.stop, self.shepherd.stop_job(ws)))
+            runner, job = runner_of(self.shepherd.runners, ws), self.shepherd.stop_job(ws)
+            await self._until_answered(partial(runner.stop, job), runner, job)
         except Permanent as exc:
             await self.send.send(JobRefused(name, str(exc)))
         else:
             await self.send.send(JobStopped(name))
 
     async def _run_job(self, name: JobName, ws: Workset) -> None:
+        why = ""
         try:
-            runner = _runner_of(self.shepherd.runners, ws)
-            job, fatal = self.shepherd.run_job(ws)
-            await self._until_answered(partial(runner.ensure, job))
+            runner = runner_of(self.shepherd.runners, ws)
+            job, why = self.shepherd.run_job(ws)
+            await self._until_answered(partial(runner.ensure, job), runner, job)
         except Permanent as exc:
-            await self.send.send(JobRefused(name, str(exc)))
+            await self.send.send(JobRefused(name, why or str(exc)))
             return
+        self.term.note(name, eager=False, confirmed=name)
         async with create_task_group() as looking:
             looking.start_soon(self._look, runner, job)
-            outcome = await self._until_answered(partial(runner.wait, job))
+            outcome = await self._until_answered(partial(runner.wait, job), runner, job)
             looking.cancel_scope.cancel()
-        await self.send.send(JobExited(name, outcome, fatal))
+        await self.send.send(JobExited(name, outcome, self.shepherd.is_fatal(ws)))
 
     async def _look(self, runner: Runner, job: Job) -> None:
+        """Show progress for as long as the job is waited for; what is in the way of it harms nothing."""
         last = None
         while True:
             await sleep(self.shepherd.live.now.look_s)
-            progress = await self._until_answered(partial(runner.progress, job))
+            try:
+                progress = await runner.progress(job)
+            except (Transient, Permanent) as exc:
+                log.info("progress_not_seen", job=job.name, error=str(exc))
+                continue
             if progress is not None and progress != last:
                 last = progress
-                self.term.note(progress)
+                fraction, text = progress.fraction, progress.message
+                self.term.note(job.name, progress_fraction=fraction, progress_message=text)
 
-    async def _until_answered(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Repeat a call whose outcome is unknown, under the same name; the term bounds how long."""
+    async def _until_answered(
+        self, call: Callable[[], Awaitable[T]], runner: Runner, job: Job
+    ) -> T:
+        """Repeat a call whose outcome is unknown, under the same name; the term bounds how long.
+
+        What is in the way is written into the item. Raises Transient where nothing of the job could be seen
+        for ``let_go_s``: another daemon may see it.
+        """
+        shepherd, since, pause_s = self.shepherd, current_time(), self.shepherd.pause_s
+        troubled = bool(self.term.workset.trouble)
         while True:
             try:
-                return await call()
+                answer = await call()
             except Transient as exc:
-                log.warning("unanswered", workset=self.term.workset.id, error=str(exc))
-                await sleep(self.shepherd.pause_s)
+                log.warning("unanswered", job=job.name, error=str(exc))
+                troubled = True
+                self._note_trouble(job, str(exc), isinstance(exc, Unclear))
+                if current_time() - since >= shepherd.let_go_s:
+                    await runner.look(job)
+                await sleep(pause_s)
+                pause_s = min(2 * pause_s, shepherd.pause_cap_s)
+            else:
+                if troubled:
+                    self._note_trouble(job, "", unclear=False)
+                return answer
+
+    def _note_trouble(self, job: Job, text: str, unclear: bool) -> None:
+        self.term.note(job.name, trouble=text[:TROUBLE_CHARS], unclear=unclear)
 
 
-def _runner_of(runners: Mapping[str, Runner], ws: Workset) -> Runner:
+def runner_of(runners: Mapping[str, Runner], ws: Workset) -> Runner:
+    """Return the runner that started the run. Raises Transient: another daemon may have it."""
     runner = runners.get(ws.runner)
     if runner is None:
-        raise Permanent(f"The runner {ws.runner!r} of this run is not set up on this daemon.")
+        raise Transient(f"The runner {ws.runner!r} of this run is not set up on this daemon.")
     return runner

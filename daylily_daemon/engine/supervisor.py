@@ -11,9 +11,9 @@ what its own doorbell stored. It only suggests: the conditional write of a claim
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final
 
 import structlog
@@ -27,21 +27,31 @@ from anyio import (
 )
 from anyio.abc import TaskGroup
 
-from daylily_daemon.domain.admission import Capacity, admit
+from daylily_daemon.domain.admission import admit, capacity_of
 from daylily_daemon.domain.commands import host_is_gone
-from daylily_daemon.domain.decision import Effect
-from daylily_daemon.domain.errors import DaemonError, Fenced, LeaseLost, Permanent, Transient
-from daylily_daemon.domain.lifecycle import Claimed, Inspected, decide, due, resume
-from daylily_daemon.domain.model import State, Workset, WorksetId
+from daylily_daemon.domain.decision import Decision, Effect
+from daylily_daemon.domain.errors import DaemonError, Fenced, LeaseLost, Transient, Unexpected
+from daylily_daemon.domain.lifecycle import Claimed, due, resume
+from daylily_daemon.domain.model import (
+    State,
+    Workset,
+    WorksetId,
+)
+from daylily_daemon.domain.routing import Routing
+from daylily_daemon.engine.boundary import for_ever, foreign_as_unexpected
 from daylily_daemon.engine.dials import Live
 from daylily_daemon.engine.doorbell import Doorbell, Relay
+from daylily_daemon.engine.health import Health, PortHealth
+from daylily_daemon.engine.inspector import Inspector
 from daylily_daemon.engine.lease import Desk, LeaseConfig, Term, Watch, claim
 from daylily_daemon.engine.outbox import Outbox
-from daylily_daemon.engine.shepherd import Shepherd
-from daylily_daemon.ports import Conflict, Drops, Inputs, Mailbox
+from daylily_daemon.engine.shepherd import TROUBLE_CHARS, Shepherd, runner_of
+from daylily_daemon.ports import Conflict, Drops, Mailbox, Trail
 
 log = structlog.get_logger()
 
+RECONCILE_PAUSE_S: Final = 60.0
+"""Until a listing that failed is tried again."""
 LOOKED_AT: Final = 10_000
 """Worksets of one state that a sweep reads, first ones first."""
 
@@ -54,6 +64,11 @@ class Place:
     scope: str
     data_dir: str
     jobs_dir: str
+    former_scopes: frozenset[str] = frozenset()
+    """What versions before this one called the very same folder on the very same machine."""
+
+    def sees(self, scope: str) -> bool:
+        return scope == self.scope or scope in self.former_scopes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,11 +77,32 @@ class Snapshot:
 
     active: dict[str, str]
     """Progress by workset id."""
+    customers: dict[str, str]
+    """Whose they are, by workset id."""
     waiting: int
     owed: int
     passes: int
     held: str
     """Why nothing new is started; empty if nothing is in the way."""
+    ports: Mapping[str, PortHealth]
+    """What this daemon could last do, by port."""
+
+
+@dataclass(slots=True)
+class _Held:
+    """A workset this daemon works on, from the decision to take it to letting it go."""
+
+    customer: str
+    term: Term | None = None
+    """None until it is claimed."""
+
+
+class _Untendable(Transient):
+    """A run in progress that is ours by its scope, and whose job cannot be looked at from here."""
+
+
+async def _never_held() -> str:
+    return ""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -76,30 +112,36 @@ class Supervisor:
     lease: LeaseConfig
     place: Place
     shepherd: Shepherd
-    inputs: Inputs
+    inspector: Inspector
     drops: Drops
+    trail: Trail
     intake: Mailbox
     commands: Mailbox
     outbox: Outbox
     on_pass: Callable[[Snapshot], None] = lambda _: None
     """Called after each finished sweep: feeds the watchdog and the status file."""
-    held: Callable[[], str] = lambda: ""
-    """Asked before anything new is started: why this host cannot take more now, or nothing."""
+    held: Callable[[], Awaitable[str]] = _never_held
+    """Asked before anything new is started: why this host cannot take more now, or nothing. Answers within
+    seconds, whatever becomes of the disks."""
+    health: Health
     doorbells: int = 2
     answer_s: float = 5.0
     """As in Doorbell."""
     index_lag_s: float = 30.0
     """How long what we stored ourselves counts more than an index that does not show it yet."""
     rest_s: float = 30.0
-    """How long a workset whose shepherd broke is left alone."""
+    """How long a workset whose shepherd broke is left alone; doubles up to ``rest_cap_s``."""
+    rest_cap_s: float = 1800.0
     release_s: float = 8.0
     """How long giving back a lease may take; one not given back is taken back at the next start."""
     drain_s: float = 4.0
 
     _board: dict[WorksetId, Workset] = field(default_factory=dict)
     _pinned: dict[WorksetId, float] = field(default_factory=dict)
-    _active: dict[WorksetId, Term | None] = field(default_factory=dict)
+    _active: dict[WorksetId, _Held] = field(default_factory=dict)
     _inspecting: set[WorksetId] = field(default_factory=set)
+    _broke: dict[WorksetId, int] = field(default_factory=dict)
+    """How often in a row work on a workset met something unforeseen."""
     _not_before: dict[WorksetId, float] = field(default_factory=dict)
     _in_progress: tuple[Workset, ...] = ()
     _nudge: Event = field(default_factory=Event)
@@ -137,21 +179,24 @@ class Supervisor:
     def _start_intake(self, tg: TaskGroup) -> None:
         doorbell = Doorbell(
             mailbox=self.commands,
+            trail=self.trail,
             desk=self.desk,
             live=self.live,
             on_workset=self._stored,
             answer_s=self.answer_s,
         )
-        tg.start_soon(Relay(intake=self.intake, commands=self.commands).listen)
+        relay = Relay(intake=self.intake, commands=self.commands, drops=self.drops)
+        tg.start_soon(relay.listen)
         for _ in range(self.doorbells):
             tg.start_soon(doorbell.listen)
         tg.start_soon(self._reconcile)
 
     def _stored(self, ws: Workset) -> None:
         """A doorbell committed this: put it on the board, or wake the shepherd that holds it."""
-        term = self._active.get(ws.id)
-        if term is not None:
-            term.poke()
+        held = self._active.get(ws.id)
+        if held is not None:
+            if held.term is not None:
+                held.term.poke()
             return
         self._pin(ws)
         self.nudge()
@@ -167,34 +212,45 @@ class Supervisor:
             self._pinned[ws.id] = current_time()
 
     async def _reconcile(self) -> None:
-        while True:
-            try:
-                missed = await self.drops.unannounced()
-                if missed:
-                    log.warning("events_missed", worksets=[c.workset_id for c in missed])
-                    await self.commands.send(missed)
-            except (Transient, Permanent) as exc:
-                log.warning("reconcile_failed", error=str(exc))
-            await sleep(self.live.now.reconcile_s)
+        await for_ever("the listing of drops", self._find_missed, RECONCILE_PAUSE_S)
+
+    async def _find_missed(self) -> None:
+        missed = await self.drops.unannounced()
+        if missed:
+            log.warning("events_missed", worksets=[c.workset_id for c in missed])
+            await self.commands.send(missed)
+        await sleep(self.live.now.reconcile_s)
 
     # --- sweep --------------------------------------------------------------------------------
 
     async def _sweep_for_ever(self, tending: TaskGroup) -> None:
         async with create_task_group() as tg:
             while True:
-                try:
-                    if current_time() >= self._next_look:
-                        await self._look()
-                        self._next_look = current_time() + self.live.now.sweep_s
-                    self._adopt(tending)
-                    self._inspect(tg)
-                    self._admit(tending)
-                except (Transient, Permanent) as exc:
-                    log.warning("store_unreachable", error=str(exc))
-                    self._next_look = current_time() + 1.0
+                await self._alone("reading the index", self._look_if_due)
+                await self._alone("a sweep", partial(self._pass, tending, tg))
                 self._passes += 1
                 self.on_pass(self.snapshot())
                 await self._rest()
+
+    async def _alone(self, what: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Do one part of a sweep; its trouble is logged and makes the next one come sooner."""
+        try:
+            with foreign_as_unexpected(what):
+                await work()
+        except DaemonError as exc:
+            log.warning("sweep_hampered", at=what, error=str(exc))
+            self._next_look = current_time() + 1.0
+
+    async def _look_if_due(self) -> None:
+        if current_time() >= self._next_look:
+            await self._look()
+            self._next_look = current_time() + self.live.now.sweep_s
+
+    async def _pass(self, tending: TaskGroup, tg: TaskGroup) -> None:
+        await self._look_for_room()
+        self._adopt(tending)
+        self._inspect(tg)
+        self._admit(tending)
 
     async def _rest(self) -> None:
         due_at = min([self._next_look, self._next_due(), *self._not_before.values()])
@@ -245,7 +301,7 @@ class Supervisor:
 
     def _adopt(self, tending: TaskGroup) -> None:
         for ws in (*self._in_progress, *self._board.values()):
-            reachable = ws.runner_scope == self.place.scope or host_is_gone(ws)
+            reachable = self.place.sees(ws.runner_scope) or host_is_gone(ws)
             if ws.state is State.IN_PROGRESS and reachable and self._free(ws):
                 self._take(ws, tending)
         self._in_progress = tuple(ws for ws in self._in_progress if ws.id not in self._active)
@@ -259,25 +315,17 @@ class Supervisor:
                 tg.start_soon(self._inspect_one, ws)
 
     async def _inspect_one(self, ws: Workset) -> None:
-        bound = log.bind(workset=ws.id)
+        again_at = current_time() + self.live.now.input_poll_s
         try:
-            inspection = await self.inputs.inspect(ws)
-            dials = self.live.now
-            event = Inspected(inspection)
-            decision = decide(ws, event, dials.policy, self.desk.clock.now())
-            stored = ws
-            if decision.workset != ws:
-                change = self.desk.change(ws, decision.workset, decision.records, dials.routing)
-                stored = await self.desk.write(change)
-            bound.info("input_checked", result=type(inspection).__name__.lower())
+            stored = await self.inspector.check(ws)
             self._pin(stored)
             if stored.state is State.READY and stored.plan is None:
-                self._not_before[ws.id] = current_time() + dials.input_poll_s
+                self._not_before[ws.id] = again_at
         except Conflict as conflict:
             self._seen(ws, conflict.current)
         except DaemonError as exc:
-            bound.warning("input_check_comes_again", error=str(exc))
-            self._not_before[ws.id] = current_time() + self.live.now.input_poll_s
+            log.warning("input_check_comes_again", workset=ws.id, error=str(exc))
+            self._not_before[ws.id] = again_at
         finally:
             self._inspecting.discard(ws.id)
             self.nudge()
@@ -290,26 +338,18 @@ class Supervisor:
     def _admit(self, tending: TaskGroup) -> None:
         now, dials = self.desk.clock.now(), self.live.now
         free = [ws for ws in self._board.values() if due(ws, now) and self._free(ws)]
-        self._look_for_room()
-        if not free:
+        if not free or self._held:
             return
-        customers = Counter(
-            ws.customer_id for ws in self._in_progress if ws.id not in self._active
-        ) + Counter(t.workset.customer_id for t in self._active.values() if t)
-        capacity = Capacity(
-            slots=dials.max_worksets,
-            running=len(self._active),
-            per_customer=dials.max_per_customer,
-            customers=customers,
-            age_s=dials.age_s,
-            held=self._held,
-        )
+        active = {id: held.customer for id, held in self._active.items()}
+        capacity = capacity_of(dials.limits, active, self._in_progress)
+        if capacity.running >= dials.limits.slots:
+            return
         for verdict in admit(free, capacity, now):
             if verdict.admitted:
                 self._take(self._board[verdict.workset_id], tending)
 
-    def _look_for_room(self) -> None:
-        held = self.held()
+    async def _look_for_room(self) -> None:
+        held = await self.held()
         if held and not self._held:
             log.error("admission_held", reason=held)
         elif self._held and not held:
@@ -319,24 +359,32 @@ class Supervisor:
     # --- tending ------------------------------------------------------------------------------
 
     def _take(self, ws: Workset, tending: TaskGroup) -> None:
-        self._active[ws.id] = None
+        self._active[ws.id] = _Held(ws.customer_id)
         self._board.pop(ws.id, None)
         tending.start_soon(self._tend, ws)
 
     async def _tend(self, ws: Workset) -> None:
         """Hold one workset. What it raises never stops another: the one blanket is here."""
-        bound = log.bind(workset=ws.id)
         try:
-            await self._claim_and_drive(ws)
-        except* (Fenced, LeaseLost) as group:
-            bound.warning("lease_lost", error=_first(group))
+            with foreign_as_unexpected(f"the shepherd of {ws.id}"):
+                await self._claim_and_drive(ws)
+            self._broke.pop(ws.id, None)
+        except Unexpected as exc:
+            pause_s = min(self.rest_cap_s, self.rest_s * 2 ** self._broke.get(ws.id, 0))
+            self._broke[ws.id] = self._broke.get(ws.id, 0) + 1
+            log.warning("workset_rests", workset=ws.id, rest_s=pause_s, error=str(exc))
+            self._not_before[ws.id] = current_time() + pause_s
+            await self._say_trouble(ws.id, str(exc))
+        except _Untendable as exc:
+            log.warning("workset_not_claimed", workset=ws.id, error=str(exc))
+            self._not_before[ws.id] = current_time() + self.rest_s
+            await self._say_trouble(ws.id, str(exc))
+        except (Fenced, LeaseLost) as exc:
+            log.warning("lease_lost", workset=ws.id, error=str(exc))
             self._look_again(ws, self.lease.repeat_s)
-        except* Transient as group:
-            bound.warning("claim_unanswered", error=_first(group))
+        except DaemonError as exc:
+            log.warning("workset_let_go", workset=ws.id, error=str(exc))
             self._look_again(ws, self.lease.repeat_s)
-        except* Exception:  # noqa: BLE001 - the one blanket: a workset breaks alone
-            bound.exception("shepherd_broke", rest_s=self.rest_s)
-            self._look_again(ws, self.rest_s)
         finally:
             self._active.pop(ws.id, None)
             self.nudge()
@@ -350,13 +398,15 @@ class Supervisor:
             data_dir=self.place.data_dir,
             jobs_dir=self.place.jobs_dir,
             ttl_s=self.lease.ttl_s,
+            sees_job=self.place.sees(ws.runner_scope),
         )
+        await self._look_before(ws)
         taken = await claim(self.desk, self.lease, ws, event, (dials.policy, dials.routing))
         if taken is None:
             self._look_again(ws, self.lease.repeat_s)
             return
         term, effects = taken
-        self._active[ws.id] = term
+        self._active[ws.id].term = term
         bound = log.bind(workset=ws.id, fence=term.workset.fence, attempt=term.workset.attempt)
         bound.info("claimed", run=term.workset.run_id, step=term.workset.step)
         if resume(term.workset):
@@ -371,9 +421,33 @@ class Supervisor:
             with CancelScope(shield=True, deadline=current_time() + self.release_s):
                 await self._release(term)
 
+    async def _look_before(self, ws: Workset) -> None:
+        """Raises Transient where a run in progress could be claimed, but its job not be tended."""
+        if ws.state is State.IN_PROGRESS and self.place.sees(ws.runner_scope) and ws.step:
+            shepherd = self.shepherd
+            try:
+                await runner_of(shepherd.runners, ws).look(shepherd.stop_job(ws))
+            except Transient as exc:
+                raise _Untendable(str(exc)) from exc
+
+    async def _say_trouble(self, id: WorksetId, text: str) -> None:
+        """Let people see why a run that nobody holds is not taken up; best effort."""
+        try:
+            with foreign_as_unexpected("a remark"):
+                ws = await self.desk.worksets.load(id)
+                said = text[:TROUBLE_CHARS]
+                if ws is None or ws.lock_owner is not None or ws.trouble == said:
+                    return
+                if ws.state is State.IN_PROGRESS:
+                    change = self.desk.change(ws, Decision(replace(ws, trouble=said)), Routing())
+                    await self.desk.write(change)
+        except DaemonError as exc:
+            log.info("remark_not_written", workset=id, error=str(exc))
+
     def _look_again(self, ws: Workset, pause_s: float) -> None:
-        """What we knew of ``ws`` was not so: leave it alone for a moment, and read the index anew."""
-        self._not_before[ws.id] = self._next_look = current_time() + pause_s
+        """What we knew of ``ws`` was not so: leave it alone for a moment, and read the index anew then."""
+        self._not_before[ws.id] = current_time() + pause_s
+        self._next_look = min(self._next_look, current_time() + pause_s)
 
     async def _release(self, term: Term) -> None:
         try:
@@ -383,19 +457,16 @@ class Supervisor:
 
     def snapshot(self) -> Snapshot:
         return Snapshot(
-            active={
-                id: (f"{t.workset.progress_step} {t.workset.progress_message}".strip() if t else "")
-                for id, t in self._active.items()
-            },
+            active={id: _doing(held.term) for id, held in self._active.items()},
+            customers={id: held.customer for id, held in self._active.items()},
             waiting=len(self._board),
             owed=self.outbox.waiting,
             passes=self._passes,
             held=self._held,
+            ports=self.health.ports,
         )
 
 
-def _first(group: BaseExceptionGroup[BaseException]) -> str:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return str(error)
+def _doing(term: Term | None) -> str:
+    ws = term.workset if term else None
+    return f"{ws.progress_step} {ws.progress_message}".strip() if ws else ""

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from daylily_daemon.adapters.aws import Aws, AwsOptions
-from daylily_daemon.adapters.envelopes import Origin
-from daylily_daemon.adapters.s3 import S3Drops, S3Objects
+from daylily_daemon.adapters.drops import S3Drops
+from daylily_daemon.adapters.envelopes import Origin, submission
+from daylily_daemon.adapters.s3 import S3Objects
 from daylily_daemon.domain.errors import Permanent
 from daylily_daemon.domain.model import Command, Submit, WorksetId
 from daylily_daemon.domain.naming import trigger_id
+from daylily_daemon.ports import Announced
 from tests import emulators
 
 BUCKETS = itertools.count(1)
@@ -45,9 +48,11 @@ class Store:
         for name in names:
             await self.objects.put(self.bucket, f"{PREFIX}{folder}/{name}", b"20251016T111111")
 
-    def drops(self, *known: str) -> S3Drops:
-        async def those_known(ids: Sequence[WorksetId]) -> frozenset[WorksetId]:
-            return frozenset(id for id in ids if id in known)
+    def drops(self, **known: Announced) -> S3Drops:
+        """``known``: what the items of these worksets say."""
+
+        async def those_known(ids: Sequence[WorksetId]) -> Mapping[WorksetId, Announced]:
+            return {id: known[id] for id in ids if id in known}
 
         return S3Drops(self.client, Origin(bucket=self.bucket, prefix=PREFIX), those_known)
 
@@ -64,6 +69,13 @@ async def store(paging_moto: str) -> AsyncIterator[Store]:
         )
         calls.clear()
         yield Store(client, bucket, calls)
+
+
+OLD = Announced(sentinel="", submitted_at=None)
+
+
+def drops_origin(store: Store) -> Origin:
+    return Origin(bucket=store.bucket, prefix=PREFIX)
 
 
 def folders(commands: Sequence[Command]) -> list[str]:
@@ -118,7 +130,7 @@ async def test_only_folders_with_a_trigger_and_without_an_item_are_announced(sto
         await store.drop(folder, "daylily.ready")
     await store.objects.put(store.bucket, f"{PREFIX}daylily.ready", b"")
     await store.drop("other/sample_data", "daylily.ready")
-    commands = await store.drops("known").unannounced()
+    commands = await store.drops(known=OLD).unannounced()
     assert folders(commands) == ["new1", "new2"]
     ask = commands[0].ask
     assert isinstance(ask, Submit)
@@ -142,17 +154,70 @@ async def test_in_a_bucket_with_versions_the_id_is_that_of_the_event(store: Stor
     assert command.id == trigger_id(store.bucket, key, put["VersionId"])
 
 
-async def test_folders_the_old_system_has_answered_are_left_alone_and_asked_once(
+async def test_an_event_and_the_listing_ask_under_the_same_id(store: Store) -> None:
+    await store.drop("new", "daylily.ready")
+    drops = store.drops()
+    (listed,) = await drops.unannounced()
+    event = submission(drops_origin(store), "new", "id-of-an-event", "s3")
+    seen = await drops.as_it_is(event)
+    assert (seen.id, seen.ask) == (listed.id, listed.ask)
+    assert isinstance(seen.ask, Submit)
+    assert seen.ask.sentinel == seen.id
+
+
+async def test_an_event_whose_trigger_is_gone_keeps_its_own_id(store: Store) -> None:
+    event = submission(drops_origin(store), "gone", "id-of-an-event", "s3")
+    assert await store.drops().as_it_is(event) == event
+
+
+@pytest.mark.reported("A", "a trigger put again whose event was lost")
+async def test_a_trigger_that_was_put_again_is_found_though_its_event_was_lost(
     store: Store,
 ) -> None:
+    await store.drop("again", "daylily.ready")
+    (first,) = await store.drops().unannounced()
+    answered = Announced(sentinel=first.id, submitted_at=None)
+    drops = store.drops(again=answered)
+    assert await drops.unannounced() == []
+    await store.objects.put(store.bucket, f"{PREFIX}again/daylily.ready", b"20251017T000000")
+    (second,) = await drops.unannounced()
+    assert second.id != first.id
+
+
+async def test_what_a_version_before_answered_is_not_submitted_again(store: Store) -> None:
+    await store.drop("old", "daylily.ready")
+    now = datetime.now(UTC)  # noqa: TID251 - S3 stamps objects by the same clock
+    before, after = now - timedelta(hours=1), now + timedelta(hours=1)
+    assert await store.drops(old=Announced(sentinel="", submitted_at=after)).unannounced() == []
+    again = store.drops(old=Announced(sentinel="", submitted_at=before))
+    assert folders(await again.unannounced()) == ["old"]
+
+
+async def test_a_look_visits_a_bounded_number_of_settled_folders_in_turn(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daylily_daemon.adapters.drops._REVISITED", 2)
+    for n in range(5):
+        await store.drop(f"w{n}", "daylily.ready", "daylily.complete")
+    drops = store.drops()
+    assert await drops.unannounced() == []
+    store.calls.clear()
+    for _ in range(3):
+        assert await drops.unannounced() == []
+    assert store.calls.count("ListObjectsV2") == 3 * (2 + 2), "two pages of folders, two folders"
+    await store.objects.delete(store.bucket, f"{PREFIX}w4/daylily.complete")
+    await store.objects.put(store.bucket, f"{PREFIX}w4/daylily.ready", b"again")
+    found = [await drops.unannounced() for _ in range(3)]
+    assert [folders(commands) for commands in found].count(["w4"]) >= 1
+
+
+async def test_folders_the_old_system_has_answered_are_left_alone(store: Store) -> None:
     for name in ("lock", "in_progress", "complete", "error"):
         await store.drop(f"old-{name}", "daylily.ready", f"daylily.{name}")
     await store.drop("old-ignored", "daylily.ignore", "daylily.ready")
     drops = store.drops()
     assert await drops.unannounced() == []
-    looked = store.calls.count("ListObjectsV2")
     assert await drops.unannounced() == []
-    assert store.calls.count("ListObjectsV2") - looked == 2
 
 
 async def test_a_folder_whose_name_is_no_id_is_announced_to_be_parked(store: Store) -> None:

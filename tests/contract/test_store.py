@@ -12,8 +12,10 @@ from anyio import create_task_group
 
 from daylily_daemon.domain.errors import AlreadyDone, Permanent
 from daylily_daemon.domain.model import (
+    Answer,
     Cancel,
     Command,
+    CommandEffect,
     Fence,
     Plan,
     Priority,
@@ -26,7 +28,7 @@ from daylily_daemon.domain.model import (
     Workset,
     WorksetId,
 )
-from daylily_daemon.ports import Change, Conflict
+from daylily_daemon.ports import Announced, Change, Conflict
 from tests.contract.stores import STORES, Store, opened, url_of
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
@@ -204,30 +206,84 @@ async def test_the_index_sorts_urgent_first_and_first_in_first_out(store: Store)
     assert len(await store.worksets.in_state(State.READY, limit=2)) == 2
 
 
-async def test_known_ids_are_found_in_one_question(store: Store) -> None:
-    await store.worksets.commit(first(a_workset("here")))
-    asked = [WorksetId("here"), *(WorksetId(f"absent-{n}") for n in range(120)), WorksetId("here")]
-    assert await store.worksets.known(asked) == {"here"}
-    assert await store.worksets.known([]) == frozenset()
+async def test_what_was_answered_last_is_found_for_many_in_one_question(store: Store) -> None:
+    ws = a_workset("here", sentinel="s1", submitted_at=NOW)
+    await store.worksets.commit(first(ws))
+    await store.worksets.commit(first(a_workset("old"), nonce="n2"))
+    asked = [ws.id, *(WorksetId(f"absent-{n}") for n in range(120)), WorksetId("old"), ws.id]
+    assert await store.worksets.announced(asked) == {
+        "here": Announced(sentinel="s1", submitted_at=NOW),
+        "old": Announced(sentinel="", submitted_at=None),
+    }
+    assert await store.worksets.announced([]) == {}
+
+
+async def test_every_page_of_what_is_owed_can_be_had(store: Store) -> None:
+    ws = a_workset()
+    await store.worksets.commit(first(ws, *(a_record(ws, n, ("sns",)) for n in range(1, 8))))
+    found: list[int] = []
+    page = await store.trail.owed(limit=3)
+    while page.records:
+        found += [r.seq for r in page.records]
+        assert len(page.records) <= 3
+        if page.more is None:
+            break
+        page = await store.trail.owed(after=page.more, limit=3)
+    assert sorted(found) == [1, 2, 3, 4, 5, 6, 7]
+
+
+def an_answer(id: str, effect: CommandEffect = CommandEffect.APPLIED, text: str = "so") -> Answer:
+    return Answer(command_id=id, effect=effect, text=text, at=NOW)
+
+
+async def test_an_answer_is_kept_with_the_change_it_came_of(store: Store) -> None:
+    ws = a_workset()
+    change = replace(first(ws, once="c1"), answers=(an_answer("c1"),))
+    one = await store.worksets.commit(change)
+    assert await store.trail.answer_to(ws.id, "c1") == an_answer("c1")
+    assert await store.trail.answer_to(ws.id, "c2") is None
+    assert await store.worksets.commit(change) == one
+    with pytest.raises(AlreadyDone):
+        await store.worksets.commit(replace(then(one, "n2", priority=Priority.LOW), once="c1"))
+    assert await store.trail.read(ws.id) == []
+
+
+async def test_a_queued_command_gets_its_last_answer_from_its_owner(store: Store) -> None:
+    one = await store.worksets.commit(first(a_workset()))
+    queued = (an_answer("c1", CommandEffect.QUEUED),)
+    two = await store.worksets.commit(replace(then(one, "n2", beat=1), once="c1", answers=queued))
+    done = (an_answer("c1", CommandEffect.NONE, "it is complete"),)
+    three = await store.worksets.commit(replace(then(two, "n3", beat=2), answers=done))
+    assert await store.trail.answer_to(one.id, "c1") == done[0]
+    with pytest.raises(AlreadyDone):
+        await store.worksets.commit(replace(then(three, "n4", beat=3), once="c1", answers=queued))
+    assert await store.trail.answer_to(one.id, "c1") == done[0]
+
+
+async def test_a_command_for_nobody_is_answered_once(store: Store) -> None:
+    id = WorksetId("nobody")
+    await store.trail.answer(id, an_answer("c1", CommandEffect.NONE))
+    await store.trail.answer(id, an_answer("c1", CommandEffect.APPLIED))
+    assert await store.trail.answer_to(id, "c1") == an_answer("c1", CommandEffect.NONE)
 
 
 async def test_what_is_owed_is_found_until_it_is_settled(store: Store) -> None:
     ws = a_workset()
     records = (a_record(ws, 1, ("sns", "slack")), a_record(ws, 2), a_record(ws, 3, ("sns",)))
     await store.worksets.commit(first(ws, *records))
-    owed = await store.trail.owed()
+    owed = (await store.trail.owed()).records
     assert [(r.seq, set(r.owed)) for r in owed] == [(1, {"sns", "slack"}), (3, {"sns"})]
     left = await store.trail.settle(owed[0], frozenset({"sns"}))
     assert left.owed == {"slack"}
     gone = await store.trail.settle(left, frozenset(), frozenset({"slack"}))
     assert (set(gone.owed), set(gone.given_up)) == (set(), {"slack"})
-    assert [r.seq for r in await store.trail.owed()] == [3]
+    assert [r.seq for r in (await store.trail.owed()).records] == [3]
 
 
 async def test_only_one_takes_over_what_a_dead_daemon_owed(store: Store) -> None:
     ws = a_workset()
     await store.worksets.commit(first(ws, a_record(ws, 1, ("sns",))))
-    (owed,) = await store.trail.owed()
+    (owed,) = (await store.trail.owed()).records
     taken = await store.trail.take_over(owed, "daemon-b")
     assert taken is not None
     assert taken.teller == "daemon-b"
@@ -239,7 +295,7 @@ async def test_only_one_takes_over_what_a_dead_daemon_owed(store: Store) -> None
 async def test_our_own_take_over_is_recognised_when_it_is_repeated(store: Store) -> None:
     ws = a_workset()
     await store.worksets.commit(first(ws, a_record(ws, 1, ("sns",))))
-    (owed,) = await store.trail.owed()
+    (owed,) = (await store.trail.owed()).records
     taken = await store.trail.take_over(owed, "daemon-b")
     assert await store.trail.take_over(owed, "daemon-b") == taken
     assert await store.trail.take_over(owed, "daemon-c") is None

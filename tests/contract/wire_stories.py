@@ -12,14 +12,14 @@ from typing import Any, Final
 
 import pytest
 
+from daylily_daemon.adapters.drops import S3Drops
 from daylily_daemon.adapters.dynamodb import Count
 from daylily_daemon.adapters.envelopes import READY, Origin
 from daylily_daemon.adapters.provision import Provisioner, Step, Wanted
-from daylily_daemon.adapters.s3 import S3Drops
 from daylily_daemon.adapters.transfer import CopyOptions, Fetch, download, upload
 from daylily_daemon.domain.errors import AlreadyDone
 from daylily_daemon.domain.model import State, Workset, WorksetId
-from daylily_daemon.ports import Change
+from daylily_daemon.ports import Announced, Change
 from tests.contract.fault_proxy import Call
 from tests.contract.stores import wanted
 from tests.contract.test_store import a_record, a_workset, first, then
@@ -119,7 +119,8 @@ async def counting_a_state(world: World) -> Play:
 async def asking_which_are_known(world: World) -> Play:
     ws = await _stored(world)
     asked = [ws.id, WorksetId(world.name("absent"))]
-    return reading(lambda: world.through.worksets.known(asked), frozenset({ws.id}))
+    expected = {ws.id: Announced(sentinel=ws.sentinel, submitted_at=ws.submitted_at)}
+    return reading(lambda: world.through.worksets.announced(asked), expected)
 
 
 async def reading_the_trail(world: World) -> Play:
@@ -133,7 +134,8 @@ async def finding_what_is_owed(world: World) -> Play:
     ws = await _stored(world, 1)
 
     async def owed_here() -> list[int]:
-        return [r.seq for r in await world.through.trail.owed(limit=5000) if r.workset_id == ws.id]
+        page = await world.through.trail.owed(limit=1000)
+        return [r.seq for r in page.records if r.workset_id == ws.id]
 
     return reading(owed_here, [1])
 
@@ -215,9 +217,9 @@ async def finding_a_drop(world: World) -> Play:
     prefix = world.name("drops") + "/"
     await world.past.objects.put(world.bucket, f"{prefix}HG002/{READY}", b"")
     origin = Origin(bucket=world.bucket, prefix=prefix)
-    expected = await S3Drops(world.past.s3, origin, world.past.worksets.known).unannounced()
+    expected = await S3Drops(world.past.s3, origin, world.past.worksets.announced).unannounced()
     assert [command.workset_id for command in expected] == ["HG002"]
-    drops = S3Drops(world.through.s3, origin, world.through.worksets.known)
+    drops = S3Drops(world.through.s3, origin, world.through.worksets.announced)
     return reading(drops.unannounced, expected)
 
 

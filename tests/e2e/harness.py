@@ -363,7 +363,7 @@ class Lab:
 
 
 PROGRAM: Final[tuple[str, ...]] = (sys.executable, "-m", "daylily_daemon")
-DEFECT: Final = re.compile(r"shepherd_broke|Traceback|was never awaited|never retrieved")
+DEFECT: Final = re.compile(r"workset_rests|Traceback|was never awaited|never retrieved")
 
 
 @contextmanager

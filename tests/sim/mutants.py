@@ -159,7 +159,16 @@ def repeats_applied() -> list[tuple[object, str, Any]]:
     def apply(ws: Workset, command: Any, now: Any) -> Decision:
         return original(replace(ws, seen_commands=()), command, now)
 
-    return [(commands, "apply", apply), (doorbell, "apply", apply)]
+    commit = memory.MemoryWorksets.commit
+
+    async def forgetful(self: Any, change: Change) -> Workset:
+        return await commit(self, replace(change, once=None))
+
+    return [
+        (commands, "apply", apply),
+        (doorbell, "apply", apply),
+        (memory.MemoryWorksets, "commit", forgetful),
+    ]
 
 
 @mutant("the owner does not read its inbox")
@@ -172,7 +181,7 @@ def inbox_ignored() -> list[tuple[object, str, Any]]:
 
 @mutant("what waits in the inbox when a run ends is left there")
 def inbox_left_behind() -> list[tuple[object, str, Any]]:
-    return [(lifecycle, "_answer_inbox", lambda decision, now: decision)]
+    return [(lifecycle, "_answer_inbox", lambda before, decision, now: decision)]
 
 
 @mutant("the start of a job is not fenced: a slow start happens after it was given up")
@@ -187,14 +196,14 @@ def start_not_fenced() -> list[tuple[object, str, Any]]:
 def unknown_is_failed() -> list[tuple[object, str, Any]]:
     original = shepherd._Watch._until_answered
 
-    async def until_answered(self: Any, call: Callable[[], Awaitable[Any]]) -> Any:
+    async def until_answered(self: Any, call: Callable[[], Awaitable[Any]], *of: Any) -> Any:
         if isinstance(call, partial) and getattr(call.func, "__name__", "") == "crossing":
             try:
                 return await call()
             except Transient:
                 if self.term.workset.step and len(call.args) == 1 and _is_wait(call):
                     return Outcome(ended=Ended.EXITED, code=255, tail="unknown")
-        return await original(self, call)
+        return await original(self, call, *of)
 
     return [(shepherd._Watch, "_until_answered", until_answered)]
 
@@ -357,9 +366,8 @@ def stop_not_saved() -> list[tuple[object, str, Any]]:
         before = self.workset
         effects = await original(self, event, policy, routing)
         if asked and self.workset.stopping and not before.stopping:
-            self.workset = await self._desk.write(
-                self._change(replace(self.workset, stopping=""), (), routing)
-            )
+            forgotten = Decision(replace(self.workset, stopping=""))
+            self.workset = await self._desk.write(self._change(forgotten, routing))
         return effects
 
     return [(lease.Term, "apply", apply)]
@@ -369,9 +377,9 @@ def stop_not_saved() -> list[tuple[object, str, Any]]:
 def poison_blocks() -> list[tuple[object, str, Any]]:
     original = doorbell.Doorbell._answer_line
 
-    async def answer(self: doorbell.Doorbell, line: Any, settled: list[Delivery]) -> None:
+    async def answer(self: doorbell.Doorbell, line: Any, round: Any) -> None:
         if not any(isinstance(delivery.content, Unreadable) for delivery in line):
-            await original(self, line, settled)
+            await original(self, line, round)
 
     return [(doorbell.Doorbell, "_answer_line", answer)]
 

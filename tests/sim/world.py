@@ -307,7 +307,7 @@ class Sim:
                 applied = ws is not None and (
                     command.id in ws.seen_commands
                     or any(c.id == command.id for c in ws.inbox)
-                    or (ws.id, command.id) in table.submissions
+                    or (ws.id, command.id) in table.answers
                 )
                 if not applied:
                     self.wrong(f"{command.id} was deleted before {command.workset_id} had it")

@@ -35,6 +35,8 @@ from daylily_daemon.domain.model import (
 from daylily_daemon.domain.pipeline import Pipeline, StepTemplate
 from daylily_daemon.domain.routing import Filter, Routing
 from daylily_daemon.engine.dials import Dials, Live
+from daylily_daemon.engine.health import Health, guarded
+from daylily_daemon.engine.inspector import Inspector
 from daylily_daemon.engine.lease import Desk, LeaseConfig
 from daylily_daemon.engine.outbox import Outbox, OutboxConfig
 from daylily_daemon.engine.shepherd import Shepherd
@@ -145,9 +147,16 @@ def supervisor_of(
     world: World, parts: Parts, owner: str = "a", clock: Clock | None = None
 ) -> Supervisor:
     clock, live = clock or LoopClock(), Live(world.dials)
-    outbox = Outbox(parts.trail, lambda: parts.notifiers, clock, live, OutboxConfig(owner=owner))
+    health = Health(clock)
+    channels: dict[str, Notifier] = {
+        name: guarded(channel, f"channel:{name}", health)
+        for name, channel in parts.notifiers.items()
+    }
+    trail = guarded(parts.trail, "trail", health)
+    outbox = Outbox(trail, lambda: channels, clock, live, OutboxConfig(owner=owner))
+    runner = guarded(parts.runner, "runner", health)
     desk = Desk(
-        worksets=parts.worksets,
+        worksets=guarded(parts.worksets, "worksets", health),
         clock=clock,
         ids=world.ids,
         owner=owner,
@@ -158,12 +167,14 @@ def supervisor_of(
         live=live,
         lease=LeaseConfig(),
         place=Place(runner="memory", scope=parts.runner.scope, data_dir="/data", jobs_dir="/jobs"),
-        shepherd=Shepherd(runners={"memory": parts.runner}, live=live),
-        inputs=parts.inputs,
-        drops=parts.drops,
-        intake=parts.intake,
-        commands=parts.commands,
+        shepherd=Shepherd(runners={"memory": runner}, live=live),
+        inspector=Inspector(desk=desk, live=live, inputs=guarded(parts.inputs, "inputs", health)),
+        drops=guarded(parts.drops, "drops", health),
+        trail=trail,
+        intake=guarded(parts.intake, "intake", health),
+        commands=guarded(parts.commands, "commands", health),
         outbox=outbox,
+        health=health,
     )
 
 
@@ -216,9 +227,9 @@ class Cut:
         await self._alive()
         return await self._inner.in_state(state, limit=limit)
 
-    async def known(self, ids: Any) -> Any:
+    async def announced(self, ids: Any) -> Any:
         await self._alive()
-        return await self._inner.known(ids)
+        return await self._inner.announced(ids)
 
 
 def play(story: Callable[[], Awaitable[None]]) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import anyio
 
 from daylily_daemon.adapters.memory_runner import MemoryMachine, MemoryRunner, Script
+from daylily_daemon.domain.admission import Limits
 from daylily_daemon.domain.lifecycle import Policy
 from daylily_daemon.domain.model import (
     Cancel,
@@ -196,7 +197,7 @@ def test_no_more_than_allowed_run_at_once_and_urgent_goes_first() -> None:
     async def story() -> None:
         machine = MemoryMachine(lambda job: Script(duration_s=10))
         world = World(machine=machine)
-        world.dials = replace(world.dials, max_worksets=1)
+        world.dials = replace(world.dials, limits=Limits(slots=1))
         async with daemon(world):
             await world.submit("w0")
             await until(lambda: len(machine.starts) == 1)
@@ -255,9 +256,13 @@ def test_an_operator_retry_resumes_at_the_failed_step() -> None:
 def test_on_a_full_disk_nothing_new_starts_and_what_runs_runs_on_until_there_is_room() -> None:
     async def story() -> None:
         full = {"why": ""}
+
+        async def held() -> str:
+            return full["why"]
+
         world = World(machine=MemoryMachine(lambda _: Script(duration_s=300.0)))
         async with daemon(world) as supervisor:
-            supervisor.held = lambda: full["why"]
+            supervisor.held = held
             await world.submit("w1")
             await until(lambda: is_in(world, "w1", State.IN_PROGRESS))
             full["why"] = "The disk of /data has 0.0 GB left."

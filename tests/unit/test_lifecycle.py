@@ -31,6 +31,7 @@ from daylily_daemon.domain.model import (
     Accepted,
     Cancel,
     Command,
+    CommandEffect,
     Ended,
     Ignore,
     JobName,
@@ -56,7 +57,15 @@ STEPS = (Step.STAGE, Step.RUN, Step.EXPORT)
 PLAN = Plan(pipeline="demo", steps=STEPS, export_uri="s3://b/r/")
 PROBLEMS = (Problem("stage_samples.tsv", "line 2", "is wrong.", "Mend it."),)
 POLICY = Policy(max_retries=2)
-CLAIM = Claimed(owner="a", runner="process", scope="host:1", data_dir="/d", jobs_dir="/j", ttl_s=60)
+CLAIM = Claimed(
+    owner="a",
+    runner="process",
+    scope="host:1",
+    data_dir="/d",
+    jobs_dir="/j",
+    ttl_s=60,
+    sees_job=True,
+)
 SUBMIT = Submit(bucket="b", prefix="p/HG002/")
 
 asks = st.one_of(
@@ -208,7 +217,7 @@ def test_success_of_every_step_completes_and_gives_the_lock_back() -> None:
         ws = decide(ws, done, POLICY, NOW).workset
     assert ws.state is State.COMPLETE
     assert ws.lock_owner is None
-    assert ws.metrics == {"stage_s": 1.5, "run_s": 1.5, "export_s": 1.5}
+    assert ws.timings == {"stage_s": 1.5, "run_s": 1.5, "export_s": 1.5}
 
 
 def test_an_exit_of_an_older_job_is_old_news() -> None:
@@ -237,15 +246,19 @@ def test_a_cancel_that_came_first_wins_over_the_end() -> None:
 
 
 def test_a_run_out_of_reach_is_ended_only_if_somebody_vouches_for_the_end_of_its_machine() -> None:
-    elsewhere = replace(CLAIM, owner="b", scope="host:2")
+    elsewhere = replace(CLAIM, owner="b", scope="host:2", sees_job=False)
     ws = in_progress()
     assert decide(ws, elsewhere, POLICY, NOW) == Decision(ws)
     vouching = Command(id="c", workset_id=ID, by="me", ask=Retry(host_gone=True))
     asked = replace(ws, inbox=(vouching,))
     decision = decide(asked, elsewhere, POLICY, NOW)
-    assert path(decision) == [State.IN_PROGRESS, State.ERROR, State.FAILED, State.READY]
-    assert "me says that host:1 exists no more" in decision.records[0].message
+    assert path(decision) == [State.ERROR, State.READY]
+    assert "me vouches that host:1 exists no more" in decision.records[0].message
+    assert [r.notify for r in decision.records] == [True, False]
+    assert not any("tries" in r.message for r in decision.records), "no try was used up"
     assert (decision.effects, decision.workset.lock_owner) == ((), None)
+    assert [(a.command_id, a.effect) for a in decision.answers] == [("c", CommandEffect.APPLIED)]
+    assert decision.workset.failed_step is Step.STAGE
     assert decide(asked, CLAIM, POLICY, NOW).workset.state is State.IN_PROGRESS
 
 

@@ -78,6 +78,10 @@ class ProcessRunner:
     def scope(self) -> str:
         return self._scope
 
+    async def look(self, job: Job) -> None:
+        """Return if the folder of ``job`` can be read and its job tended. Raises Transient."""
+        await to_thread.run_sync(JobDirectory(job.directory).token)
+
     async def ensure(self, job: Job) -> None:
         """Start ``job`` unless its token was ever won. Raises Permanent once it was revoked."""
         if not job.argv:

@@ -40,6 +40,9 @@ class TmuxRunner:
     def scope(self) -> str:
         return self._processes.scope
 
+    async def look(self, job: Job) -> None:
+        await self._processes.look(job)
+
     async def ensure(self, job: Job) -> None:
         """Start ``job`` as ProcessRunner does; a session that cannot be opened is only a warning."""
         await self._processes.ensure(job)

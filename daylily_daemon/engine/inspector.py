@@ -1,0 +1,100 @@
+"""Looks at the input of one workset and writes down what came of it.
+
+A check that finds trouble of ours, or breaks, comes again: its workset stays ready and says why. One that
+breaks again and again for a reason nobody foresaw is parked with that reason, and can be retried.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import structlog
+from anyio import current_time, move_on_after
+
+from daylily_daemon.domain.decision import Decision
+from daylily_daemon.domain.errors import DaemonError, Transient, Unexpected
+from daylily_daemon.domain.lifecycle import Inspected, decide
+from daylily_daemon.domain.model import (
+    Category,
+    Inspection,
+    Problem,
+    Refused,
+    Workset,
+    WorksetId,
+)
+from daylily_daemon.domain.routing import Routing
+from daylily_daemon.engine.boundary import foreign_as_unexpected
+from daylily_daemon.engine.dials import Live
+from daylily_daemon.engine.lease import Desk
+from daylily_daemon.ports import Conflict, Inputs
+
+log = structlog.get_logger()
+
+BREAKS: Final = 5
+"""Checks of one workset in a row that may meet something unforeseen, before it is parked for that."""
+REMARK_S: Final = 60.0
+"""Least time between two writes about why one workset cannot be checked."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Inspector:
+    desk: Desk
+    live: Live
+    inputs: Inputs
+    limit_s: float = 900.0
+    """How long one check may take: a file system may hang, and 10,000 files take minutes."""
+
+    _broke: dict[WorksetId, int] = field(default_factory=dict)
+    _remarked_at: dict[WorksetId, float] = field(default_factory=dict)
+
+    async def check(self, ws: Workset) -> Workset:
+        """Return the workset as it is stored now. Raises Conflict, and Transient if it comes again."""
+        try:
+            with foreign_as_unexpected("an input check"):
+                stored = await self._checked(ws)
+        except Conflict:
+            raise
+        except DaemonError as exc:
+            if isinstance(exc, Unexpected):
+                self._broke[ws.id] = self._broke.get(ws.id, 0) + 1
+            await self._say_why(ws, str(exc))
+            raise
+        self._broke.pop(ws.id, None)
+        self._remarked_at.pop(ws.id, None)
+        return stored
+
+    async def _checked(self, ws: Workset) -> Workset:
+        too_often = self._broke.get(ws.id, 0) >= BREAKS
+        inspection = _given_up(ws) if too_often else await self._inspection(ws)
+        dials = self.live.now
+        decision = decide(ws, Inspected(inspection), dials.policy, self.desk.clock.now())
+        log.info("input_checked", workset=ws.id, result=type(inspection).__name__.lower())
+        if decision.workset == ws:
+            return ws
+        return await self.desk.write(self.desk.change(ws, decision, dials.routing))
+
+    async def _inspection(self, ws: Workset) -> Inspection:
+        with move_on_after(self.limit_s):
+            return await self.inputs.inspect(ws)
+        raise Transient(f"The check of its input gave no answer within {self.limit_s:g} s.")
+
+    async def _say_why(self, ws: Workset, text: str) -> None:
+        """Let people see why an input is not checked; best effort, and at most once a minute."""
+        said = f"its input could not be checked: {text}"[:300]
+        last = self._remarked_at.get(ws.id)
+        if ws.progress_message == said or (last and current_time() - last < REMARK_S):
+            return
+        self._remarked_at[ws.id] = current_time()
+        change = self.desk.change(ws, Decision(replace(ws, progress_message=said)), Routing())
+        try:
+            with foreign_as_unexpected("a remark"):
+                await self.desk.write(change)
+        except DaemonError as exc:
+            log.info("remark_not_written", workset=ws.id, error=str(exc))
+
+
+def _given_up(ws: Workset) -> Refused:
+    what = f"The check of this input broke {BREAKS} times in a row, for a reason nobody foresaw."
+    todo = "Report it with the daemon's log (event unexpected); after an upgrade retry the workset."
+    return Refused((Problem(ws.id, "", what, todo, Category.CONFIGURATION),))
