@@ -29,7 +29,8 @@ def rows(in_state: InState) -> list[list[str]]:
     causes = [*_of_jobs(), *_of_input(in_state), _of_the_daemon(in_state)]
     for code, why, category, retry in sorted(causes, key=lambda cause: cause[0]):
         row = by_code.setdefault(code, [code, "", str(category), retry])
-        row[1] += f", or: {why}" if row[1] else why
+        if why not in row[1]:
+            row[1] += f", or: {why}" if row[1] else why
     return list(by_code.values())
 
 

@@ -16,7 +16,7 @@ import re2
 
 MAX_CHARS: Final = 1_000
 """Longest pattern."""
-MAX_PROGRAM: Final = 2_000
+MAX_PROGRAM: Final = 4_000
 """Most instructions of a compiled pattern: in the worst case each is tried at each character."""
 SYNTAX: Final = (
     "The syntax is that of RE2: no looking ahead or behind, no references to a group, no `\\Z`"
