@@ -1,7 +1,10 @@
 """One POST of JSON, and what every answer or failure of it means: the table all HTTP channels share.
 
 The status decides, not the body: a receiver that answered 2xx has the notice even if the rest of its
-answer is lost, and asking again would only tell people twice. No answer at all is an unknown outcome.
+answer is lost, and asking again would only tell people twice. No answer at all is an unknown outcome. A no
+is definite only where it is about this very notice; a wrong address, key or right is ours, to be mended.
+
+Whatever a receiver sends, in its status line, headers or body, nothing leaves here but these three.
 
 Addresses and headers may be secrets (a Slack webhook is nothing but its address). So no text here
 names more than the host, and foreign exceptions, which quote addresses, are dropped, not chained.
@@ -13,35 +16,37 @@ import contextlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 from ipaddress import ip_address
 from typing import Final
 from urllib.parse import urlsplit
 
 import aiohttp
 
-from daylily_daemon.domain.errors import DaemonError, Permanent, Transient
+from daylily_daemon.adapters.retryafter import asked_wait_s, seconds_until
+from daylily_daemon.domain.errors import DaemonError, Impeded, Permanent, Transient, Unexpected
 
 BODY_LIMIT_BYTES: Final = 64 * 1024
-RETRY_AFTER_LIMIT_S: Final = 3600.0
-"""However long a receiver asks us to wait, look again after an hour."""
-
-_SECONDS: Final = re.compile(r"[0-9]{1,12}")
 _PRINTABLE: Final = re.compile(r"[\x21-\x7e]+")
 _HEADERS: Final = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
 
-_FAILURES: Final[tuple[tuple[type[Exception], type[Permanent] | type[Transient], str], ...]] = (
-    (aiohttp.InvalidURL, Permanent, "has an impossible address; mend it in the settings"),
-    (UnicodeError, Permanent, "has an impossible name; mend it in the settings"),
+_FAILURES: Final[tuple[tuple[type[Exception], type[Transient], str], ...]] = (
+    (aiohttp.InvalidURL, Impeded, "has an impossible address; mend it in the settings"),
+    (UnicodeError, Impeded, "has an impossible name; mend it in the settings"),
     (TimeoutError, Transient, "did not answer in time"),
+    (aiohttp.ClientProxyConnectionError, Transient, "cannot be reached through the proxy"),
+    (aiohttp.ClientHttpProxyError, Transient, "cannot be reached: the proxy refuses"),
     (aiohttp.ClientSSLError, Transient, "could not prove who it is; check its certificate"),
     (aiohttp.ClientConnectorError, Transient, "cannot be reached"),
     (aiohttp.ClientResponseError, Transient, "answered with something that is not HTTP"),
     (aiohttp.ClientError, Transient, "broke the connection off before it had answered"),
     (OSError, Transient, "broke the connection off before it had answered"),
+    (Exception, Unexpected, "answered with something nobody foresaw"),
 )
 """The first row that fits counts. Whatever may mend itself without us is unknown, not refused."""
+
+_OF_THIS_NOTICE: Final = frozenset({400, 409, 413, 414, 422, 431})
+"""A no that would be the same whatever we mend: the body is not what the receiver takes."""
 
 _ADVICE: Final = {
     401: "Check the secret of this channel in the settings.",
@@ -64,21 +69,11 @@ class Reply:
     @property
     def retry_after_s(self) -> float | None:
         """What ``Retry-After`` asks for, given in seconds or as a date; None if it says nothing."""
-        asked = self.headers.get("Retry-After", "").strip()
-        if _SECONDS.fullmatch(asked):
-            return min(float(asked), RETRY_AFTER_LIMIT_S)
-        at = _date(asked)
-        return self.seconds_until(at) if at else None
+        return asked_wait_s(self.headers.get("Retry-After", ""), self.headers.get("Date", ""))
 
     def seconds_until(self, at: datetime) -> float | None:
-        """Return how long it is until ``at`` by the receiver's own clock, 0 if past.
-
-        None where its answer has no ``Date``: our clock and its clock need not agree.
-        """
-        now = _date(self.headers.get("Date", ""))
-        if now is None:
-            return None
-        return min(max((at - now).total_seconds(), 0.0), RETRY_AFTER_LIMIT_S)
+        """Return how long it is until ``at`` by the receiver's own clock, 0 if past, None if it told none."""
+        return seconds_until(at, self.headers.get("Date", ""))
 
 
 async def post_json(
@@ -90,8 +85,8 @@ async def post_json(
 ) -> Reply:
     """Send ``body`` once and return the answer, whatever its status; redirects are not followed.
 
-    Raises Transient where no answer came (the notice may have arrived all the same), and Permanent
-    where ``url`` is no address at all.
+    Raises Transient where no answer came (the notice may have arrived all the same), and Impeded where
+    ``url`` is no address at all.
     """
     try:
         async with session.post(
@@ -103,14 +98,15 @@ async def post_json(
             auto_decompress=False,
         ) as response:
             return Reply(response.status, response.headers, await _beginning(response))
-    except (aiohttp.ClientError, OSError, UnicodeError) as error:
+    except Exception as error:  # noqa: BLE001 - whatever comes of one answer is about that answer
         raise _translated(error, url) from None
 
 
 def accept(reply: Reply, who: str, reason: str = "") -> None:
     """Return if ``reply`` says that the notice arrived (2xx).
 
-    Raises Transient with what ``Retry-After`` asks for (408, 425, 429, 5xx) or Permanent (all else).
+    Raises Permanent for what is wrong with this very notice (400, 413, 422 ...), Impeded for what is wrong
+    with our address or secret, and Transient with what ``Retry-After`` asks for (408, 425, 429, 5xx).
     ``who`` begins the sentence; ``reason`` is a word of the receiver that is safe to show.
     """
     if 200 <= reply.status < 300:
@@ -121,8 +117,11 @@ def accept(reply: Reply, who: str, reason: str = "") -> None:
             f"{said}; the notice will be sent again.", retry_after_s=reply.retry_after_s
         )
     if reply.status < 400:
-        raise Permanent(f"{said}, a redirect; put the final address into the settings.")
-    raise Permanent(f"{said}. {_ADVICE.get(reply.status, _OTHER_ADVICE)}")
+        raise Impeded(f"{said}, a redirect; put the final address into the settings.")
+    advice = _ADVICE.get(reply.status, _OTHER_ADVICE)
+    if reply.status in _OF_THIS_NOTICE:
+        raise Permanent(f"{said}. {advice}")
+    raise Impeded(f"{said}. {advice} The notice will be sent again.")
 
 
 def check_address(url: str, what: str) -> None:
@@ -156,7 +155,7 @@ def host_of(url: str) -> str:
 async def _beginning(response: aiohttp.ClientResponse) -> bytes:
     """Return what can be had of the body; a loss is no error, the status has come already."""
     body = bytearray()
-    with contextlib.suppress(aiohttp.ClientError, OSError):
+    with contextlib.suppress(Exception):
         async for chunk in response.content.iter_chunked(BODY_LIMIT_BYTES):
             body += chunk
             if len(body) >= BODY_LIMIT_BYTES:
@@ -186,11 +185,3 @@ def _is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _date(words: str) -> datetime | None:
-    try:
-        at = parsedate_to_datetime(words)
-    except ValueError:
-        return None
-    return at if at.tzinfo else at.replace(tzinfo=UTC)

@@ -26,7 +26,7 @@ from daylily_daemon.adapters.codec import (
 )
 from daylily_daemon.adapters.dynamodb import Tables
 from daylily_daemon.adapters.envelopes import IGNORE, READY
-from daylily_daemon.domain.errors import Permanent
+from daylily_daemon.domain.errors import Impeded, Permanent
 
 _RETENTION_S: Final = 14 * 24 * 3600
 """The longest SQS keeps a message."""
@@ -320,7 +320,7 @@ async def _unless_there(look: Callable[[], Awaitable[Any]]) -> AsyncIterator[Non
     """
     try:
         yield
-    except Permanent:
+    except (Impeded, Permanent):
         if not await look():
             raise
 

@@ -15,6 +15,7 @@ import anyio
 import typer
 
 from daylily_daemon import telemetry
+from daylily_daemon.adapters.answers import CREDENTIALS
 from daylily_daemon.bootstrap import Tools, open_tools
 from daylily_daemon.cli import printing
 from daylily_daemon.domain.errors import DaemonError, Impeded, Transient
@@ -102,6 +103,8 @@ def reporting() -> Iterator[None]:
         if isinstance(found, (UsageError, typer.Exit, typer.Abort, BrokenPipeError)):
             raise found from None
         code = next((code for kind, code in _CODES if isinstance(found, kind)), None)
+        if isinstance(found, Impeded) and found.code == CREDENTIALS:
+            code = Exit.NOT_REACHABLE
         printing.complain(unforeseen(found) if code is None else str(found))
         raise typer.Exit(int(code or Exit.FAILED)) from None
 

@@ -21,6 +21,9 @@ def _bounded(asked_s: float) -> float:
 class DaemonError(Exception):
     """Base of every error this package raises on purpose; its text is a sentence for people."""
 
+    code: str = ""
+    """What the other side calls it, ``NoSuchBucket``, where a caller may want to know that."""
+
 
 class Transient(DaemonError):
     """The outcome is unknown: repeat the same call under the same name until it is answered."""

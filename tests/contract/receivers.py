@@ -33,7 +33,7 @@ from daylily_daemon.adapters.notifiers.slack import Slack
 from daylily_daemon.adapters.notifiers.sns import Sns
 from daylily_daemon.adapters.notifiers.webhook import DELIVERY, SIGNATURE, Webhook, verify
 from daylily_daemon.adapters.s3 import S3Objects
-from daylily_daemon.domain.errors import Permanent, Transient
+from daylily_daemon.domain.errors import Impeded, Permanent, Transient
 from daylily_daemon.ports import Notifier
 from tests.records import FAILED
 
@@ -44,7 +44,8 @@ WEBHOOK_SECRET: Final = "whsec_vErYsEcReT"
 WEBHOOK_PATH: Final = "/hooks/vErYsEcReTtOkEn"
 SECRET_WORDS: Final = "vErYsEcReT: what a receiver says is not repeated to people"
 AWS_REFUSAL: Final = (
-    "<ErrorResponse><Error><Code>AccessDenied</Code><Message>No</Message></Error></ErrorResponse>"
+    "<ErrorResponse><Error><Code>InvalidParameter</Code><Message>Message too long</Message></Error>"
+    "</ErrorResponse>"
 )
 NUMBERS: Final = count(1)
 """For names that no other test uses."""
@@ -77,6 +78,8 @@ class Fault(StrEnum):
     """No answer at all."""
     MOVED = auto()
     REFUSED = auto()
+    FORBIDDEN = auto()
+    NOT_FOUND = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +154,8 @@ class Receiver:
             case None:
                 return await self._answer(heard)
             case fault:
-                return _refusal(fault, self._refusal)
+                ours = fault in {Fault.FORBIDDEN, Fault.NOT_FOUND}
+                return _refusal(fault, SECRET_WORDS if ours else self._refusal)
 
     async def _half(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
@@ -192,7 +196,9 @@ def _refusal(fault: Fault, words: str) -> web.Response:
         Fault.BROKEN: (500, {}),
         Fault.UNAVAILABLE: (503, {"Retry-After": "3"}),
         Fault.MOVED: (307, {"Location": "/elsewhere"}),
-        Fault.REFUSED: (403, {}),
+        Fault.REFUSED: (422, {}),
+        Fault.FORBIDDEN: (403, {}),
+        Fault.NOT_FOUND: (404, {}),
     }[fault]
     return web.Response(status=status, headers=headers, text=words)
 
@@ -233,6 +239,8 @@ class Clock:
 
 
 def _in_memory(fault: Fault) -> Failure:
+    if fault in {Fault.FORBIDDEN, Fault.NOT_FOUND}:
+        return Failure(Impeded("The receiver does not want us."))
     if fault is Fault.REFUSED:
         return Failure(Permanent("The receiver does not want it."))
     wait_s = {Fault.LIMITED: 7.0, Fault.UNAVAILABLE: 3.0}.get(fault)

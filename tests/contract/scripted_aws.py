@@ -78,6 +78,8 @@ class ScriptedAws:
     def __init__(self) -> None:
         self.asked: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
         """Parameters of every request, by operation."""
+        self.signed: list[str] = []
+        """The header by which each request proves who sends it."""
         self._script: defaultdict[str, deque[Says]] = defaultdict(deque)
 
     def say(self, operation: str, *answers: Says) -> None:
@@ -98,6 +100,7 @@ class ScriptedAws:
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         heard = Heard(request.method, request.raw_path, request.headers, await request.read())
         call = call_of(heard)
+        self.signed.append(heard.headers.get("Authorization", ""))
         self.asked[call.operation].append(_parameters(call, heard))
         script = self._script.get(call.operation) or self._script["*"]
         says = script.popleft() if len(script) > 1 else script[0]

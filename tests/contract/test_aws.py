@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from pathlib import Path
+
 import aiohttp
 import pytest
 from botocore import exceptions as aws
 from botocore.exceptions import ClientError
 
+from daylily_daemon.adapters.answers import CREDENTIALS
 from daylily_daemon.adapters.aws import Aws, AwsOptions, options_from, translated
-from daylily_daemon.domain.errors import DaemonError, Permanent, Transient
+from daylily_daemon.domain.errors import DaemonError, Impeded, Permanent, Transient
+from tests.contract.scripted_aws import ok, refused, scripted
 
 
 def answer(code: str, status: int = 400, message: str = "No", **headers: str) -> ClientError:
@@ -27,6 +32,18 @@ def answer(code: str, status: int = 400, message: str = "No", **headers: str) ->
     )
 
 
+async def _healed(opened: Aws) -> None:
+    """Credentials that do not come anew are noticed to be bad by one more call."""
+    with suppress(Impeded):
+        await _asked(opened)
+    await _asked(opened)
+
+
+async def _asked(opened: Aws) -> None:
+    async with translated("the table x"):
+        await (await opened.client("dynamodb")).list_tables()
+
+
 async def meaning(exc: BaseException) -> DaemonError:
     with pytest.raises(DaemonError) as raised:
         async with translated("s3://lab/key"):
@@ -42,19 +59,15 @@ async def meaning(exc: BaseException) -> DaemonError:
         answer("Whatever", 500),
         answer("Whatever", 429),
         answer("RequestTimeout"),
-        answer("ExpiredToken"),
-        answer("InvalidClientTokenId", 403),
-        answer("RequestTimeTooSkewed", 403),
         answer("BadDigest"),
         aws.EndpointConnectionError(endpoint_url="https://s3.amazonaws.com/lab/key?X-Amz-Sig=1"),
+        aws.EndpointConnectionError(endpoint_url="https://[::1/"),
+        aws.EndpointConnectionError(endpoint_url="https://user:Sig@s3.amazonaws.com/"),
         aws.ConnectTimeoutError(endpoint_url="https://s3.amazonaws.com/"),
         aws.ReadTimeoutError(endpoint_url="https://s3.amazonaws.com/"),
         aws.ConnectionClosedError(endpoint_url="https://s3.amazonaws.com/"),
         aws.ResponseStreamingError(error="cut"),
         aws.IncompleteReadError(actual_bytes=1, expected_bytes=2),
-        aws.NoCredentialsError(),
-        aws.PartialCredentialsError(provider="env", cred_var="x"),
-        aws.CredentialRetrievalError(provider="iam", error_msg="x"),
         aiohttp.ClientPayloadError("cut"),
         aiohttp.ServerDisconnectedError(),
         TimeoutError(),
@@ -63,8 +76,26 @@ async def meaning(exc: BaseException) -> DaemonError:
 )
 async def test_what_may_mend_itself_is_unknown_and_repeated(exc: Exception) -> None:
     meant = await meaning(exc)
-    assert isinstance(meant, Transient)
+    assert type(meant) is Transient
     assert "Sig" not in str(meant)
+
+
+@pytest.mark.parametrize(
+    ("exc", "told"),
+    [
+        (answer("NoSuchBucket", 404), "Create the bucket, or correct its name."),
+        (answer("InvalidObjectState", 403), "restore it from Glacier"),
+        (answer("ValidationException"), "do not fit"),
+        (
+            aws.ParamValidationError(report="Invalid bucket name"),
+            "No place in AWS can have this name",
+        ),
+    ],
+)
+async def test_a_definite_no_is_a_sentence_that_says_what_to_do(exc: Exception, told: str) -> None:
+    meant = await meaning(exc)
+    assert isinstance(meant, Permanent)
+    assert told in str(meant)
 
 
 @pytest.mark.parametrize(
@@ -75,25 +106,60 @@ async def test_what_may_mend_itself_is_unknown_and_repeated(exc: Exception) -> N
             "refused PutObject of s3://lab/key: No (AccessDenied). Allow",
         ),
         (answer("403", 403), "Allow it in the IAM policy"),
-        (answer("NoSuchBucket", 404), "Create the bucket, or correct its name."),
         (answer("ResourceNotFoundException"), "Run `daylily-daemon init`"),
-        (answer("InvalidObjectState", 403), "restore it from Glacier"),
-        (answer("ValidationException"), "do not fit"),
-        (answer("SomethingNew"), "will be refused again"),
+        (answer("KMS.DisabledException"), "Look at the KMS key"),
+        (answer("SomethingNew"), "It will be tried again"),
         (aws.ProfileNotFound(profile="lab"), "Check region, profile and endpoint"),
         (aws.NoRegionError(), "Check region, profile and endpoint"),
+        (aws.NoCredentialsError(), "no usable AWS credentials"),
+        (aws.PartialCredentialsError(provider="env", cred_var="x"), "no usable AWS credentials"),
+        (aws.CredentialRetrievalError(provider="iam", error_msg="x"), "no usable AWS credentials"),
+        (answer("ExpiredToken"), "credentials and the clock"),
+        (answer("InvalidClientTokenId", 403), "credentials and the clock"),
+        (answer("RequestTimeTooSkewed", 403), "credentials and the clock"),
     ],
 )
-async def test_a_definite_no_is_a_sentence_that_says_what_to_do(exc: Exception, told: str) -> None:
+async def test_what_is_our_own_trouble_is_nobodys_fault_and_says_what_to_do(
+    exc: Exception, told: str
+) -> None:
     meant = await meaning(exc)
-    assert isinstance(meant, Permanent)
+    assert isinstance(meant, Impeded)
     assert told in str(meant)
 
 
-async def test_retry_after_is_passed_on() -> None:
-    meant = await meaning(answer("SlowDown", 503, **{"retry-after": "7"}))
+async def test_callers_see_the_code_of_a_refusal() -> None:
+    assert (await meaning(answer("NoSuchBucket", 404))).code == "NoSuchBucket"
+    assert (await meaning(answer("AccessDenied", 403))).code == "AccessDenied"
+    assert (await meaning(answer("ExpiredToken", 403))).code == CREDENTIALS
+
+
+async def test_a_page_full_of_words_is_cut_and_shown_on_one_line() -> None:
+    meant = await meaning(answer("AccessDenied", 403, "<html>\x1b[31m\n" + "x" * 100_000))
+    assert len(str(meant)) < 1000
+    assert "\x1b" not in str(meant)
+    assert "\n" not in str(meant)
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ("7", 7),
+        ("99999999999999999999", 3600),
+        ("9" * 5000, None),
+        ("\u0661\u0662", None),
+        ("\u00b2", None),
+        ("-7", None),
+        ("1e400", None),
+        ("Sun, 01 Mar 99999999999999999999 12:00:00 GMT", None),
+        ("Sun, 01 Mar 2026 12:00:09 GMT", 9),
+    ],
+)
+@pytest.mark.reported("B", "a Retry-After beyond what a clock can hold (atlassian-python-api#1593)")
+async def test_retry_after_is_passed_on_and_bounded(asked: str, expected: float | None) -> None:
+    date = "Sun, 01 Mar 2026 12:00:00 GMT"
+    meant = await meaning(answer("SlowDown", 503, **{"retry-after": asked, "date": date}))
     assert isinstance(meant, Transient)
-    assert meant.retry_after_s == 7
+    assert meant.retry_after_s == expected
 
 
 async def test_our_own_errors_and_those_of_the_program_pass_unchanged() -> None:
@@ -124,7 +190,7 @@ async def test_a_queue_client_outlasts_a_long_poll(moto_url: str) -> None:
 
 async def test_an_unknown_profile_is_a_sentence() -> None:
     async with Aws(AwsOptions(profile="no-such-profile")) as opened:
-        with pytest.raises(Permanent, match="no-such-profile"):
+        with pytest.raises(Impeded, match="no-such-profile"):
             await opened.client("s3")
 
 
@@ -142,3 +208,89 @@ def test_options_come_from_the_variables_other_tools_obey() -> None:
     assert (found.region, found.profile) == ("eu-west-1", "lab")
     assert found.endpoint_url == "http://127.0.0.1:1"
     assert found.endpoint_urls == {"dynamodb": "http://127.0.0.1:2"}
+
+
+NO_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+GOOD_KEYS = '{"Version": 1, "AccessKeyId": "a", "SecretAccessKey": "b"}'
+
+
+@pytest.fixture
+def aws_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file ~/.aws/config of a host without other credentials."""
+    for name in NO_KEYS:
+        monkeypatch.delenv(name)
+    path = tmp_path / "config"
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(path))
+    return path
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "credential_process = echo garbage",
+        "credential_process = true",
+        "credential_process = echo []",
+        "credential_process = echo 1",
+        "credential_process = printf '\\377\\376'",
+        "credential_process = sh -c \"printf '\\377' >&2; exit 1\"",
+        "credential_process = /no/such/program",
+        "credential_process = /etc/passwd",
+        "credential_process = echo 'x",
+        "credential_process = false",
+        "credential_process = echo '{\"Version\": 2}'",
+        'credential_process = echo \'{"Version": 1, "AccessKeyId": 1, "SecretAccessKey": 2}\'',
+        f'credential_process = echo \'{GOOD_KEYS[:-1]}, "Expiration": "garbage"}}\'',
+        f'credential_process = echo \'{GOOD_KEYS[:-1]}, "Expiration": "2001-01-01T00:00:00Z"}}\'',
+        "role_arn = arn:aws:iam::1:role/x\nsource_profile = default",
+        "role_arn = arn:aws:iam::1:role/x\nsource_profile = nobody",
+        "role_arn = arn:aws:iam::1:role/x\nweb_identity_token_file = /no/file",
+        "sso_start_url = https://x\nsso_region = us-east-1\nsso_account_id = 1\nsso_role_name = x",
+        "no [ini at all",
+        "\x00",
+    ],
+)
+@pytest.mark.reported("B", "a credential_process that prints garbage (botocore#2779)")
+async def test_whatever_breaks_where_credentials_come_from_is_trouble_of_ours_and_can_be_mended(
+    aws_config: Path, moto_url: str, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    monkeypatch.setattr("daylily_daemon.adapters.aws.RENEW_EVERY_S", 0.0)
+    _write(aws_config, line)
+    async with Aws(AwsOptions(endpoint_url=moto_url)) as opened:
+        with pytest.raises(Impeded, match="credentials") as raised:
+            await _asked(opened)
+        assert raised.value.code == CREDENTIALS
+        _write(aws_config, f"credential_process = echo '{GOOD_KEYS}'")
+        await _healed(opened)
+
+
+def _write(path: Path, line: str) -> None:
+    path.write_text(f"[default]\n{line}\n")
+
+
+@pytest.mark.parametrize("bundle", ["/no/such.pem", "/etc", "/dev/null"])
+async def test_a_bundle_of_certificates_that_is_none_is_named(
+    monkeypatch: pytest.MonkeyPatch, bundle: str
+) -> None:
+    monkeypatch.setenv("AWS_CA_BUNDLE", bundle)
+    async with Aws(AwsOptions(endpoint_url="http://127.0.0.1:9", max_attempts=1)) as opened:
+        with pytest.raises(Impeded, match=f"AWS_CA_BUNDLE.*{bundle}"):
+            async with translated("the table x"):
+                await (await opened.client("dynamodb")).list_tables()
+
+
+async def test_keys_that_somebody_replaced_are_found_without_a_restart(
+    aws_config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daylily_daemon.adapters.aws.RENEW_EVERY_S", 0.0)
+    keys = "aws_access_key_id = {}\naws_secret_access_key = s"
+    _write(aws_config, keys.format("OLD"))
+    async with scripted() as (script, opened):
+        script.say("ListTables", refused("ExpiredTokenException"), ok(TableNames=[]))
+        db = await opened.client("dynamodb")
+        _write(aws_config, keys.format("NEW"))
+        with pytest.raises(Impeded):
+            async with translated():
+                await db.list_tables()
+        await db.list_tables()
+    assert "OLD/" in script.signed[0]
+    assert "NEW/" in script.signed[-1]

@@ -22,7 +22,7 @@ from daylily_daemon.adapters.notifiers.linear import Linear, issue_id
 from daylily_daemon.adapters.notifiers.s3_sentinels import S3Sentinels
 from daylily_daemon.adapters.notifiers.slack import Slack
 from daylily_daemon.adapters.notifiers.webhook import DELIVERY, SIGNATURE, Webhook, verify
-from daylily_daemon.domain.errors import Permanent, Transient
+from daylily_daemon.domain.errors import Impeded, Permanent, Transient
 from daylily_daemon.domain.model import Priority, RecordType, State
 from tests.contract.receivers import (
     BENCHES,
@@ -76,9 +76,17 @@ def test_trouble_of_the_receiver_means_again(status: int) -> None:
         accept(Reply(status, {}), "The receiver")
 
 
-@pytest.mark.parametrize("status", [301, 302, 307, 308, 400, 401, 403, 404, 410, 413, 422])
-def test_every_other_answer_is_a_no_that_says_what_to_look_at(status: int) -> None:
+@pytest.mark.parametrize("status", [400, 409, 413, 422])
+def test_a_notice_that_no_receiver_takes_is_a_no_that_says_what_to_look_at(status: int) -> None:
     with pytest.raises(Permanent, match=f"HTTP {status}.*(settings|secret|receiver)"):
+        accept(Reply(status, {}), "The receiver")
+
+
+@pytest.mark.parametrize(
+    "status", [301, 302, 304, 307, 308, 401, 402, 403, 404, 405, 407, 410, 415, 418, 451, 499]
+)
+def test_a_wrong_address_or_secret_is_ours_to_mend(status: int) -> None:
+    with pytest.raises(Impeded, match=f"HTTP {status}.*(settings|secret|receiver)"):
         accept(Reply(status, {}), "The receiver")
 
 
@@ -113,9 +121,9 @@ def test_retry_after_is_read_by_the_receivers_own_clock_and_never_beyond_an_hour
     [
         ("http://127.0.0.1:9/hidden", Transient),
         ("https://no-such-host.invalid/hidden", Transient),
-        ("https://" + "a" * 64 + ".invalid/hidden", Permanent),
-        ("https:///hidden", Permanent),
-        ("http://127.0.0.1:99999/hidden", Permanent),
+        ("https://" + "a" * 64 + ".invalid/hidden", Impeded),
+        ("https:///hidden", Impeded),
+        ("http://127.0.0.1:99999/hidden", Impeded),
     ],
 )
 async def test_a_receiver_that_cannot_be_reached_is_told_from_one_that_cannot_exist(
@@ -183,12 +191,32 @@ async def test_a_message_too_long_for_slack_is_cut_between_two_escapes(lead: int
 
 
 @pytest.mark.parametrize(
-    ("status", "word"),
-    [(404, "no_service"), (410, "channel_is_archived"), (400, "invalid_payload")],
+    ("status", "word", "kind"),
+    [
+        (404, "no_service", Impeded),
+        (410, "channel_is_archived", Impeded),
+        (400, "channel_not_found", Impeded),
+        (403, "invalid_token", Impeded),
+        (400, "invalid_payload", Permanent),
+        (400, "invalid_blocks", Permanent),
+    ],
 )
-async def test_the_word_slack_refuses_with_is_handed_on(status: int, word: str) -> None:
+async def test_the_word_slack_refuses_with_is_handed_on(
+    status: int, word: str, kind: type[Exception]
+) -> None:
     async with always(status, word) as (url, session, _):
-        with pytest.raises(Permanent, match=f"{status} .{word}."):
+        with pytest.raises(kind, match=f"{status} .{word}."):
+            await Slack(session=session, url=url).deliver(FAILED)
+
+
+@pytest.mark.parametrize("status", [302, 400, 404, 502])
+async def test_the_page_of_a_proxy_is_no_answer_of_slack(status: int) -> None:
+    async with always(status, "\n <!DOCTYPE html><html>Log in to the lab's network") as (
+        url,
+        session,
+        _,
+    ):
+        with pytest.raises(Transient, match=f"HTTP {status}"):
             await Slack(session=session, url=url).deliver(FAILED)
 
 
@@ -324,12 +352,24 @@ async def test_linear_says_how_long_to_wait_by_its_used_up_budget(
 
 @pytest.mark.parametrize("status", [200, 400, 401])
 @pytest.mark.parametrize(
-    "code", ["AUTHENTICATION_ERROR", "authentication error", "FORBIDDEN", "INPUT_ERROR"]
+    ("code", "kind", "words"),
+    [
+        ("AUTHENTICATION_ERROR", Impeded, ""),
+        ("authentication error", Impeded, ""),
+        ("FORBIDDEN", Impeded, ""),
+        ("USER_ERROR", Impeded, "usage limit exceeded"),
+        ("GRAPHQL_VALIDATION_FAILED", Impeded, ""),
+        ("INPUT_ERROR", Impeded, "Entity not found: Team"),
+        ("INVALID_INPUT", Impeded, "teamId must be a UUID."),
+        ("INPUT_ERROR", Permanent, "title is too long"),
+    ],
 )
-async def test_a_refusal_by_linear_names_the_code_and_never_the_key(status: int, code: str) -> None:
-    said = linear_error(f"the key {LINEAR_KEY}\nis wrong", code)
+async def test_a_refusal_by_linear_names_the_code_and_never_the_key(
+    status: int, code: str, kind: type[Exception], words: str
+) -> None:
+    said = linear_error(f"the key {LINEAR_KEY}\nis wrong {words}", code)
     async with always(status, said) as (url, session, _):
-        with pytest.raises(Permanent, match=r"the key … is wrong.* Check the API key") as caught:
+        with pytest.raises(kind, match=r"the key … is wrong.* Check the API key") as caught:
             await a_linear(url, session).deliver(FAILED)
     assert LINEAR_KEY not in str(caught.value)
 

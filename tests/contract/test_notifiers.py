@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 from daylily_daemon.adapters.http import BODY_LIMIT_BYTES
-from daylily_daemon.domain.errors import DaemonError, Permanent, Transient
+from daylily_daemon.domain.errors import DaemonError, Impeded, Permanent, Transient
 from tests.contract.receivers import BENCHES, UNKNOWN, Bench, Fault, benches
 from tests.records import FAILED, a_record
 
@@ -115,9 +115,11 @@ async def test_of_an_endless_answer_only_the_beginning_is_read(bench: Bench, fau
 
 
 @on(Fault.MOVED)
-async def test_a_redirect_is_a_no_and_is_not_followed(bench: Bench, fault: Fault) -> None:
+async def test_a_redirect_is_not_followed_and_waits_for_the_address_to_be_mended(
+    bench: Bench, fault: Fault
+) -> None:
     bench.next(fault)
-    assert "redirect" in str(await refused(bench, Permanent))
+    assert "redirect" in str(await refused(bench, Impeded))
     assert bench.receiver is not None
     assert bench.receiver.elsewhere == 0
     assert await bench.told() == []
@@ -128,6 +130,17 @@ async def test_a_refusal_is_a_definite_no(bench: Bench, fault: Fault) -> None:
     bench.next(fault)
     await refused(bench, Permanent)
     assert await bench.told() == []
+
+
+@on(Fault.FORBIDDEN, Fault.NOT_FOUND)
+async def test_a_wrong_address_or_key_gives_nothing_up_and_is_mended_by_a_reload(
+    bench: Bench, fault: Fault
+) -> None:
+    bench.next(fault)
+    await refused(bench, Impeded)
+    assert await bench.told() == []
+    await bench.channel.deliver(FAILED)
+    assert await bench.told() == [FAILED.id]
 
 
 @pytest.mark.parametrize(("impatient", "fault"), benches(Fault.SILENT), indirect=["impatient"])

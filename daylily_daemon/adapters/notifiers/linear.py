@@ -21,7 +21,7 @@ import aiohttp
 
 from daylily_daemon.adapters.http import Reply, accept, check_address, check_secret, post_json
 from daylily_daemon.domain import notice
-from daylily_daemon.domain.errors import Permanent, Transient
+from daylily_daemon.domain.errors import Impeded, Permanent, Transient
 from daylily_daemon.domain.model import Priority, Record, RecordType
 
 ENDPOINT: Final = "https://api.linear.app/graphql"
@@ -34,18 +34,17 @@ _CREATE: Final = (
     "{ issueCreate(input: $input) { success issue { id } } }"
 )
 _REPEAT: Final = re.compile(r"conflict on insert of issue\b", re.IGNORECASE)
-_REFUSED: Final = frozenset(
+_REFUSED: Final = frozenset({"INPUT_ERROR", "INVALID_INPUT"})
+"""Codes of a definite no to this very issue, under whatever HTTP status they come."""
+_OURS: Final = frozenset(
     {
-        "AUTHENTICATION_ERROR",
-        "FORBIDDEN",
-        "INPUT_ERROR",
-        "INVALID_INPUT",
-        "USER_ERROR",
-        "GRAPHQL_PARSE_FAILED",
-        "GRAPHQL_VALIDATION_FAILED",
+        *("AUTHENTICATION_ERROR", "FORBIDDEN", "USER_ERROR", "FEATURE_NOT_ACCESSIBLE"),
+        *("GRAPHQL_PARSE_FAILED", "GRAPHQL_VALIDATION_FAILED"),
     }
 )
-"""Codes that are a definite no, under whatever HTTP status they come."""
+"""Codes that are about our key, our rights or this program, and would come for every issue."""
+_OF_THE_TEAM: Final = re.compile(r"\bteam", re.IGNORECASE)
+"""The team is a setting of ours too, whatever code it is refused with."""
 _BUDGETS: Final = ("Requests", "Endpoint-Requests", "Complexity")
 """Limits Linear counts apart; ``X-RateLimit-<budget>-Reset`` is in milliseconds since 1970."""
 
@@ -101,15 +100,17 @@ class Linear:
                 "Linear takes no more requests for now; the notice will be sent again.",
                 retry_after_s=_wait_s(reply),
             )
-        if code in _REFUSED:
-            said = (
-                f"{error.get('message', '')} {_extensions(error).get('userPresentableMessage', '')}"
-            )
-            reason = notice.one_line(said.replace(self.api_key, "…"), REASON_LIMIT)
-            raise Permanent(
-                f"Linear refused the issue ({code}: {reason}). "
-                "Check the API key and the team id of this channel in the settings."
-            )
+        if code not in _REFUSED | _OURS:
+            return
+        said = _said(error).replace(self.api_key, "…")
+        reason = notice.one_line(said, REASON_LIMIT)
+        text = (
+            f"Linear refused the issue ({code}: {reason}). "
+            "Check the API key and the team id of this channel in the settings."
+        )
+        if code in _OURS or _OF_THE_TEAM.search(said):
+            raise Impeded(f"{text} The notice will be sent again.")
+        raise Permanent(text)
 
 
 def issue_id(record: Record) -> str:

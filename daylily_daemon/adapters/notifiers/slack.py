@@ -16,6 +16,7 @@ import aiohttp
 
 from daylily_daemon.adapters.http import accept, check_address, post_json
 from daylily_daemon.domain import notice
+from daylily_daemon.domain.errors import Impeded, Transient
 from daylily_daemon.domain.model import Record
 
 TEXT_LIMIT: Final = 3000
@@ -23,6 +24,14 @@ TEXT_LIMIT: Final = 3000
 
 _REASON: Final = re.compile(rb"[a-z_]{1,60}")
 """Slack says why in one word (``no_service``, ``channel_is_archived``); anything else is not shown."""
+_OURS: Final = frozenset(
+    {
+        *("no_service", "no_service_id", "no_active_hooks", "no_team", "team_disabled"),
+        *("invalid_token", "token_revoked", "channel_not_found", "channel_is_archived"),
+        *("user_not_found", "action_prohibited", "posting_to_general_channel_denied"),
+    }
+)
+"""Words that are about the webhook, which a reload can mend, and not about this message."""
 _CUT_ENTITY: Final = re.compile(r"&[a-z]*$")
 
 
@@ -39,8 +48,18 @@ class Slack:
     async def deliver(self, record: Record) -> None:
         body = json.dumps(_message(record)).encode()
         reply = await post_json(self.session, self.url, body, {}, self.timeout_s)
-        reason = _REASON.fullmatch(reply.body.strip())
-        accept(reply, "Slack", reason[0].decode() if reason else "")
+        found = _REASON.fullmatch(reply.body.strip())
+        reason = found[0].decode() if found else ""
+        if reason in _OURS:
+            raise Impeded(
+                f"Slack answered with HTTP {reply.status} ({reason}). Check the webhook's address in the "
+                "settings, and its channel in Slack; the notice will be sent again."
+            )
+        if reply.status >= 300 and reply.body.lstrip().startswith(b"<"):
+            raise Transient(
+                f"Not Slack answered but something in between, HTTP {reply.status}, by a page."
+            )
+        accept(reply, "Slack", reason)
 
 
 def _message(record: Record) -> dict[str, object]:

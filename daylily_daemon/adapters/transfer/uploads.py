@@ -45,7 +45,7 @@ from daylily_daemon.adapters.transfer.copying import (
     run_all,
     split_uri,
 )
-from daylily_daemon.domain.errors import DaemonError, Permanent
+from daylily_daemon.domain.errors import DaemonError, Impeded, Permanent
 from daylily_daemon.domain.sheet import S3Place
 
 MAX_PARTS: Final = 10_000
@@ -312,7 +312,7 @@ class _Uploads:
                 listed = await self._client.list_multipart_uploads(
                     Bucket=self._bucket, Prefix=source.key
                 )
-        except Permanent:
+        except (Impeded, Permanent):
             # Looking costs a permission of its own; without it an upload just starts anew.
             return None
         begun = [
