@@ -16,7 +16,6 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from daylily_daemon.adapters.http import Reply, accept, post_json
 from daylily_daemon.adapters.memory_objects import MemoryObjects
 from daylily_daemon.adapters.notifiers.linear import Linear, issue_id
 from daylily_daemon.adapters.notifiers.s3_sentinels import S3Sentinels
@@ -63,76 +62,6 @@ def a_linear(url: str, session: aiohttp.ClientSession) -> Linear:
 
 def a_webhook(url: str, session: aiohttp.ClientSession, secret: str = WEBHOOK_SECRET) -> Webhook:
     return Webhook(session=session, url=url, secret=secret, clock=Clock())
-
-
-@pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
-def test_every_2xx_means_taken(status: int) -> None:
-    accept(Reply(status, {}), "The receiver")
-
-
-@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504, 599])
-def test_trouble_of_the_receiver_means_again(status: int) -> None:
-    with pytest.raises(Transient, match=f"HTTP {status}.*will be sent again"):
-        accept(Reply(status, {}), "The receiver")
-
-
-@pytest.mark.parametrize("status", [400, 409, 413, 422])
-def test_a_notice_that_no_receiver_takes_is_a_no_that_says_what_to_look_at(status: int) -> None:
-    with pytest.raises(Permanent, match=f"HTTP {status}.*(settings|secret|receiver)"):
-        accept(Reply(status, {}), "The receiver")
-
-
-@pytest.mark.parametrize(
-    "status", [301, 302, 304, 307, 308, 401, 402, 403, 404, 405, 407, 410, 415, 418, 451, 499]
-)
-def test_a_wrong_address_or_secret_is_ours_to_mend(status: int) -> None:
-    with pytest.raises(Impeded, match=f"HTTP {status}.*(settings|secret|receiver)"):
-        accept(Reply(status, {}), "The receiver")
-
-
-@pytest.mark.parametrize(
-    ("headers", "expected"),
-    [
-        ({"Retry-After": "7"}, 7.0),
-        ({"Retry-After": " 0 "}, 0.0),
-        ({"Retry-After": "999999999999"}, 3600.0),
-        ({"Retry-After": "-5"}, None),
-        ({"Retry-After": "1e9"}, None),
-        ({"Retry-After": "nan"}, None),
-        ({"Retry-After": "soon"}, None),
-        ({"Retry-After": ""}, None),
-        ({}, None),
-        (NOON | {"Retry-After": "Sun, 01 Mar 2026 12:00:30 GMT"}, 30.0),
-        (NOON | {"Retry-After": "Sun, 01 Mar 2026 12:00:30 -0000"}, 30.0),
-        (NOON | {"Retry-After": "Sun, 01 Mar 2026 11:00:00 GMT"}, 0.0),
-        (NOON | {"Retry-After": "Mon, 01 Mar 2027 12:00:00 GMT"}, 3600.0),
-        ({"Retry-After": "Sun, 01 Mar 2026 12:00:30 GMT"}, None),
-        ({"Date": "yesterday", "Retry-After": "Sun, 01 Mar 2026 12:00:30 GMT"}, None),
-    ],
-)
-def test_retry_after_is_read_by_the_receivers_own_clock_and_never_beyond_an_hour(
-    headers: Mapping[str, str], expected: float | None
-) -> None:
-    assert Reply(429, headers).retry_after_s == expected
-
-
-@pytest.mark.parametrize(
-    ("url", "kind"),
-    [
-        ("http://127.0.0.1:9/hidden", Transient),
-        ("https://no-such-host.invalid/hidden", Transient),
-        ("https://" + "a" * 64 + ".invalid/hidden", Impeded),
-        ("https:///hidden", Impeded),
-        ("http://127.0.0.1:99999/hidden", Impeded),
-    ],
-)
-async def test_a_receiver_that_cannot_be_reached_is_told_from_one_that_cannot_exist(
-    url: str, kind: type[Exception]
-) -> None:
-    async with aiohttp.ClientSession() as session:
-        with pytest.raises(kind) as caught:
-            await post_json(session, url, b"{}", {}, 20.0)
-    assert "hidden" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
