@@ -215,6 +215,7 @@ DY_R = """\
 printf '%s\\n' "$@" > "$TRACE/dy-r"
 echo "1 of 2 steps (50%) done"
 [ "$DAY_PROFILE" = slurm ] || exit 33
+[ -z "$KILLED" ] || { kill -9 "$PPID"; exit 9; }
 [ -z "$RUN_FAILS" ] || { date >> daylily.failed_run; exit "$RUN_FAILS"; }
 [ -n "$FORGETS" ] || date >> daylily.successful_run
 echo report > results/report.txt
@@ -238,6 +239,13 @@ class HeadNode:
 
     def run(self, step: Step = Step.RUN, **changed: Value) -> subprocess.CompletedProcess[str]:
         return self.start(job("daylily-omics", step, values(self.folder, **changed)))
+
+    def production(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run as after the change that the comment in the file asks for."""
+        made = job("daylily-omics", Step.RUN, values(self.folder, run_args=arguments))
+        bash, option, script, *rest = made.argv
+        changed = re.sub(r'(?m)^dy-r -p help .*|^#   (?=dy-r "\$)', "", script)
+        return self.start(replace(made, argv=(bash, option, changed, *rest)))
 
     def start(self, made: Job) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -307,10 +315,7 @@ def test_what_a_lab_writes_stays_an_argument_and_is_never_run(head_node: HeadNod
 
 def test_the_line_for_production_hands_over_all_run_arguments(head_node: HeadNode) -> None:
     arguments = ("produce_snv", "-j", "20", "--config", 'aligners=["sent","bwa2a"]', "--", "$HOME")
-    made = job("daylily-omics", Step.RUN, values(head_node.folder, run_args=arguments))
-    bash, option, script, *rest = made.argv
-    changed = re.sub(r'(?m)^dy-r -p help .*|^#   (?=dy-r "\$)', "", script)
-    done = head_node.start(replace(made, argv=(bash, option, changed, *rest)))
+    done = head_node.production(*arguments)
     assert done.returncode == 0, done.stderr
     assert head_node.trace("dy-r") == list(arguments)
 
@@ -330,6 +335,56 @@ def test_a_second_attempt_goes_on_in_the_tree_of_the_first(head_node: HeadNode) 
     assert done.returncode == 0, done.stderr
     assert "day-clone" not in head_node.traced()
     assert not (head_node.tree / "daylily.failed_run").exists()
+
+
+def leave_lock(head_node: HeadNode) -> Path:
+    lock = head_node.tree / ".snakemake" / "locks" / "0.input.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    lock.write_text("work/HG002.bam\n")
+    return lock
+
+
+def test_an_attempt_after_one_that_was_killed_unlocks_and_makes_half_done_files_anew(
+    head_node: HeadNode,
+) -> None:
+    head_node.environment = {"KILLED": "1"}
+    assert head_node.production("all", "-k").returncode == -9
+    assert head_node.trace("dy-r") == ["all", "-k"], "the first attempt changes no argument"
+    lock = leave_lock(head_node)
+    head_node.environment = {}
+    done = head_node.production("all", "-k")
+    assert done.returncode == 0, done.stderr
+    assert head_node.trace("dy-r") == ["--rerun-incomplete", "all", "-k"]
+    assert not lock.exists()
+    assert "Removed .snakemake/locks/0.input.lock" in done.stdout
+
+
+def test_an_attempt_that_never_reached_its_pipeline_still_owes_the_unlocking(
+    head_node: HeadNode,
+) -> None:
+    head_node.environment = {"KILLED": "1"}
+    head_node.production("all")
+    lock = leave_lock(head_node)
+    head_node.environment = {}
+    sheet = head_node.folder / "stage" / "stage_samples.tsv"
+    text = sheet.read_text()
+    sheet.unlink()
+    assert head_node.production("all").returncode == 1
+    assert lock.exists()
+    sheet.write_text(text)
+    assert head_node.production("all").returncode == 0
+    assert not lock.exists()
+
+
+def test_the_lock_of_somebody_else_stays(head_node: HeadNode) -> None:
+    """After an attempt that ended by itself a lock is that of a person who works there."""
+    head_node.environment = {"RUN_FAILS": "7"}
+    assert head_node.production("all").returncode == 1
+    lock = leave_lock(head_node)
+    head_node.environment = {}
+    assert head_node.production("all").returncode == 0
+    assert head_node.trace("dy-r") == ["all"]
+    assert lock.exists()
 
 
 @pytest.mark.parametrize(
