@@ -69,8 +69,15 @@ class Policy:
         The spread follows from the workset's name and attempt, so the decision stays a pure function
         while a thousand worksets that failed together do not come back together.
         """
+        return self._spread_s(ws, ws.retry_count)
+
+    def waiting_s(self, ws: Workset) -> float:
+        """Return the pause where trouble of ours is waited out: as ``delay_s``, by attempts of any kind."""
+        return self._spread_s(ws, min(ws.attempt, 30))
+
+    def _spread_s(self, ws: Workset, doublings: int) -> float:
         spread = zlib.crc32(f"{ws.id}.{ws.attempt}".encode()) / 2**32
-        return float(min(self.cap_s, self.base_s * 2**ws.retry_count)) * (1 + spread / 4)
+        return float(min(self.cap_s, self.base_s * 2**doublings)) * (1 + spread / 4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,6 +377,7 @@ def _results(ws: Workset, found: Mapping[str, Any]) -> str:
 
 
 def _failed(decision: Decision, failure: Failure, policy: Policy, now: datetime) -> Decision:
+    """End the attempt. Missing rights and credentials of ours use up no try, but in the step that costs."""
     ws = decision.workset
     limit = policy.max_retries if ws.max_retries is None else ws.max_retries
     what = f"step {ws.step}" if ws.step else "the run"
@@ -384,6 +392,11 @@ def _failed(decision: Decision, failure: Failure, policy: Policy, now: datetime)
     wrong = known.turn(State.ERROR, now, text[:500], type=RecordType.ERROR, notify=False)
     told: dict[str, Any] = {"type": RecordType.ERROR, "error_details": failure.message[:2000]}
     told["details"] = {"code": failure.code, "category": str(failure.category), "step": ws.step}
+    if failure.ours and ws.step is not Step.RUN:
+        pause_s = policy.waiting_s(ws)
+        again = f"{text[:500]} That is no fault of the workset: it goes on in {pause_s:.0f} s."
+        after = now + timedelta(seconds=pause_s)
+        return _end(wrong.turn(State.RETRYING, now, again, **told)).set(retry_after=after)
     if failure.retry and ws.retry_count < limit:
         pause_s = policy.delay_s(ws)
         again = f"{text[:500]} Try {ws.retry_count + 1} of {limit} follows in {pause_s:.0f} s."

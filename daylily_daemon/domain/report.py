@@ -73,11 +73,11 @@ def _some(values: list[Any] | tuple[Any, ...], left: list[int]) -> list[Any]:
 
 
 def _number(value: float) -> float | str:
-    size = abs(value)
-    if value == 0 or (math.isfinite(value) and 1 / LARGEST < size < LARGEST):
-        return value
     if isinstance(value, int):
-        return f"a whole number of {value.bit_length()} bits"
+        small = abs(value) < LARGEST
+        return value if small else f"a whole number of {value.bit_length()} bits"
+    if value == 0 or (math.isfinite(value) and 1 / LARGEST < abs(value) < LARGEST):
+        return value
     return repr(value)
 
 

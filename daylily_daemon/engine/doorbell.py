@@ -22,7 +22,7 @@ from typing import Final
 import structlog
 from anyio import CancelScope, create_task_group, current_time, sleep
 
-from daylily_daemon.domain.commands import apply, register
+from daylily_daemon.domain.commands import apply, host_is_gone, register
 from daylily_daemon.domain.decision import Decision
 from daylily_daemon.domain.errors import AlreadyDone, DaemonError, Permanent, Transient, Unexpected
 from daylily_daemon.domain.model import (
@@ -130,6 +130,8 @@ class Doorbell:
     async def _trouble(self, delivery: Delivery, exc: DaemonError, round: _Round) -> bool:
         """Return whether the message was parked, so that the next in its line may be answered."""
         its_own = isinstance(exc, Unexpected | InboxFull)
+        if isinstance(exc, InboxFull) and delivery.tries > BREAKS:
+            return await self._refuse(delivery, exc, round)
         if isinstance(exc, Permanent) or (its_own and delivery.tries > BREAKS):
             parked = await park(self.mailbox, delivery, str(exc))
             round.parked += parked
@@ -137,6 +139,22 @@ class Doorbell:
         log.warning("command_comes_again", error=str(exc), tries=delivery.tries)
         round.waiting += not its_own
         return False
+
+    async def _refuse(self, delivery: Delivery, exc: InboxFull, round: _Round) -> bool:
+        """Answer a command that found the inbox full all the time; whoever asked can ask again."""
+        now = self.desk.clock.now()
+        commands = delivery.content if isinstance(delivery.content, tuple) else ()
+        try:
+            with foreign_as_unexpected("a command"):
+                for command in commands:
+                    said = _answer(command, CommandEffect.REFUSED, str(exc), now)
+                    await self.trail.answer(command.workset_id, said)
+        except DaemonError as trouble:
+            log.warning("command_comes_again", error=str(trouble), tries=delivery.tries)
+            return False
+        log.error("command_refused", error=str(exc), tries=delivery.tries)
+        round.done.append(delivery)
+        return True
 
     async def _ring_until_answered(self, command: Command) -> None:
         for left in reversed(range(self.tries)):
@@ -208,10 +226,14 @@ def _is_for_the_owner(command: Command, current: Workset) -> bool:
 
 
 def enqueue(ws: Workset, command: Command, now: datetime) -> Decision | None:
-    """Put ``command`` into the inbox; None if it is known. Raises InboxFull."""
+    """Put ``command`` into the inbox; None if it is known. Raises InboxFull.
+
+    Who vouches for the end of a run is let in all the same: nobody reads the inbox of a machine that is gone.
+    """
     if command.id in ws.seen_commands or any(c.id == command.id for c in ws.inbox):
         return None
-    if len(ws.inbox) >= INBOX_LIMIT:
+    vouches = isinstance(command.ask, Retry) and command.ask.host_gone and not host_is_gone(ws)
+    if len(ws.inbox) >= INBOX_LIMIT and not vouches:
         raise InboxFull(
             f"{ws.id} has {INBOX_LIMIT} commands waiting; its owner must read them first."
         )

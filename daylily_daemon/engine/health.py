@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from functools import wraps
 from inspect import iscoroutinefunction
 from typing import Any, Final, TypeVar, cast
@@ -27,6 +27,9 @@ log = structlog.get_logger()
 
 T = TypeVar("T")
 
+_NEVER: Final = datetime.max.replace(tzinfo=UTC)
+FORGIVEN: Final = timedelta(minutes=15)
+"""After which a failure that was not repeated, because nobody called again, is no trouble any more."""
 TEXT_LIMIT: Final = 500
 """Characters of a trouble that are kept."""
 
@@ -39,6 +42,8 @@ class PortHealth:
     """When a call was last answered; a definite no about one thing is an answer."""
     failing_since: datetime | None = None
     """When the first of an unbroken row of failures happened; None while it works."""
+    failed_at: datetime | None = None
+    """When the last of them happened."""
     failures: int = 0
     """In that row."""
     code: str = ""
@@ -52,19 +57,21 @@ class Health:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._ports: dict[str, PortHealth] = {}
+        self._calls: dict[tuple[str, str], PortHealth] = {}
+        """By port and method: reads that work say nothing of writes that are refused."""
 
-    def good(self, port: str) -> None:
-        was = self._ports.get(port)
+    def good(self, port: str, method: str) -> None:
+        was = self._calls.get((port, method))
         if was is not None and was.failing_since is not None:
-            log.info("port_recovered", port=port, failures=was.failures)
-        self._ports[port] = PortHealth(good_at=self._clock.now())
+            log.info("port_recovered", port=port, call=method, failures=was.failures)
+        self._calls[port, method] = PortHealth(good_at=self._clock.now())
 
-    def bad(self, port: str, error: Transient) -> None:
-        was = self._ports.get(port, PortHealth())
-        self._ports[port] = replace(
+    def bad(self, port: str, method: str, error: Transient) -> None:
+        was, now = self._calls.get((port, method), PortHealth()), self._clock.now()
+        self._calls[port, method] = replace(
             was,
-            failing_since=was.failing_since or self._clock.now(),
+            failing_since=was.failing_since or now,
+            failed_at=now,
             failures=was.failures + 1,
             code=type(error).__name__.lower(),
             text=str(error)[:TEXT_LIMIT],
@@ -73,12 +80,26 @@ class Health:
     def keep_only(self, prefix: str, names: Iterable[str]) -> None:
         """Forget the ports under ``prefix`` that are not among ``names``: a channel that was switched off."""
         kept = {f"{prefix}{name}" for name in names}
-        for port in [p for p in self._ports if p.startswith(prefix) and p not in kept]:
-            del self._ports[port]
+        for call in [c for c in self._calls if c[0].startswith(prefix) and c[0] not in kept]:
+            del self._calls[call]
 
     @property
     def ports(self) -> Mapping[str, PortHealth]:
-        return dict(self._ports)
+        """Return each port by the worst of its calls; one that nobody repeats is forgiven after a while."""
+        now, found = self._clock.now(), dict[str, PortHealth]()
+        for (port, _), seen in sorted(self._calls.items(), key=lambda call: call[0]):
+            stale = seen.failed_at is not None and now - seen.failed_at > FORGIVEN
+            told = PortHealth(good_at=seen.good_at) if stale else seen
+            found[port] = _worse(found[port], told) if port in found else told
+        return found
+
+
+def _worse(one: PortHealth, other: PortHealth) -> PortHealth:
+    """Return the trouble that lasts longer, with the time of the last good call of any kind."""
+    good_at = max((at for at in (one.good_at, other.good_at) if at), default=None)
+    troubled = [h for h in (one, other) if h.failing_since]
+    worst = min(troubled, key=lambda h: h.failing_since or h.good_at or _NEVER, default=one)
+    return replace(worst, good_at=good_at)
 
 
 def guarded(port: T, name: str, health: Health) -> T:
@@ -103,12 +124,12 @@ class _Guarded:
                 with foreign_as_unexpected(f"{self._name}.{attribute}"):
                     answer = await found(*args, **kwargs)
             except Transient as exc:
-                self._health.bad(self._name, exc)
+                self._health.bad(self._name, attribute, exc)
                 raise
             except DaemonError:
-                self._health.good(self._name)
+                self._health.good(self._name, attribute)
                 raise
-            self._health.good(self._name)
+            self._health.good(self._name, attribute)
             return answer
 
         return watched

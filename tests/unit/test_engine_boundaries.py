@@ -1,0 +1,532 @@
+"""The engine, whole, when what it stands on refuses, breaks, lies, or answers with something foreign."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from daylily_daemon.adapters.memory import MemoryMailbox
+from daylily_daemon.adapters.memory_notifier import MemoryNotifier
+from daylily_daemon.adapters.memory_runner import MemoryMachine, MemoryRunner, Script
+from daylily_daemon.domain.errors import Impeded, Permanent, Transient, Unclear
+from daylily_daemon.domain.model import (
+    Cancel,
+    Command,
+    CommandEffect,
+    Ended,
+    Inspection,
+    Job,
+    Outcome,
+    Priority,
+    Record,
+    Retry,
+    SetPriority,
+    State,
+    Step,
+    Submit,
+    Workset,
+    WorksetId,
+)
+from daylily_daemon.ports import Delivery, Unreadable
+from tests.unit.daemons import (
+    PIPELINE,
+    GoodInputs,
+    Parts,
+    World,
+    daemon,
+    killed_daemon,
+    parts_of,
+    play,
+    until,
+)
+
+DENIED = Impeded("AWS refused UpdateItem: not authorized. Allow it in the IAM policy.")
+LONG = Script(duration_s=1000.0)
+
+
+def is_in(world: World, id: str, state: State) -> bool:
+    return WorksetId(id) in world.table.worksets and world.workset(id).state is state
+
+
+class Failing:
+    """A port that fails on some of its methods as long as ``left`` lasts, or until it is healed."""
+
+    def __init__(self, inner: Any, error: Callable[[], Exception], methods: Sequence[str]) -> None:
+        self.inner, self.error, self.methods = inner, error, methods
+        self.left = 10_000_000
+        self.calls: Counter[str] = Counter()
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self.inner, name)
+        if not callable(found):
+            return found
+
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            self.calls[name] += 1
+            if name in self.methods and self.left > 0:
+                self.left -= 1
+                await anyio.lowlevel.checkpoint()
+                raise self.error()
+            return await found(*args, **kwargs)
+
+        return call
+
+
+def with_failing(world: World, role: str, failing: Failing) -> Parts:
+    parts: Any = replace(parts_of(world), **{role: failing})
+    return parts  # type: ignore[no-any-return]
+
+
+@pytest.mark.reported("A", "a dead-letter queue that cannot be written ends the consumer")
+def test_a_message_that_cannot_be_parked_touches_no_other_and_ends_nothing() -> None:
+    async def story() -> None:
+        world = World()
+        mailbox = Failing(MemoryMailbox(world.commands), lambda: DENIED, ["park"])
+        world.commands.put(Unreadable("nonsense"), "x")
+        async with daemon(world, parts=with_failing(world, "commands", mailbox)) as supervisor:
+            await world.submit("w1", "w2")
+            await until(lambda: is_in(world, "w1", State.COMPLETE), within_s=60)
+            await until(lambda: is_in(world, "w2", State.COMPLETE), within_s=60)
+            assert supervisor.snapshot().ports["commands"].code in ("impeded", "")
+            mailbox.left = 0
+            await until(lambda: len(world.commands.parked) == 1, within_s=120)
+        assert not world.commands.messages
+
+    play(story)
+
+
+@pytest.mark.reported("A", "an answer of AWS about our rights parks a good command")
+def test_a_denied_table_parks_no_command_and_costs_it_few_receives() -> None:
+    async def story() -> None:
+        world = World()
+        store = Failing(parts_of(world).worksets, lambda: DENIED, ["commit", "load"])
+        receives: list[int] = []
+
+        class Counting(MemoryMailbox):
+            async def receive(self) -> Sequence[Delivery]:
+                found = await super().receive()
+                receives.extend(d.tries for d in found)
+                return found
+
+        parts = replace(
+            with_failing(world, "worksets", store), commands=Counting(world.commands, wait_s=20)
+        )
+        async with daemon(world, parts=parts) as supervisor:
+            await world.submit("w1")
+            await anyio.sleep(7200)
+            assert max(receives) <= 3, "SQS moves a message away after a few receives"
+            health = supervisor.snapshot().ports["worksets"]
+            assert (health.code, health.failures > 10) == ("impeded", True)
+            assert health.failing_since is not None
+            store.left = 0
+            await until(lambda: is_in(world, "w1", State.COMPLETE), within_s=300)
+            assert supervisor.snapshot().ports["worksets"].failing_since is None
+        assert world.commands.parked == []
+
+    play(story)
+
+
+def test_denied_rights_on_the_intake_park_no_event() -> None:
+    async def story() -> None:
+        world = World()
+        sending = Failing(MemoryMailbox(world.commands), lambda: DENIED, ["send"])
+        drop = Command(
+            id="d1", workset_id=WorksetId("w1"), by="s3", ask=Submit(bucket="b", prefix="p/w1/")
+        )
+        world.intake.put((drop,), "e1")
+        async with daemon(world, parts=with_failing(world, "commands", sending)):
+            await anyio.sleep(3600)
+            assert not world.table.worksets
+            sending.left = 0
+            await until(lambda: is_in(world, "w1", State.COMPLETE), within_s=300)
+        assert world.intake.parked == []
+
+    play(story)
+
+
+FOREIGN: list[Callable[[], Exception]] = [
+    lambda: OverflowError("date value out of range"),
+    lambda: KeyError("Responses"),
+    lambda: ExceptionGroup("several", [ValueError("one"), Transient("two")]),
+    lambda: ExceptionGroup("ours", [Transient("one"), ExceptionGroup("in", [Permanent("two")])]),
+    lambda: RecursionError("maximum recursion depth exceeded"),
+]
+CALLS = [
+    ("worksets", ["load", "commit", "in_state"]),
+    ("worksets", ["in_state"]),
+    ("trail", ["read", "owed", "settle", "take_over"]),
+    ("intake", ["receive", "settle", "park"]),
+    ("commands", ["receive", "settle", "send"]),
+    ("inputs", ["inspect"]),
+    ("drops", ["unannounced", "as_it_is"]),
+    ("runner", ["ensure"]),
+    ("runner", ["wait", "progress", "look"]),
+]
+
+
+@pytest.mark.reported("B", "one answer nobody foresaw ends the daemon, at every start again")
+@pytest.mark.parametrize("error", FOREIGN, ids=lambda e: type(e()).__name__ + str(e())[:4])
+@pytest.mark.parametrize(("role", "methods"), CALLS, ids=lambda v: "-".join([v] if v is str else v))
+def test_nothing_foreign_that_leaves_a_port_ends_the_daemon_or_loses_a_workset(
+    role: str, methods: list[str], error: Callable[[], Exception]
+) -> None:
+    async def story() -> None:
+        world = World()
+        failing = Failing(getattr(parts_of(world), role), error, methods)
+        failing.left = 4
+        drop = Command(
+            id="d1", workset_id=WorksetId("w0"), by="s3", ask=Submit(bucket="b", prefix="p/w0/")
+        )
+        world.intake.put((drop,), "e1")
+        async with daemon(world, parts=with_failing(world, role, failing)):
+            await world.submit("w1")
+            await until(lambda: is_in(world, "w1", State.COMPLETE), within_s=3600)
+            await until(lambda: is_in(world, "w0", State.COMPLETE), within_s=3600)
+            await until(
+                lambda: not any(r.owed for rows in world.table.records.values() for r in rows)
+            )
+        assert len(world.machine.starts) == 10
+        assert world.workset("w1").attempt == 1
+        assert world.commands.parked == []
+
+    play(story)
+
+
+def test_an_input_check_that_breaks_again_and_again_parks_its_workset_alone() -> None:
+    class Breaking:
+        async def inspect(self, workset: Workset) -> Inspection:
+            if workset.id == "bad":
+                raise ZeroDivisionError
+            return await GoodInputs().inspect(workset)
+
+    async def story() -> None:
+        world = World(inputs=Breaking())
+        async with daemon(world):
+            await world.submit("bad", "good")
+            await until(lambda: is_in(world, "good", State.COMPLETE), within_s=60)
+            await until(lambda: is_in(world, "bad", State.ERROR), within_s=300)
+        assert "broke 5 times" in world.workset("bad").error_details
+
+    play(story)
+
+
+def test_rights_that_are_missing_refuse_no_input_and_the_workset_says_why_it_waits() -> None:
+    class Denied:
+        healed = False
+
+        async def inspect(self, workset: Workset) -> Inspection:
+            if self.healed:
+                return await GoodInputs().inspect(workset)
+            raise Impeded("AWS refused ListObjectsV2 of s3://control: AccessDenied.")
+
+    async def story() -> None:
+        inputs = Denied()
+        world = World(inputs=inputs)
+        async with daemon(world):
+            await world.submit("w1")
+            await anyio.sleep(4 * 3600)
+            ws = world.workset("w1")
+            assert ws.state is State.READY
+            assert "AccessDenied" in ws.progress_message
+            assert ws.version < 20, "the same news is not written again and again"
+            inputs.healed = True
+            await until(lambda: is_in(world, "w1", State.COMPLETE), within_s=120)
+
+    play(story)
+
+
+def test_a_check_that_never_answers_holds_up_nobody_else() -> None:
+    class Hanging:
+        async def inspect(self, workset: Workset) -> Inspection:
+            if workset.id == "hangs":
+                await anyio.sleep_forever()
+            return await GoodInputs().inspect(workset)
+
+    async def story() -> None:
+        world = World(inputs=Hanging())
+        async with daemon(world):
+            await world.submit("hangs", "w1")
+            await until(lambda: is_in(world, "w1", State.COMPLETE), within_s=60)
+            await anyio.sleep(1000)
+            assert "no answer within 900 s" in world.workset("hangs").progress_message
+
+    play(story)
+
+
+@pytest.mark.reported("B", "Retry-After with a year of twenty digits")
+def test_a_receiver_that_asks_for_an_absurd_pause_is_asked_again_within_the_hour() -> None:
+    class Absurd:
+        def __init__(self) -> None:
+            self.asked_at: list[float] = []
+
+        async def deliver(self, record: Record) -> None:
+            self.asked_at.append(anyio.current_time())
+            raise Transient("later", retry_after_s=float("inf"))
+
+    async def story() -> None:
+        world, slack = World(), Absurd()
+        parts = parts_of(world)
+        channels = {**parts.notifiers, "slack": slack}
+        async with daemon(world, parts=replace(parts, notifiers=channels)):
+            await world.submit("w1")
+            await until(lambda: is_in(world, "w1", State.COMPLETE), within_s=60)
+            await anyio.sleep(4000)
+        assert slack.asked_at[1] - slack.asked_at[0] <= 3600
+
+    play(story)
+
+
+DEEP: Any = {"a": 1}
+for _ in range(500):
+    DEEP = {"a": DEEP}
+
+
+@pytest.mark.reported("B", "a report of a job that breaks whoever reads it")
+@pytest.mark.parametrize(
+    "report",
+    [
+        {"stage_s": "12 s", "run_s": [1], "export_s": {"a": 1}},
+        {"results_s3_uri": 7, "warnings": "no list"},
+        {"n": 10**400, "x": 1e308, "y": float("nan"), "": 1, "\ud800": "\udfff"},
+        {f"k{n}": "x" * 10_000 for n in range(5_000)},
+        {"deep": DEEP, "wide": list(range(100_000))},
+    ],
+    ids=["names of ours", "wrong types", "numbers", "huge", "deep"],
+)
+def test_whatever_a_job_reports_its_workset_goes_on(report: dict[str, Any]) -> None:
+    async def story() -> None:
+        outcome = Outcome(ended=Ended.EXITED, code=0, report=report, duration_s=1.0)
+        world = World(machine=MemoryMachine(lambda _: Script(outcome=outcome)))
+        world.dials = replace(world.dials, pipelines={"demo": replace(PIPELINE, timeout_s=1000.0)})
+        async with daemon(world):
+            await world.submit("w1")
+            await until(lambda: is_in(world, "w1", State.COMPLETE), within_s=60)
+        ws = world.workset("w1")
+        assert ws.timings == {f"{step}_s": 1.0 for step in Step}
+        assert ws.results_s3_uri == "s3://b/results/"
+        assert len(repr(ws.metrics)) < 200_000
+
+    play(story)
+
+
+@pytest.mark.reported("A", "what a dead channel is owed hides what healthy ones are")
+def test_healthy_channels_get_what_a_dead_daemon_left_however_much_another_is_owed() -> None:
+    async def story() -> None:
+        world = World()
+        dead = MemoryNotifier()
+        parts = parts_of(world)
+
+        class Down:
+            async def deliver(self, record: Record) -> None:
+                raise Transient("no answer")
+
+        def channels(sns: Any) -> Parts:
+            return replace(parts, notifiers={"slack": Down(), "sns": sns})
+
+        async with daemon(world, "a", channels(Down())):
+            await world.submit(*(f"w{n:03}" for n in range(60)))
+            await until(lambda: is_in(world, "w059", State.COMPLETE), within_s=3600)
+        owed = [r for rows in world.table.records.values() for r in rows if r.owed]
+        assert len(owed) > 100
+        async with daemon(world, "b", channels(dead)):
+            await until(lambda: len(dead.delivered) == len(owed), within_s=600)
+
+    play(story)
+
+
+@pytest.mark.reported("B", "a second daemon claims a run whose folder it may not read")
+def test_a_run_whose_job_cannot_be_looked_at_is_not_claimed() -> None:
+    class Blind(MemoryRunner):
+        async def look(self, job: Job) -> None:
+            raise Transient("/jobs/w1 cannot be used: Permission denied.")
+
+    async def story() -> None:
+        world = World(machine=MemoryMachine(lambda _: LONG))
+        async with killed_daemon(world, "a"):
+            await world.submit("w1")
+            await until(lambda: bool(world.machine.starts))
+        parts = replace(parts_of(world), runner=Blind(world.machine))
+        async with daemon(world, "b", parts):
+            await anyio.sleep(600)
+            assert world.workset("w1").lock_owner == "a"
+        async with daemon(world, "c"):
+            await until(lambda: is_in(world, "w1", State.COMPLETE), within_s=7200)
+        assert len(world.machine.starts) == 5
+
+    play(story)
+
+
+def test_a_run_that_cannot_be_seen_for_long_is_let_go_and_says_why() -> None:
+    class Blinded(MemoryRunner):
+        blind = False
+
+        async def look(self, job: Job) -> None:
+            if self.blind:
+                raise Transient("/jobs cannot be used: Input/output error.")
+
+        async def wait(self, job: Job) -> Outcome:
+            while not self.blind:
+                await anyio.sleep(1)
+            raise Transient("/jobs cannot be used: Input/output error.")
+
+    async def story() -> None:
+        world = World(machine=MemoryMachine(lambda _: LONG))
+        runner = Blinded(world.machine)
+        async with daemon(world, parts=replace(parts_of(world), runner=runner)):
+            await world.submit("w1")
+            await until(lambda: bool(world.machine.starts))
+            runner.blind = True
+            await anyio.sleep(120)
+            assert "Input/output error" in world.workset("w1").trouble
+            await until(lambda: world.workset("w1").lock_owner is None, within_s=600)
+            assert world.workset("w1").state is State.IN_PROGRESS
+        async with daemon(world, "b"):
+            await until(lambda: is_in(world, "w1", State.COMPLETE), within_s=7200)
+        assert world.workset("w1").trouble == ""
+        assert world.workset("w1").attempt == 1
+
+    play(story)
+
+
+@pytest.mark.reported("A", "a pipeline file removed during a run, then a restart")
+def test_a_job_whose_pipeline_is_gone_is_waited_for_and_never_started_again() -> None:
+    async def story() -> None:
+        world = World(machine=MemoryMachine(lambda _: Script(duration_s=600.0)))
+        dials = world.dials
+        async with daemon(world):
+            await world.submit("w1")
+            await until(lambda: bool(world.machine.starts))
+        world.dials = replace(dials, pipelines={})
+        async with daemon(world):
+            await anyio.sleep(300)
+            assert is_in(world, "w1", State.IN_PROGRESS)
+            await until(lambda: is_in(world, "w1", State.FAILED), within_s=900)
+        assert world.machine.starts == ["w1.1.stage"]
+        assert "no step run any more" in world.workset("w1").error_details
+        world.dials = dials
+        async with daemon(world):
+            await world.ask("w1", Retry())
+            await until(lambda: is_in(world, "w1", State.COMPLETE), within_s=7200)
+        assert world.machine.starts[1] == "w1.2.run"
+
+    play(story)
+
+
+def test_a_start_that_was_seen_is_never_repeated_when_its_token_is_gone() -> None:
+    async def story() -> None:
+        world = World(machine=MemoryMachine(lambda _: LONG))
+        async with daemon(world):
+            await world.submit("w1")
+            await until(lambda: bool(world.machine.starts))
+            await anyio.sleep(60)
+        world.machine.forget(world.machine.starts[0])
+        async with daemon(world):
+            await anyio.sleep(3000)
+            ws = world.workset("w1")
+            assert (ws.state, ws.unclear) == (State.IN_PROGRESS, True)
+            assert "was seen to start" in ws.trouble
+        assert world.machine.starts == ["w1.1.stage"]
+
+    play(story)
+
+
+class Unproven(MemoryRunner):
+    async def wait(self, job: Job) -> Outcome:
+        if job.name == "w1.1.run":
+            await anyio.sleep(5)
+            raise Unclear("The keeper of w1.1.run was killed and left no record.")
+        return await super().wait(job)
+
+
+@pytest.mark.reported("A", "a killed keeper is taken for the end of its job (nomad#6980)")
+def test_an_end_without_proof_stays_unclear_until_somebody_vouches_for_it() -> None:
+    async def story() -> None:
+        world = World()
+        parts = replace(parts_of(world), runner=Unproven(world.machine))
+        async with daemon(world, parts=parts):
+            await world.submit("w1")
+            await anyio.sleep(24 * 3600)
+            ws = world.workset("w1")
+            assert (ws.state, ws.unclear) == (State.IN_PROGRESS, True)
+            assert "left no record" in ws.trouble
+            assert ws.lock_owner == "a"
+            await world.ask("w1", Retry())
+            await anyio.sleep(60)
+            assert is_in(world, "w1", State.IN_PROGRESS), "a plain retry vouches for nothing"
+            await world.ask("w1", Retry(host_gone=True))
+            await until(lambda: is_in(world, "w1", State.COMPLETE), within_s=300)
+        steps = [name.split(".", 1)[1] for name in world.machine.starts]
+        assert steps == ["1.stage", "1.run", "2.run", "2.export", "2.metrics", "2.cleanup"]
+        assert not world.workset("w1").unclear
+
+    play(story)
+
+
+def test_a_cancel_of_an_unclear_run_is_obeyed() -> None:
+    async def story() -> None:
+        world = World()
+        parts = replace(parts_of(world), runner=Unproven(world.machine))
+        async with daemon(world, parts=parts):
+            await world.submit("w1")
+            await until(lambda: "w1.1.run" in world.machine.starts)
+            await anyio.sleep(120)
+            await world.ask("w1", Cancel())
+            await until(lambda: is_in(world, "w1", State.CANCELED), within_s=120)
+
+    play(story)
+
+
+@pytest.mark.reported("A", "a command id is forgotten after twenty others")
+def test_a_command_that_comes_again_after_many_others_changes_nothing() -> None:
+    async def story() -> None:
+        world = World()
+        async with daemon(world):
+            await world.submit("w1")
+            await until(lambda: is_in(world, "w1", State.COMPLETE), within_s=60)
+            low = Command(
+                id="low",
+                workset_id=WorksetId("w1"),
+                by="cli:me",
+                ask=SetPriority(priority=Priority.LOW),
+            )
+            world.commands.put((low,), "w1")
+            await until(lambda: world.workset("w1").priority is Priority.LOW)
+            for _ in range(40):
+                await world.ask("w1", SetPriority(priority=Priority.URGENT))
+            await until(lambda: not world.commands.messages)
+            world.commands.put((low,), "w1")
+            await until(lambda: not world.commands.messages)
+            assert world.workset("w1").priority is Priority.URGENT
+        assert world.commands.parked == []
+
+    play(story)
+
+
+def test_every_command_has_an_answer_also_one_for_a_workset_nobody_knows() -> None:
+    async def story() -> None:
+        world = World(machine=MemoryMachine(lambda _: LONG))
+        async with daemon(world):
+            await world.ask("nobody", Cancel())
+            await world.submit("w1")
+            await until(lambda: is_in(world, "w1", State.IN_PROGRESS))
+            await world.ask("w1", Retry())
+            await world.ask("w1", Cancel())
+            await until(lambda: is_in(world, "w1", State.CANCELED), within_s=60)
+            await world.ask("w1", Cancel())
+            await until(lambda: not world.commands.messages)
+        effects = {c.id: world.table.answers[c.workset_id, c.id] for c in world.asked}
+        assert [a.effect if a else None for a in effects.values()] == [
+            CommandEffect.NONE,
+            CommandEffect.NONE,
+            CommandEffect.APPLIED,
+            CommandEffect.NONE,
+        ]
+        assert all(a and a.text for a in effects.values())
+
+    play(story)
