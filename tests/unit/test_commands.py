@@ -1,0 +1,197 @@
+"""What commands make of a workset: effects, answers, and what they may not do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daylily_daemon.domain import report
+from daylily_daemon.domain.commands import apply, register
+from daylily_daemon.domain.lifecycle import Inspected, Policy, decide
+from daylily_daemon.domain.model import (
+    Accepted,
+    Ask,
+    Cancel,
+    Command,
+    CommandEffect,
+    Ignore,
+    Plan,
+    Priority,
+    Problem,
+    RecordType,
+    Retry,
+    SetPriority,
+    State,
+    Step,
+    Submit,
+    Workset,
+    WorksetId,
+)
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+ID = WorksetId("HG002")
+SUBMIT = Submit(bucket="b", prefix="p/HG002/")
+BAD_NAME = Problem("blood panel", "folder name", "is not a workset id.", "Rename it.")
+
+
+def command(ask: Ask, id: str = "c1", by: str = "cli:me") -> Command:
+    return Command(id=id, workset_id=ID, by=by, ask=ask)
+
+
+def a_workset(state: State = State.READY, **changes: object) -> Workset:
+    ws = Workset(id=ID, bucket="b", prefix="p/HG002/", created_at=NOW, updated_at=NOW, state=state)
+    return replace(ws, **changes)  # type: ignore[arg-type]
+
+
+asks = st.sampled_from(
+    [SUBMIT, Cancel(), Retry(), Retry(host_gone=True), Ignore(), SetPriority(priority=Priority.LOW)]
+)
+
+
+@given(st.sampled_from(State), asks, st.booleans())
+def test_every_command_gets_exactly_one_answer_with_a_sentence(
+    state: State, ask: Ask, unclear: bool
+) -> None:
+    step = Step.RUN if state is State.IN_PROGRESS else None
+    ws = a_workset(state, step=step, attempt=1, unclear=unclear)
+    decision = apply(ws, command(ask), NOW)
+    (answer,) = decision.answers
+    assert answer.command_id == "c1"
+    assert answer.text
+    changed = decision.workset.state is not state or bool(decision.effects)
+    assert not (answer.effect is CommandEffect.NONE and changed)
+    assert apply(decision.workset, command(ask), NOW).answers == ()
+
+
+@pytest.mark.reported("A", "a submission under a known id by another customer takes it over")
+@pytest.mark.parametrize("state", State)
+def test_a_workset_of_another_customer_is_not_taken_over(state: State) -> None:
+    ws = a_workset(state, customer_id="lab")
+    theirs = command(replace(SUBMIT, customer_id="clinic", priority=Priority.URGENT))
+    decision = apply(ws, theirs, NOW)
+    (answer,) = decision.answers
+    assert answer.effect is CommandEffect.REFUSED
+    kept = decision.workset
+    assert (kept.state, kept.customer_id, kept.priority) == (state, "lab", Priority.NORMAL)
+
+
+def test_a_drop_without_a_customer_leaves_the_workset_to_its_own() -> None:
+    ws = a_workset(State.FAILED, customer_id="lab")
+    decision = apply(ws, command(SUBMIT), NOW)
+    assert (decision.workset.state, decision.workset.customer_id) == (State.READY, "lab")
+
+
+@pytest.mark.reported("D", "a bad folder name refused once is accepted at the second trigger")
+@pytest.mark.parametrize("state", [State.READY, State.ERROR, State.CANCELED])
+def test_what_was_refused_for_its_name_is_refused_again(state: State) -> None:
+    bad = replace(SUBMIT, problem=BAD_NAME)
+    first = register(command(bad), bad, NOW).workset
+    assert first.state is State.ERROR
+    again = apply(a_workset(state), command(bad, "c2"), NOW)
+    assert again.workset.state is State.ERROR
+    assert "is not a workset id" in again.workset.error_details
+
+
+@pytest.mark.reported("E", "a new trigger of a complete workset tells nobody anything")
+@pytest.mark.parametrize("state", [State.COMPLETE, State.ARCHIVED, State.IN_PROGRESS])
+def test_who_drops_again_in_vain_is_told_so_and_what_to_do(state: State) -> None:
+    dropped = command(replace(SUBMIT, sentinel="s2"), by="s3")
+    decision = apply(a_workset(state, sentinel="s1"), dropped, NOW)
+    (record,) = decision.records
+    assert record.notify
+    assert record.type is RecordType.STATE_CHANGE
+    assert "another name" in record.message or "cancel it first" in record.message
+    assert decision.answers[0].effect is CommandEffect.NONE
+    assert decision.workset.sentinel == "s2", "the listing must not find it unanswered"
+
+
+def test_a_fresh_run_remembers_nothing_of_the_one_before() -> None:
+    old = a_workset(
+        State.FAILED,
+        run_id="r1",
+        failed_step=Step.EXPORT,
+        metrics={"reads": 1},
+        timings={"run_s": 9.0},
+        warnings=("old",),
+        results_s3_uri="s3://old/",
+        retry_count=3,
+        error_details="old",
+        error_code="WS-UNK-000",
+        plan=Plan(pipeline="demo", steps=(Step.RUN,)),
+    )
+    fresh = apply(old, command(SUBMIT), NOW).workset
+    assert (fresh.run_id, fresh.failed_step, fresh.plan) == ("", None, None)
+    assert (fresh.metrics, fresh.timings, fresh.warnings) == ({}, {}, ())
+    assert (fresh.results_s3_uri, fresh.retry_count, fresh.error_details) == ("", 0, "")
+    assert fresh.submitted_at == NOW
+
+
+def test_a_retry_by_an_operator_counts_tries_from_the_start_and_resumes() -> None:
+    old = a_workset(State.FAILED, run_id="r1", failed_step=Step.EXPORT, retry_count=3)
+    again = apply(old, command(Retry()), NOW).workset
+    assert (again.retry_count, again.run_id, again.failed_step) == (0, "r1", Step.EXPORT)
+
+
+def test_vouching_ends_a_run_only_where_nobody_can_tell_whether_its_job_lives() -> None:
+    running = a_workset(State.IN_PROGRESS, step=Step.RUN, attempt=1, runner_scope="host:1")
+    seen = apply(running, command(Retry(host_gone=True)), NOW)
+    assert seen.workset.state is State.IN_PROGRESS
+    assert seen.answers[0].effect is CommandEffect.NONE
+    decision = apply(replace(running, unclear=True), command(Retry(host_gone=True)), NOW)
+    assert (decision.workset.state, decision.workset.failed_step) == (State.READY, Step.RUN)
+    assert not decision.workset.unclear
+
+
+@pytest.mark.parametrize(
+    ("allowed", "customer", "expected"),
+    [
+        (("*",), "", Priority.URGENT),
+        ((), "lab", Priority.NORMAL),
+        (("lab*",), "lab-3", Priority.URGENT),
+        (("lab",), "", Priority.NORMAL),
+    ],
+)
+def test_a_recipe_may_ask_to_be_urgent_where_its_customer_may(
+    allowed: tuple[str, ...], customer: str, expected: Priority
+) -> None:
+    plan = Plan(pipeline="demo", steps=(Step.RUN,))
+    policy = Policy(urgent_customers=allowed)
+    ws = a_workset(customer_id=customer)
+    checked = decide(ws, Inspected(Accepted(plan, priority="urgent")), policy, NOW).workset
+    assert checked.priority is expected
+    assert bool(checked.warnings) == (expected is Priority.NORMAL)
+
+
+def test_warnings_are_bounded_and_told_once_each() -> None:
+    many = tuple(f"{n}" * 1000 for n in range(100))
+    plan = Plan(pipeline="demo", steps=(Step.RUN,))
+    inspected = Inspected(Accepted(plan, warnings=(*many, *many)))
+    warned = decide(a_workset(), inspected, Policy(), NOW).workset.warnings
+    assert len(warned) == 20
+    assert max(map(len, warned)) == 300
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=60,
+)
+
+
+@given(st.dictionaries(st.text(), json_values))
+def test_any_report_becomes_one_that_can_be_stored(found: dict[str, object]) -> None:
+    kept = report.bounded(found)
+    repr(kept).encode()
+    assert report.bounded(kept) == kept
+    assert _size(kept) <= report.KEYS
+    assert all(isinstance(text, str) for text in report.warnings_of(found))
+
+
+def _size(value: object) -> int:
+    if isinstance(value, dict):
+        return sum(1 + _size(v) for v in value.values())
+    return sum(1 + _size(v) for v in value) if isinstance(value, list) else 0
