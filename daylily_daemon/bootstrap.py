@@ -350,6 +350,15 @@ class Tools:
             answer = await sqs.get_queue_attributes(QueueUrl=url, AttributeNames=[name])
         return int(answer.get("Attributes", {}).get(name, "0"))
 
+    async def unanswered(self, name: str) -> int:
+        """Return how many messages of a queue wait or are with somebody who has not settled them, roughly."""
+        url = (await self._pair(name)).url
+        names = ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible")
+        sqs = await self.aws.client("sqs")
+        async with translated(f"queue {name}"):
+            answer = await sqs.get_queue_attributes(QueueUrl=url, AttributeNames=list(names))
+        return sum(int(answer.get("Attributes", {}).get(attribute, "0")) for attribute in names)
+
     def _on_loopback(self) -> bool:
         return "://127.0.0.1" in self.settings.aws.endpoint_url
 

@@ -89,8 +89,21 @@ class DynamoWorksets:
         return after
 
     async def in_state(self, state: State, *, limit: int = 1000) -> Sequence[Workset]:
+        return await self._worksets(self._by_state(state), limit)
+
+    async def of_customer(self, state: State, customer: str, *, limit: int) -> Sequence[Workset]:
+        """As ``in_state`` for the worksets of one customer, however many others are before them."""
+        query = self._by_state(state)
+        values = {**query["ExpressionAttributeValues"], ":customer": typed(customer)}
+        query |= {
+            "ExpressionAttributeValues": values,
+            "FilterExpression": "customer_id = :customer",
+        }
+        return await self._worksets(query, limit)
+
+    async def _worksets(self, query: Item, limit: int) -> list[Workset]:
         found: list[Workset] = []
-        async for item in _pages(self._client, self._by_state(state), limit):
+        async for item in _pages(self._client, query, limit):
             try:
                 found.append(workset_from_item(plain_item(item)))
             except Unusable as exc:
@@ -392,13 +405,16 @@ _NOTHING: Final = object()
 
 
 async def _pages(client: Any, query: Item, limit: int) -> AsyncIterator[Item]:
+    """Yield up to ``limit`` items; where a filter leaves some out, those that are left count."""
     left = limit
     while left > 0:
+        page = 1000 if "FilterExpression" in query else min(left, 1000)
         async with translated(f"table {query['TableName']}"):
-            answer = await client.query(**query, Limit=min(left, 1000))
-        for item in answer["Items"]:
+            answer = await client.query(**query, Limit=page)
+        items = answer["Items"][:left]
+        for item in items:
             yield item
-        left -= len(answer["Items"])
+        left -= len(items)
         if "LastEvaluatedKey" not in answer:
             return
         query = {**query, "ExclusiveStartKey": answer["LastEvaluatedKey"]}

@@ -9,7 +9,18 @@ from typing import Annotated
 
 import typer
 
-from daylily_daemon.cli import commands, demo, dlq, printing, run, setup, steps, worksets
+from daylily_daemon.cli import (
+    commands,
+    demo,
+    dlq,
+    explain,
+    printing,
+    run,
+    setup,
+    status,
+    steps,
+    worksets,
+)
 from daylily_daemon.cli.options import Exit, UsageError, reporting
 
 app = typer.Typer(
@@ -51,8 +62,8 @@ app.command("cancel")(commands.cancel)
 app.command("retry")(commands.retry)
 app.command("ignore")(commands.ignore)
 app.command("priority")(commands.priority)
-app.command("explain")(worksets.explain)
-app.command("status")(worksets.status)
+app.command("explain")(explain.explain)
+app.command("status")(status.status)
 app.add_typer(dlq.app, name="dlq", help="Messages that were given up.")
 steps.register(app)
 

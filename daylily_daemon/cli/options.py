@@ -16,8 +16,10 @@ import typer
 
 from daylily_daemon import telemetry
 from daylily_daemon.adapters.answers import CREDENTIALS
+from daylily_daemon.adapters.host import StateDir, SystemClock
 from daylily_daemon.bootstrap import Tools, open_tools
 from daylily_daemon.cli import printing
+from daylily_daemon.cli.health import of_this_host
 from daylily_daemon.domain.errors import DaemonError, Impeded, Transient
 from daylily_daemon.domain.model import WORKSET_ID, Workset, WorksetId
 from daylily_daemon.engine.health import leaf
@@ -102,11 +104,16 @@ def reporting() -> Iterator[None]:
         found = leaf(exc)
         if isinstance(found, (UsageError, typer.Exit, typer.Abort, BrokenPipeError)):
             raise found from None
-        code = next((code for kind, code in _CODES if isinstance(found, kind)), None)
-        if isinstance(found, Impeded) and found.code == CREDENTIALS:
-            code = Exit.NOT_REACHABLE
-        printing.complain(unforeseen(found) if code is None else str(found))
-        raise typer.Exit(int(code or Exit.FAILED)) from None
+        known = isinstance(found, DaemonError)
+        printing.complain(str(found) if known else unforeseen(found))
+        raise typer.Exit(int(exit_code(found))) from None
+
+
+def exit_code(error: BaseException) -> Exit:
+    """Return the exit code that belongs to what went wrong."""
+    if isinstance(error, Impeded) and error.code == CREDENTIALS:
+        return Exit.NOT_REACHABLE
+    return next((code for kind, code in _CODES if isinstance(error, kind)), Exit.FAILED)
 
 
 _CODES: Final = (
@@ -115,7 +122,6 @@ _CODES: Final = (
     (NotFound, Exit.NOT_FOUND),
     (Impeded, Exit.FAILED),
     (Transient, Exit.NOT_REACHABLE),
-    (DaemonError, Exit.FAILED),
 )
 """The first kind that fits decides."""
 
@@ -136,10 +142,11 @@ def run_async(work: Callable[[], Awaitable[T]]) -> T:
 
 
 def with_tools(found: Loaded, work: Callable[[Tools], Awaitable[T]]) -> T:
-    return run_async(partial(_with_tools, found, work))
+    return run_async(partial(tooled, found, work))
 
 
-async def _with_tools(found: Loaded, work: Callable[[Tools], Awaitable[T]]) -> T:
+async def tooled(found: Loaded, work: Callable[[Tools], Awaitable[T]]) -> T:
+    """Do ``work`` with connections of its own; what goes wrong is the caller's to report."""
     async with open_tools(found.settings) as tools:
         return await work(tools)
 
@@ -157,5 +164,26 @@ async def existing(tools: Tools, text: str) -> Workset:
     """Return the workset. Raises NotFound."""
     ws = await tools.worksets.load(workset_id(text))
     if ws is None:
-        raise NotFound(f"There is no workset {text}. `daylily-daemon list` shows those there are.")
+        known = f"There is no workset {text}. `daylily-daemon list` shows those there are."
+        raise NotFound("\n".join([known, *await _unanswered(text, tools)]))
     return ws
+
+
+async def _unanswered(id: str, tools: Tools) -> list[str]:
+    """Return what to say where a submission may still wait in a queue for a daemon; nothing if none does."""
+    queues = tools.settings.queues
+    try:
+        commands = await tools.unanswered(queues.commands)
+        events = await tools.unanswered(queues.intake)
+    except DaemonError:
+        return []
+    waiting = [(commands, "command"), (events, "S3 event")]
+    told = [f"{n} {what}{'s' if n > 1 else ''}" for n, what in waiting if n]
+    if not told:
+        return []
+    daemon = of_this_host(StateDir(tools.settings.daemon.state_dir), SystemClock().now())
+    where = "" if daemon.verdict.healthy else f" The daemon of this host: {daemon.verdict.lines[0]}"
+    return [
+        f"But no daemon has answered {' and '.join(told)} in the queues yet, and the submission of {id} may "
+        f"be among them.{where}"
+    ]

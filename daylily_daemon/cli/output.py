@@ -70,6 +70,16 @@ def record_json(record: Record) -> dict[str, Any]:
     return {**record_to_item(record), "seq": record.seq}
 
 
+def reason_text(ws: Workset) -> str:
+    """Return what it does, or why it does not, on one line."""
+    if ws.trouble:
+        return f"DOES NOT GO ON: {ws.trouble}"
+    if ws.state is State.COMPLETE and ws.warnings:
+        more = f" (and {len(ws.warnings) - 1} more)" if len(ws.warnings) > 1 else ""
+        return f"NOTE: {ws.warnings[0]}{more}"
+    return progress_text(ws)
+
+
 def progress_text(ws: Workset) -> str:
     if ws.state is State.IN_PROGRESS or ws.state is State.READY:
         percent = "" if ws.progress_fraction is None else f"{ws.progress_fraction:.0%}"
@@ -89,7 +99,7 @@ def list_grid(worksets: Sequence[Workset]) -> Grid:
             ws.priority,
             ws.customer_id or "-",
             when(ws.updated_at),
-            progress_text(ws),
+            reason_text(ws),
         )
         for ws in worksets
     ]
@@ -102,8 +112,11 @@ def facts(ws: Workset) -> list[tuple[str, str]]:
     pairs = [
         ("workset", ws.id),
         ("state", ws.shown_state),
+        ("trouble", ws.trouble),
+        ("job", "whether it still runs cannot be told" if ws.unclear else ""),
         ("progress", progress_text(ws) if ws.state is State.IN_PROGRESS else ws.progress_message),
         ("error", ws.error_details),
+        ("warnings", "\n".join(ws.warnings)),
         ("error code", f"{ws.error_code} ({ws.error_category})" if ws.error_code else ""),
         ("failed step", ws.failed_step or ""),
         ("next try", when(ws.retry_after)),

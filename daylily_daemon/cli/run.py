@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version as installed_version
 from typing import Any, Final
 
 import anyio
@@ -16,6 +16,7 @@ from anyio import CancelScope, create_task_group, current_time, open_signal_rece
 from anyio.abc import TaskGroup
 
 from daylily_daemon import telemetry
+from daylily_daemon.adapters import vitals
 from daylily_daemon.adapters.host import StateDir, SystemClock
 from daylily_daemon.bootstrap import (
     Daemon,
@@ -31,6 +32,7 @@ from daylily_daemon.cli import printing
 from daylily_daemon.cli.options import ConfigOption, SetOption, reporting, sources
 from daylily_daemon.domain.errors import DaemonError
 from daylily_daemon.domain.model import State
+from daylily_daemon.engine.health import leaf
 from daylily_daemon.engine.supervisor import Snapshot
 from daylily_daemon.settings import Loaded, Sources, changes, load
 
@@ -53,7 +55,17 @@ def run(config: ConfigOption = None, set_: SetOption = None) -> None:
         machine = machine_of(found.settings)
         with state.locked(daemon_name(found.settings), machine) as owner:
             service = Service(where, found, state, owner, metrics)
-            raise typer.Exit(anyio.run(service.main))
+            raise typer.Exit(_lived(service))
+
+
+def _lived(service: Service) -> int:
+    """Return the exit code of the daemon. What nobody foresaw is logged whole before it ends it."""
+    try:
+        return anyio.run(service.main)
+    except Exception as exc:
+        if not isinstance(leaf(exc), DaemonError):
+            log.exception("broke")
+        raise
 
 
 async def _look_at_tables(tools: Tools) -> None:
@@ -73,10 +85,18 @@ class Service:
     metrics: telemetry.Metrics
     stop: anyio.Event = field(default_factory=anyio.Event)
     systemd: telemetry.Systemd = field(init=False)
+    writer: vitals.StatusWriter = field(init=False)
+    process: vitals.Process = field(init=False)
     born: Loaded = field(init=False)
     """What it was started with: what needs a restart stays as it is here, however often it is reloaded."""
     daemon: Daemon | None = None
     started_at: str = ""
+    stopping_at: str | None = None
+    stopped_at: str | None = None
+    trouble: str = ""
+    """What keeps it from starting, as a sentence, while it tries again."""
+    seen: dict[str, Any] = field(default_factory=dict)
+    """When the last pass was finished, on both clocks."""
     passed_at: float = 0.0
     reloaded: dict[str, Any] = field(default_factory=dict)
     snapshot: Snapshot | None = None
@@ -86,17 +106,24 @@ class Service:
     def __post_init__(self) -> None:
         self.systemd = telemetry.systemd(os.environ, os.getpid())
         self.born = self.found
+        self.writer = vitals.StatusWriter(self.state)
+        self.process = vitals.this_process()
 
     async def main(self) -> int:
         """Return the exit code: 0 after an orderly end, 1 if the deadline for it passed."""
-        self.started_at = SystemClock().now().isoformat()
+        self.started_at = _now()
+        self._write_status()
         with CancelScope() as whole:
             async with create_task_group() as tg:
+                tg.start_soon(self.writer.keep)
                 tg.start_soon(self._obey_signals, whole)
                 tg.start_soon(self._end_in_time, whole)
                 await self._serve(tg)
                 tg.cancel_scope.cancel()
         late = whole.cancelled_caught and self.daemon is not None
+        self.stopped_at = _now()
+        self._write_status()
+        await self.writer.flush()
         log.info("stopped", in_time=not late)
         return 1 if late else 0
 
@@ -130,6 +157,8 @@ class Service:
     def _stop(self, number: int, whole: CancelScope) -> None:
         log.info("stopping", signal=signal.Signals(number).name)
         self.systemd.stopping("letting go; jobs run on")
+        self.stopping_at = _now()
+        self._write_status()
         self.stop.set()
         if self.daemon is None:
             whole.cancel()
@@ -172,7 +201,7 @@ class Service:
 
     def _note_reload(self, result: str, **details: Any) -> None:
         self.metrics.config_reloads.labels(result=result).inc()
-        self.reloaded = {"result": result, "at": SystemClock().now().isoformat(), **details}
+        self.reloaded = {"result": result, "at": _now(), **details}
 
     async def _feed_watchdog(self) -> None:
         """Feed it while sweeps finish; a daemon whose sweep hangs is to be replaced."""
@@ -185,6 +214,7 @@ class Service:
 
     def _passed(self, snapshot: Snapshot) -> None:
         self.passed_at = current_time()
+        self.seen = {"seen_at": _now(), "seen_monotonic_s": vitals.monotonic_s()}
         text = f"{len(snapshot.active)} running, {snapshot.waiting} waiting"
         if text != self.told:
             self.told = text
@@ -194,17 +224,24 @@ class Service:
         self._write_status()
 
     def _write_status(self) -> None:
-        status: Mapping[str, Any] = {
-            "pid": os.getpid(),
+        """Say how it is; ``pid`` at the top once it has finished a pass, under ``starting`` until then."""
+        process = self.process.model_dump()
+        status: dict[str, Any] = {
+            **(process if self.snapshot else {"starting": process, "trouble": self.trouble}),
+            "version": installed_version("daylily-daemon"),
             "owner": self.owner,
             "started_at": self.started_at,
-            "seen_at": SystemClock().now().isoformat(),
+            "stopping_at": self.stopping_at,
+            "stopped_at": self.stopped_at,
+            **self.seen,
+            "sweep_s": self.found.settings.daemon.sweep_s,
             "max_worksets": self.found.settings.daemon.max_worksets,
             "max_per_customer": self.found.settings.daemon.max_per_customer,
             "last_reload": self.reloaded or None,
             **(asdict(self.snapshot) if self.snapshot else {}),
         }
-        try:
-            self.state.write_status(status)
-        except OSError as exc:
-            log.warning("status_not_written", error=str(exc))
+        self.writer.show(status)
+
+
+def _now() -> str:
+    return SystemClock().now().isoformat()

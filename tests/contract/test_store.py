@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 from anyio import create_task_group
 
+from daylily_daemon.adapters.dynamodb import DynamoWorksets
 from daylily_daemon.domain.errors import AlreadyDone, Permanent
 from daylily_daemon.domain.model import (
     Answer,
@@ -321,3 +322,19 @@ async def test_a_command_with_everything_survives_the_inbox(store: Store) -> Non
     one = await store.worksets.commit(first(a_workset()))
     two = await store.worksets.commit(then(one, "n2", inbox=(command,)))
     assert (await store.worksets.load(one.id)) == two
+
+
+async def test_the_worksets_of_one_customer_are_found_behind_any_number_of_others(
+    request: pytest.FixtureRequest,
+) -> None:
+    async with opened("moto", url_of("moto", request)) as store:
+        assert isinstance(store.worksets, DynamoWorksets)
+        for n in range(130):
+            owner = "lab-7" if n in (101, 129) else "lab-1"
+            ws = a_workset(f"w{n:03}", customer_id=owner, created_at=NOW + timedelta(minutes=n))
+            await store.worksets.commit(first(ws, nonce=str(n)))
+        both = await store.worksets.of_customer(State.READY, "lab-7", limit=100)
+        assert [ws.id for ws in both] == ["w101", "w129"]
+        one = await store.worksets.of_customer(State.READY, "lab-7", limit=1)
+        assert [ws.id for ws in one] == ["w101"]
+        assert await store.worksets.of_customer(State.READY, "nobody", limit=9) == []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 
 from daylily_daemon.cli.sampledata import SampleWorkset
 from daylily_daemon.domain.model import Priority, State
-from tests.e2e.harness import PREFIX, PROGRAM, Lab, opened
+from tests.e2e.harness import PREFIX, PROGRAM, Lab, opened, until
 
 NOBODY_LISTENS = "http://127.0.0.1:9"
 GATED = 'while [ ! -e "$gate" ]; do sleep 0.1; done'
@@ -243,7 +245,43 @@ def test_explain_says_so_when_no_daemon_runs(lab: Lab) -> None:
     _waiting(lab, "forgotten")
     assert daemon.terminate() == 0
     assert "No daemon runs on this host" in lab.run_cli("explain", "forgotten").words
-    assert "not running; last seen" in lab.run_cli("status").words
+    status = lab.run_cli("status")
+    assert "not running; last seen" in status.words
+    assert "stopped in order at" in status.words
+    assert status.code == 1
+
+
+def test_status_is_good_only_while_the_daemon_is_well(lab: Lab) -> None:
+    daemon = lab.start()
+    well = lab.run_cli("status")
+    assert (well.code, "daemon well" in well.words) == (0, True)
+    away = lab.run_cli("status", "--set", f"aws.endpoint_url={NOBODY_LISTENS}")
+    assert away.code == 4
+    assert away.words.index("daemon well") < away.words.index("cannot be reached")
+    daemon.send(signal.SIGSTOP)
+    stopped = until(lambda: lab.run_cli("status", "--json"))
+    assert (stopped.code, stopped.json["healthy"]) == (1, False)
+    assert f"kill -CONT {daemon.process.pid}" in " ".join(stopped.json["verdict"])
+    daemon.kill()
+    killed = lab.run_cli("status")
+    assert (killed.code, "not running; last seen" in killed.words) == (1, True)
+    assert "not stopped in order" in killed.words
+    said = lab.state.read_status() or {}
+    lab.state.write_status({**said, "pid": os.getpid()})
+    replaced = lab.run_cli("status", "--set", f"aws.endpoint_url={NOBODY_LISTENS}")
+    assert (replaced.code, "is not its own any more" in replaced.words) == (1, True)
+
+
+def test_a_submission_that_no_daemon_has_answered_is_mentioned(lab: Lab) -> None:
+    lab.upload(lab.sample("early"), "early")
+    lab.run_cli("submit", f"s3://{lab.bucket}/{PREFIX}early/")
+    for command in ("show", "explain"):
+        answer = lab.run_cli(command, "early")
+        assert answer.code == 3
+        assert (
+            "But no daemon has answered 1 command and 1 S3 event in the queues yet" in answer.words
+        )
+        assert "No daemon has run with this state directory." in answer.words
 
 
 def test_ctrl_c_while_waiting_leaves_the_workset_alone(shop: Lab) -> None:

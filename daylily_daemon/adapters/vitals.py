@@ -1,0 +1,256 @@
+"""What a daemon leaves in ``status.json`` for whoever asks how it is, and what the kernel says of it.
+
+The file is only what was true when it was written. Whether its process lives, and is that very process, is
+asked of the kernel: a pid alone belongs to anybody.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final
+
+import anyio
+import structlog
+from anyio import to_thread
+from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
+
+from daylily_daemon.adapters.host import StateDir
+from daylily_daemon.adapters.runners import shim
+from daylily_daemon.domain.errors import DaemonError
+
+log = structlog.get_logger()
+
+WRITE_S: Final = 5.0
+"""How long the daemon waits for its state directory before it goes on without having written."""
+LOOK_S: Final = 0.02
+LARGEST_BYTES: Final = 8_000_000
+
+
+class Unreadable(DaemonError):
+    """The status file is there and cannot be read, or says nothing that can be understood."""
+
+
+class Life(StrEnum):
+    """What the kernel says of the process that wrote a status."""
+
+    RUNNING = "running"
+    STOPPED = "stopped"
+    """By SIGSTOP or a terminal; it does nothing until SIGCONT."""
+    GONE = "gone"
+    REPLACED = "replaced"
+    """Its number belongs to another process now, or the machine was started again since."""
+    HIDDEN = "hidden"
+    """It cannot be seen from here: another user's, or in another container."""
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Process(_Model):
+    """A process, and where its number means that."""
+
+    pid: int
+    start_time: int | None = None
+    """Clock ticks since boot; a daemon before this version did not write it."""
+    boot_id: str = ""
+    pid_namespace: str = ""
+
+
+class Port(_Model):
+    """As ``engine.health.PortHealth``."""
+
+    good_at: AwareDatetime | None = None
+    failing_since: AwareDatetime | None = None
+    failures: int = 0
+    code: str = ""
+    text: str = ""
+
+
+class Reload(_Model):
+    result: str = ""
+    at: str = ""
+    problems: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    needs_restart: tuple[str, ...] = ()
+
+
+class Status(_Model):
+    """What a daemon says of itself. Everything may be missing: it may be of another version."""
+
+    pid: int | None = None
+    """Absent until its first pass is finished."""
+    start_time: int | None = None
+    boot_id: str = ""
+    pid_namespace: str = ""
+    starting: Process | None = None
+    """While it has not finished its first pass."""
+    trouble: str = ""
+    """What keeps it from starting, as a sentence."""
+    owner: str = ""
+    version: str = ""
+    started_at: AwareDatetime | None = None
+    stopping_at: AwareDatetime | None = None
+    stopped_at: AwareDatetime | None = None
+    """Both only after an orderly stop was asked for."""
+    seen_at: AwareDatetime | None = None
+    """When the last pass was finished."""
+    seen_monotonic_s: float | None = None
+    """The same on CLOCK_MONOTONIC, which nobody sets."""
+    sweep_s: float = 15.0
+    max_worksets: int | None = None
+    max_per_customer: int = 0
+    active: Mapping[str, str] = {}
+    customers: Mapping[str, str] = {}
+    waiting: int = 0
+    owed: int = 0
+    held: str = ""
+    ports: Mapping[str, Port] = {}
+    last_reload: Reload | None = None
+
+    @property
+    def process(self) -> Process | None:
+        if self.starting is not None or self.pid is None:
+            return self.starting
+        return Process(
+            pid=self.pid,
+            start_time=self.start_time,
+            boot_id=self.boot_id,
+            pid_namespace=self.pid_namespace,
+        )
+
+
+def this_process() -> Process:
+    return Process(
+        pid=os.getpid(),
+        start_time=int(shim.stat_fields(os.getpid())[19]),
+        boot_id=shim.boot_id(),
+        pid_namespace=_pid_namespace(),
+    )
+
+
+def life_of(process: Process) -> Life:
+    """Ask the kernel; reads /proc only."""
+    if process.boot_id and process.boot_id != shim.boot_id():
+        return Life.REPLACED
+    if process.pid_namespace and process.pid_namespace != _pid_namespace():
+        return Life.HIDDEN
+    try:
+        fields = shim.stat_fields(process.pid)
+    except OSError:
+        return Life.HIDDEN if _exists(process.pid) else Life.GONE
+    if fields[0] in "ZX":
+        return Life.GONE
+    if process.start_time is not None and int(fields[19]) != process.start_time:
+        return Life.REPLACED
+    return Life.STOPPED if fields[0] == "T" else Life.RUNNING
+
+
+def _exists(pid: int) -> bool:
+    """Tell whether there is such a process although /proc shows none (hidepid, ProtectProc=)."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _pid_namespace() -> str:
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
+
+
+def monotonic_s() -> float:
+    """Return CLOCK_MONOTONIC, which all processes of a machine share, in seconds."""
+    return time.clock_gettime(time.CLOCK_MONOTONIC)
+
+
+def read(state: StateDir) -> Status | None:
+    """Return what the daemon of this directory last said, None if none ever ran. Raises Unreadable."""
+    try:
+        raw = _bytes(state.status)
+    except FileNotFoundError:
+        return None
+    except OSError as exc:
+        raise Unreadable(
+            f"{state.status} cannot be read: {exc.strerror}. Run this as the daemon's user or as root."
+        ) from exc
+    try:
+        return Status.model_validate_json(raw)
+    except ValidationError as exc:
+        first = exc.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise Unreadable(
+            f"{state.status} makes no sense ({where or 'file'}: {first['msg']}). A running daemon writes it "
+            "anew within a minute."
+        ) from exc
+
+
+def _bytes(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(LARGEST_BYTES)
+
+
+@dataclass(slots=True)
+class StatusWriter:
+    """Keeps ``status.json`` up to date without ever holding the event loop up for a disk."""
+
+    state: StateDir
+    _latest: Mapping[str, Any] | None = None
+    _changed: anyio.Event = field(default_factory=anyio.Event)
+    _writing: bool = False
+
+    def show(self, status: Mapping[str, Any]) -> None:
+        """Have this written soon; of several only the last is."""
+        self._latest = status
+        self._changed.set()
+
+    async def keep(self) -> None:
+        """Write what is shown, for ever."""
+        while True:
+            await self._changed.wait()
+            self._changed = anyio.Event()
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Write what was shown last; return after ``WRITE_S`` at most."""
+        with anyio.move_on_after(WRITE_S) as scope:
+            while self._writing:  # noqa: ASYNC110 - the thread of a write that was given up tells nobody
+                await anyio.sleep(LOOK_S)
+            if self._latest is not None:
+                write, self._latest = self._write(self._latest), None
+                await to_thread.run_sync(write, abandon_on_cancel=True)
+        if scope.cancelled_caught:
+            log.warning("status_not_written", error="the state directory does not answer")
+
+    def _write(self, status: Mapping[str, Any]) -> Callable[[], None]:
+        def write() -> None:
+            try:
+                self.state.write_status(status)
+            except OSError as exc:
+                log.warning("status_not_written", error=str(exc))
+            finally:
+                self._writing = False
+
+        self._writing = True
+        return write
+
+
+def age_s(status: Status, now: datetime) -> float | None:
+    """Return how long ago its last pass was finished, in seconds, whoever set the clock since."""
+    if status.seen_monotonic_s is not None and status.boot_id:
+        with suppress(OSError):
+            if status.boot_id == shim.boot_id() and status.seen_monotonic_s <= monotonic_s():
+                return monotonic_s() - status.seen_monotonic_s
+    return None if status.seen_at is None else abs((now - status.seen_at).total_seconds())

@@ -1,0 +1,218 @@
+"""What ``explain`` says follows from what is known: it never says that something runs which may not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from daylily_daemon.adapters.vitals import Status
+from daylily_daemon.cli.explain import View, why
+from daylily_daemon.cli.health import NEVER_RAN, LocalDaemon, Verdict
+from daylily_daemon.domain.admission import Limits
+from daylily_daemon.domain.model import (
+    Category,
+    Plan,
+    State,
+    Step,
+    Transition,
+    Workset,
+    WorksetId,
+)
+
+NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
+ME = "lab/m1/d1"
+WELL = Verdict(True, ("well",))
+ILL = Verdict(False, ("lab/m1/d1: running", "It hangs: no pass was finished."))
+PLAN = Plan(pipeline="demo", steps=tuple(Step))
+
+
+def _workset(id: str = "HG002", **changes: Any) -> Workset:
+    usual: dict[str, Any] = {
+        "id": WorksetId(id),
+        "bucket": "b",
+        "prefix": f"p/{id}/",
+        "created_at": NOW - timedelta(hours=1),
+        "updated_at": NOW,
+        "submitted_at": NOW - timedelta(hours=1),
+        "plan": PLAN,
+    }
+    return Workset(**{**usual, **changes})
+
+
+def _running(**changes: Any) -> Workset:
+    usual: dict[str, Any] = {
+        "state": State.IN_PROGRESS,
+        "step": Step.RUN,
+        "attempt": 2,
+        "lock_owner": ME,
+        "lock_expires_at": NOW + timedelta(seconds=40),
+        "runner_scope": "host:m1/d1",
+        "progress_step": "pipeline_running",
+    }
+    return _workset(**{**usual, **changes})
+
+
+def _daemon(
+    *active: str, verdict: Verdict = WELL, alive: bool = True, **changes: Any
+) -> LocalDaemon:
+    fields: dict[str, Any] = {"pid": 1, "owner": ME, "max_worksets": 8}
+    status = Status(**{**fields, "active": dict.fromkeys(active, ""), **changes})
+    return LocalDaemon(status, verdict, alive)
+
+
+NOBODY = LocalDaemon(None, NEVER_RAN)
+
+
+def _why(
+    ws: Workset,
+    daemon: LocalDaemon,
+    waiting: Sequence[Workset] = (),
+    running: Sequence[Workset] = (),
+) -> str:
+    limits = Limits(slots=1, per_customer=1)
+    view = View(now=NOW, daemon=daemon, limits=limits, waiting=waiting, running=running)
+    return "\n".join(why(ws, view))
+
+
+# --- in progress --------------------------------------------------------------------------------------
+
+
+def test_it_runs_only_where_a_daemon_that_is_well_holds_it() -> None:
+    said = _why(_running(), _daemon("HG002"))
+    assert said == "It runs, attempt 2, held by lab/m1/d1: pipeline_running."
+
+
+@pytest.mark.parametrize(
+    ("changes", "daemon", "words"),
+    [
+        ({}, _daemon("HG002", verdict=ILL), "this daemon is not well"),
+        ({}, _daemon("other"), "Whether lab/m1/d1 is well"),
+        ({}, _daemon("HG002", alive=False, verdict=ILL), "held by lab/m1/d1 until"),
+        (
+            {"lock_owner": "two/m2/d2"},
+            _daemon("HG002"),
+            "held by two/m2/d2 until 2026-03-04 05:06:47",
+        ),
+        ({}, NOBODY, "status` tells on its host"),
+        (
+            {"lock_expires_at": NOW - timedelta(minutes=2)},
+            NOBODY,
+            "has not renewed its claim since 2026-03-04 05:04:07 UTC",
+        ),
+        (
+            {"lock_expires_at": NOW - timedelta(minutes=2)},
+            _daemon("HG002"),
+            "this daemon is not well",
+        ),
+        ({"lock_expires_at": NOW - timedelta(minutes=2)}, NOBODY, "retry HG002 --host-gone"),
+        ({"lock_owner": None, "lock_expires_at": None}, NOBODY, "No daemon holds it now"),
+        ({"lock_owner": None, "lock_expires_at": None}, NOBODY, "retry HG002 --host-gone"),
+        ({"trouble": "Its job cannot be started: no room."}, _daemon("HG002"), "no room"),
+        (
+            {"trouble": "Its folder cannot be read.", "unclear": True},
+            _daemon("HG002"),
+            "--host-gone",
+        ),
+    ],
+)
+def test_it_is_never_said_to_run_where_that_is_not_known(
+    changes: dict[str, Any], daemon: LocalDaemon, words: str
+) -> None:
+    said = _why(_running(**changes), daemon)
+    assert "It runs" not in said
+    assert words in said
+
+
+# --- waiting ------------------------------------------------------------------------------------------
+
+
+def test_an_idle_daemon_has_no_slot_taken_whatever_runs_elsewhere() -> None:
+    elsewhere = [_running(id=WorksetId(f"far-{n}"), lock_owner="two/m2/d2") for n in range(8)]
+    ws = _workset()
+    said = _why(ws, _daemon(), waiting=[ws], running=elsewhere)
+    assert said == "It waits at place 1 of 1. A slot is free and it is next."
+
+
+def test_the_slots_are_those_the_daemon_said_it_has_given() -> None:
+    ws = _workset()
+    first = _workset("first", submitted_at=NOW - timedelta(hours=2))
+    said = _why(ws, _daemon("a", "b", max_worksets=2), waiting=[ws, first])
+    assert said.startswith("It waits at place 2 of 2. ")
+    assert "slots are taken" in said
+
+
+def test_only_what_could_start_has_a_place_in_the_line() -> None:
+    ws = _workset()
+    unchecked = _workset("unchecked", plan=None, submitted_at=NOW - timedelta(hours=9))
+    assert "place 1 of 1" in _why(ws, _daemon(), waiting=[unchecked, ws])
+
+
+def test_a_workset_that_nobody_can_start_waits_for_a_daemon_and_has_no_place() -> None:
+    said = _why(_workset(), NOBODY, waiting=[_workset()])
+    assert said.startswith(
+        "It is ready to start, and waits for a daemon.\nNo daemon runs on this host"
+    )
+    assert "place" not in said
+
+
+def test_a_daemon_that_is_not_well_is_the_first_thing_to_mend() -> None:
+    said = _why(_workset(), _daemon(verdict=ILL), waiting=[_workset()])
+    assert "It hangs: no pass was finished." in said
+
+
+def test_the_limit_of_a_customer_counts_what_runs_on_every_host() -> None:
+    elsewhere = [_running(id=WorksetId("far"), customer_id="lab-7", lock_owner="two/m2/d2")]
+    ws = _workset(customer_id="lab-7")
+    said = _why(ws, _daemon(max_per_customer=1), waiting=[ws], running=elsewhere)
+    assert "Customer lab-7 already takes 1 slots, and the limit is 1." in said
+    free = _why(ws, _daemon(max_per_customer=2), waiting=[ws], running=elsewhere)
+    assert "A slot is free" in free
+
+
+def test_what_holds_the_daemon_back_holds_the_workset_back() -> None:
+    said = _why(_workset(), _daemon(held="The disk is full."), waiting=[_workset()])
+    assert "The disk is full." in said
+
+
+def test_a_retry_that_is_not_due_says_when_and_what_failed() -> None:
+    ws = _workset(
+        state=State.RETRYING, retry_after=NOW + timedelta(minutes=1), error_details="It broke."
+    )
+    said = _why(ws, _daemon(), waiting=[ws])
+    assert said == "It is tried again at 2026-03-04 05:07:07 UTC.\nThe last try failed: It broke."
+
+
+# --- at rest ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"state": State.COMPLETE, "results_s3_uri": "s3://b/r/"}, "Results: s3://b/r/"),
+        ({"state": State.COMPLETE}, "Results: none were exported"),
+        (
+            {
+                "state": State.ERROR,
+                "error_details": "R1 is missing.",
+                "error_code": "WS-DAT-001",
+                "error_category": Category.DATA,
+            },
+            "R1 is missing.\nCode WS-DAT-001, category data.\nWhen the cause is mended: ",
+        ),
+        ({"state": State.FAILED}, "nothing was written down about why"),
+        (
+            {
+                "state": State.IGNORED,
+                "history": (Transition(state=State.IGNORED, at=NOW, reason="ignored by cli:a@b"),),
+            },
+            "It was ignored by cli:a@b. `daylily-daemon retry HG002` makes",
+        ),
+        ({"state": State.ARCHIVED}, "It is archived."),
+        ({"state": State.COMPLETE, "warnings": ("Something was left behind.",)}, "left behind"),
+    ],
+)
+def test_a_workset_at_rest_says_why_and_what_to_do(changes: dict[str, Any], words: str) -> None:
+    assert words in _why(_workset(**changes), NOBODY)
