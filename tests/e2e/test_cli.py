@@ -91,7 +91,7 @@ def test_list_shows_worksets_by_state_to_people_and_programs(shop: Lab) -> None:
         ),
         ("parked", "column R2_FQ: s3://"),
         ("running", "It runs, attempt 1, held by lab"),
-        ("waiting", "All 1 slots are taken"),
+        ("waiting", "1 of 1 slots are taken"),
     ],
 )
 def test_explain_says_why_a_workset_is_where_it_is(shop: Lab, workset: str, words: str) -> None:
