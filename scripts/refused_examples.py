@@ -114,6 +114,7 @@ SHEETS: Final = (
     b"SAMPLE_ID\tR1_FQ\t" + b"N" * 101 + b"\nS1\ta\tb\n",
     b"#SAMPLE_ID\tR1_FQ\nS1\ta\n",
     b"#N/A\tR1_FQ\nS1\ta\n",
+    b"# x\n" * 1_001 + b"SAMPLE_ID\tR1_FQ\nS1\ta\n",
     b"SAMPLE_ID|R1_FQ\nS1|a\n",
     b"SAMPLE_ID\\tR1_FQ\nS1\\ta\n",
     b"SAMPLE_ID\tR1_FQ\t" + b"\t".join(b"N%d" % i for i in range(300)) + b"\n",

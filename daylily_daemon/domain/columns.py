@@ -126,6 +126,7 @@ OTHER_COLUMNS: Final = (
 KNOWN: Final = frozenset({*COLUMNS, *OTHER_COLUMNS})
 """Names that another one may be a slip of. Others are welcome too, and go to the pipeline as they are."""
 _BY_FOLD: Final = {fold(name): name for name in (*OTHER_COLUMNS, *COLUMNS)}
+_READS: Final = {fold(name): name for name in ("R1_FQ", "R2_FQ")}
 
 WISHES: Final = "COVERAGE, …SUBSAMPLE_PCT, …DOWNSAMPLE_RATIO"
 _WISH: Final = re.compile(r"COVERAGE|(?:[A-Z0-9_]+_)?(?:SUBSAMPLE_PCT|DOWNSAMPLE_RATIO)")
@@ -137,14 +138,16 @@ def is_wish(name: str) -> bool:
 
 
 def meant_column(name: str, columns: Iterable[str]) -> str:
-    """Return the known column that the name of an unknown one seems to be meant for; empty for none.
+    """Return the known column that the name of another one seems to be meant for; empty for none.
 
-    ``columns`` are the names of the same header.
+    ``columns`` are the names of the same header. A platform may have input columns of its own, so those are
+    only taken for a known one that is written with other signs, or for a slip in ``R1_FQ`` and ``R2_FQ``.
     """
-    if name in KNOWN or is_wish(name) or input_column(name):
+    if name in KNOWN:
         return ""
-    found = meant(name, _BY_FOLD, columns)
-    if found:
-        return found
+    if input_column(name) or is_wish(name):
+        slip = meant(name, _READS, columns) if name.startswith("R") else ""
+        return _BY_FOLD.get(fold(name), "") or slip
     repaired = plain(name)
-    return repaired if repaired != name and (input_column(repaired) or is_wish(repaired)) else ""
+    free = repaired if input_column(repaired) or is_wish(repaired) else ""
+    return meant(name, _BY_FOLD, columns) or free

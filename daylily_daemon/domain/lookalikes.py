@@ -15,7 +15,17 @@ _SAME: Final = str.maketrans(
     {
         **dict(zip("авекмнорстухіјѕԁԛԝӏ", "abekmhopctyxijsdqwl", strict=True)),
         **dict(zip("αβεζηικμνορτυχ", "abezhikmnoptyx", strict=True)),
-        **{"\u0131": "i", "ł": "l", "ø": "o", "đ": "d", "ß": "b", "_": "", "|": "l"},
+        **{
+            "\u0131": "i",
+            "ł": "l",
+            "ø": "o",
+            "đ": "d",
+            "ß": "b",
+            "\u04af": "y",
+            "\u0437": "3",
+            "_": "",
+            "|": "l",
+        },
     }
 )
 """Letters of other alphabets, in lower case, and what their capitals are taken for."""
@@ -55,7 +65,7 @@ def is_slip(name: str, other: str) -> bool:
     """Tell whether one letter more, less or another, or two exchanged, makes one folded name of the other."""
     if name == other:
         return True
-    if abs(len(name) - len(other)) > 1 or min(len(name), len(other)) < 4:
+    if abs(len(name) - len(other)) > 1 or max(len(name), len(other)) < 4:
         return False
     same = next((i for i, (a, b) in enumerate(zip(name, other, strict=False)) if a != b), None)
     if same is None:

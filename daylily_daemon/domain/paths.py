@@ -19,7 +19,7 @@ _S3_LIKE: Final = re.compile(r"s3[an]?(?::|//|\s*:)[/\\]*", re.IGNORECASE)
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/|(?:https?|ftp|file|gs|arn):", re.IGNORECASE)
 _VARIABLE: Final = re.compile(r"\$\{?[A-Za-z_]\w*\}?|\$\(|^%[A-Za-z_]{3,}%")
 _PATTERN: Final = re.compile(r"[*?]|\[[^\[\]/]*-[^\[\]/]*\]|\{[^{}/]*(?:,|\.\.)[^{}/]*\}")
-_UNFILLED: Final = re.compile(r"\{[A-Za-z_]\w*\}")
+_UNFILLED: Final = re.compile(r"(?<!\$)\{[A-Za-z_]\w*\}")
 _DRIVE: Final = re.compile(r"[A-Za-z]:(?![^\\/])")
 _SEVERAL: Final = re.compile(r"\.(?:fastq|fq|gz|u?bam|cram|pod5)\s*[,;|\s]\s*(?=\S)", re.IGNORECASE)
 

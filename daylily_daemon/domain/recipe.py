@@ -58,7 +58,7 @@ _SYNONYMS: Final = {
         ("GENOME", "GENOME_BUILD", "REF_GENOME", "REFERENCE", "REF"), "reference_genome"
     ),
     **dict.fromkeys(("ASSEMBLY", "BUILD", "REFERENCE_BUILD"), "reference_genome"),
-    **dict.fromkeys(("RETRIES", "MAX_ATTEMPTS"), "max_retries"),
+    **dict.fromkeys(("RETRIES", "RETRY", "MAX_RETRY", "MAX_ATTEMPTS"), "max_retries"),
     "CLUSTER": "cluster_name",
 }
 """Other words for a key, as ``plain`` writes them: ignored, they would change what is run."""

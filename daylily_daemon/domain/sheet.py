@@ -20,7 +20,7 @@ from daylily_daemon.domain.columns import (
     is_wish,
     named,
 )
-from daylily_daemon.domain.document import BadDocument, decode_text, shown
+from daylily_daemon.domain.document import BadDocument, shown
 from daylily_daemon.domain.lookalikes import typographic_fault
 from daylily_daemon.domain.model import Problem
 from daylily_daemon.domain.paths import (
@@ -201,7 +201,6 @@ def relocated(data: bytes, new_path: Callable[[str], str]) -> str:
 
 
 def _table(data: bytes) -> Table | None:
-    decode_text(data, SHEET_FILE)
     try:
         return read_table(data, Problems(SHEET_FILE))
     except Enough:

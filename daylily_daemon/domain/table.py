@@ -22,6 +22,8 @@ MAX_ROWS: Final = 10_000
 MAX_COLUMNS: Final = 256
 MAX_NAME: Final = 100
 """Characters of the name of a column."""
+MAX_COMMENTS: Final = 1_000
+"""Lines of comment above the header."""
 MAX_PROBLEMS: Final = 50
 MAX_COUNTED: Final = 1_000
 """Problems after which nothing more is looked at."""
@@ -29,6 +31,10 @@ MAX_COUNTED: Final = 1_000
 _LINE_END: Final = re.compile(r"\r\n|\r|\n")
 _TODO_HEADER: Final = (
     "Start the sheet with tab-separated column names, SAMPLE_ID and R1_FQ among them."
+)
+_TOO_MANY_COMMENTS: Final = (
+    f"There are more than {MAX_COMMENTS:,} lines of comment above the header.",
+    "Remove them.",
 )
 _TODO_QUOTES: Final = "Save the sheet without quotes, with no tab and no line break within a cell."
 
@@ -81,12 +87,14 @@ def read_table(data: bytes, problems: Problems) -> Table | None:
 
 def _header_at(lines: list[str], problems: Problems) -> int | None:
     """Return the index of the header, which is the first line that is neither blank nor a comment."""
+    comments = 0
     for index, line in enumerate(lines):
         if _is_blank(line):
             continue
         if not line.lstrip().startswith("#"):
             return index
-        if fault := _comment_fault(line):
+        comments += 1
+        if fault := _comment_fault(line) if comments <= MAX_COMMENTS else _TOO_MANY_COMMENTS:
             problems.add(f"line {index + 1}", *fault)
             return None
     what = "The sheet is empty; a header line with column names was expected."
