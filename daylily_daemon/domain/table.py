@@ -118,7 +118,7 @@ def _comment_fault(line: str) -> tuple[str, str] | None:
 
 
 def _is_blank(line: str) -> bool:
-    return not line.strip(' \t\x0b\x0c"')
+    return not line or not line.strip(' \t\x0b\x0c"')
 
 
 def _cells(line: str) -> list[str]:
