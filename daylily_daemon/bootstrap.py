@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import os
 import shutil
 import socket
@@ -16,14 +15,13 @@ from typing import Any, Final
 
 import aiohttp
 
-from daylily_daemon.adapters import provision
+from daylily_daemon.adapters import identity, provision
 from daylily_daemon.adapters.aws import Aws, AwsOptions, OnCall, translated
 from daylily_daemon.adapters.deadletters import DeadLetters, Pair
 from daylily_daemon.adapters.drops import S3Drops
 from daylily_daemon.adapters.dynamodb import DynamoTrail, DynamoWorksets, Tables
 from daylily_daemon.adapters.envelopes import Origin, read_command, read_event
 from daylily_daemon.adapters.host import RandomIds, Room, StateDir, SystemClock
-from daylily_daemon.adapters.identity import Machine, cluster_of_this_host, this_machine
 from daylily_daemon.adapters.inputs import S3Inputs
 from daylily_daemon.adapters.notifiers.linear import Linear
 from daylily_daemon.adapters.notifiers.s3_sentinels import S3Sentinels
@@ -31,7 +29,8 @@ from daylily_daemon.adapters.notifiers.slack import Slack
 from daylily_daemon.adapters.notifiers.sns import Sns
 from daylily_daemon.adapters.notifiers.webhook import Webhook
 from daylily_daemon.adapters.pipelines import load_pipelines
-from daylily_daemon.adapters.runners.process import Isolation, ProcessRunner
+from daylily_daemon.adapters.runners.launch import Isolation, passed_on
+from daylily_daemon.adapters.runners.process import ProcessRunner
 from daylily_daemon.adapters.runners.tmux import TmuxRunner
 from daylily_daemon.adapters.s3 import S3Objects
 from daylily_daemon.adapters.sqs import Decode, QueueConfig, SqsMailbox
@@ -102,13 +101,15 @@ NOTIFIERS: Final[Mapping[str, Callable[[Settings, Outlets], Notifier]]] = {
 """Every channel, by the name of its section under ``notifications``."""
 
 
-def machine_of(settings: Settings) -> Machine:
-    return this_machine(settings.daemon.machine)
+def machine_of(settings: Settings) -> identity.Machine:
+    return identity.this_machine(settings.daemon.machine)
 
 
 def _process(settings: Settings, environ: Mapping[str, str]) -> ProcessRunner:
+    jobs = identity.identified(StateDir(settings.daemon.state_dir).jobs, machine_of(settings))
     return ProcessRunner(
-        machine_id=this_machine().host_id,
+        jobs,
+        installation=settings.tables.worksets,
         base_environment=passed_on(environ, settings.runner.pass_environment),
         isolation=isolation_of(settings, environ),
     )
@@ -142,15 +143,6 @@ def isolation_of(settings: Settings, environ: Mapping[str, str]) -> Isolation:
         return Isolation(settings.runner.isolation)
     can = "INVOCATION_ID" in environ and os.geteuid() == 0 and shutil.which("systemd-run")
     return Isolation.SYSTEMD if can else Isolation.SESSION
-
-
-def passed_on(environ: Mapping[str, str], patterns: tuple[str, ...]) -> dict[str, str]:
-    """Return the variables jobs may see. Keys of channels never match the default patterns."""
-    return {
-        name: value
-        for name, value in environ.items()
-        if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
-    }
 
 
 def daemon_name(settings: Settings) -> str:
@@ -225,7 +217,7 @@ def limits_of(settings: Settings) -> Limits:
         slots=daemon.max_worksets,
         per_customer=daemon.max_per_customer,
         age_s=daemon.age_s,
-        cluster=daemon.cluster or cluster_of_this_host(),
+        cluster=daemon.cluster or identity.cluster_of_this_host(),
     )
 
 
@@ -481,6 +473,7 @@ async def _supervisor(tools: Tools, environ: Mapping[str, str], inner: Inner) ->
             scope=runners[kind].scope,
             data_dir=str(settings.daemon.data_dir),
             jobs_dir=state.jobs,
+            former_scopes=frozenset({f"host:{machine_of(settings).host_id}"}),
         ),
         shepherd=Shepherd(runners=runners, live=live),
         inspector=Inspector(desk=inner.desk, live=live, inputs=guarded(inputs, "inputs", health)),

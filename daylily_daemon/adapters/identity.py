@@ -173,6 +173,18 @@ def identified(path: str, machine: Machine) -> Folder:
         return Folder(path, id, machine)
 
 
+def known_again(path: str, machine: Machine) -> Folder | None:
+    """Return the folder at ``path`` if it was identified before on this machine and is no copy.
+
+    Changes nothing. Raises Transient where it cannot be read.
+    """
+    with _in_words(path):
+        found = _read(path, machine)
+    if found is None or found[1].is_copied_from(found[2]):
+        return None
+    return Folder(path, found[0], machine)
+
+
 def _read(path: str, machine: Machine) -> tuple[str, _Mark, _Mark] | None:
     """Return id, the mark of the file as it is, and the mark as it was written; None without a file."""
     try:

@@ -104,6 +104,8 @@ class Claimed:
     ttl_s: float
     sees_job: bool = False
     """Whether the job of a workset in progress can be seen from here: same folder of tokens, same machine."""
+    beside: bool = False
+    """Whether that is in the folder of another daemon of this machine, where it stays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,7 +284,8 @@ def _adopt(ws: Workset, locked: Decision, claim: Claimed, now: datetime) -> Deci
         told = {"type": RecordType.LOCK_TIMEOUT, "notify": True}
     here = f"{claim.jobs_dir}/{ws.id}/{ws.run_id}"
     moved = here if ws.runner_scope == claim.scope else ws.jobs_dir
-    adopted = locked.set(runner_scope=claim.scope, jobs_dir=moved).note(now, text, **told)
+    scope = ws.runner_scope if claim.beside else claim.scope
+    adopted = locked.set(runner_scope=scope, jobs_dir=moved).note(now, text, **told)
     return replace(adopted, effects=resume(adopted.workset))
 
 

@@ -438,6 +438,8 @@ class Job:
     name: JobName
     directory: str
     """Absolute; holds token, log and exit record of this job alone."""
+    scope: str = ""
+    """What its run was begun under; empty for the runner's own."""
     step: Step
     argv: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict)

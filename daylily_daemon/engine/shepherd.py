@@ -63,7 +63,7 @@ class Shepherd:
         step = ws.step
         if step is None or ws.job is None:
             raise Permanent(f"{ws.id} has no job to stop.")
-        return Job(name=ws.job, directory=ws.job_dir, step=step, argv=())
+        return Job(name=ws.job, directory=ws.job_dir, scope=ws.runner_scope, step=step, argv=())
 
     def run_job(self, ws: Workset) -> tuple[Job, str]:
         """Render the current job; one that cannot be rendered any more has no ``argv``, and a reason."""
@@ -99,7 +99,8 @@ class Shepherd:
         environment = {**dials.environment, **job.environment}
         grace_s = job.grace_s if dials.grace_s is None else dials.grace_s
         timeout_s = time_for(pipeline, template, ws.spent_s)
-        return replace(job, environment=environment, grace_s=grace_s, timeout_s=timeout_s)
+        job = replace(job, environment=environment, grace_s=grace_s, timeout_s=timeout_s)
+        return replace(job, scope=found.scope)
 
 
 def values_of(ws: Workset, general: Mapping[str, Value]) -> dict[str, Value]:

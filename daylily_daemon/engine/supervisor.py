@@ -65,10 +65,16 @@ class Place:
     data_dir: str
     jobs_dir: str
     former_scopes: frozenset[str] = frozenset()
-    """What versions before this one called the very same folder on the very same machine."""
+    """What versions before this one called this machine."""
 
     def sees(self, scope: str) -> bool:
-        return scope == self.scope or scope in self.former_scopes
+        """Return whether jobs of ``scope`` may be in sight; whether one is, its runner says."""
+        return scope == self.scope or scope in self.former_scopes or self.is_beside(scope)
+
+    def is_beside(self, scope: str) -> bool:
+        """Return whether ``scope`` is another folder of this machine, and so of another daemon."""
+        machine, _, folder = self.scope.partition("/")
+        return bool(folder) and scope != self.scope and scope.startswith(f"{machine}/")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -390,7 +396,7 @@ class Supervisor:
             self.nudge()
 
     async def _claim_and_drive(self, ws: Workset) -> None:
-        dials = self.live.now
+        dials, sees_job = self.live.now, await self._sees(ws)
         event = Claimed(
             owner=self.desk.owner,
             runner=self.place.runner,
@@ -398,9 +404,9 @@ class Supervisor:
             data_dir=self.place.data_dir,
             jobs_dir=self.place.jobs_dir,
             ttl_s=self.lease.ttl_s,
-            sees_job=self.place.sees(ws.runner_scope),
+            sees_job=sees_job,
+            beside=self.place.is_beside(ws.runner_scope),
         )
-        await self._look_before(ws)
         taken = await claim(self.desk, self.lease, ws, event, (dials.policy, dials.routing))
         if taken is None:
             self._look_again(ws, self.lease.repeat_s)
@@ -421,14 +427,21 @@ class Supervisor:
             with CancelScope(shield=True, deadline=current_time() + self.release_s):
                 await self._release(term)
 
-    async def _look_before(self, ws: Workset) -> None:
-        """Raises Transient where a run in progress could be claimed, but its job not be tended."""
-        if ws.state is State.IN_PROGRESS and self.place.sees(ws.runner_scope) and ws.step:
-            shepherd = self.shepherd
-            try:
-                await runner_of(shepherd.runners, ws).look(shepherd.stop_job(ws))
-            except Transient as exc:
-                raise _Untendable(str(exc)) from exc
+    async def _sees(self, ws: Workset) -> bool:
+        """Return whether the job of a run in progress can be tended here.
+
+        Raises _Untendable where it should be and cannot, unless somebody vouches that it is gone.
+        """
+        if ws.state is not State.IN_PROGRESS or not ws.step or not self.place.sees(ws.runner_scope):
+            return self.place.sees(ws.runner_scope)
+        shepherd = self.shepherd
+        try:
+            await runner_of(shepherd.runners, ws).look(shepherd.stop_job(ws))
+        except Transient as exc:
+            if host_is_gone(ws):
+                return False
+            raise _Untendable(str(exc)) from exc
+        return True
 
     async def _say_trouble(self, id: WorksetId, text: str) -> None:
         """Let people see why a run that nobody holds is not taken up; best effort."""

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import anyio
 
+from daylily_daemon.adapters.identity import Machine, identified, this_machine
 from daylily_daemon.adapters.memory_runner import MemoryMachine, MemoryRunner, Script
 from daylily_daemon.adapters.runners import procfs
 from daylily_daemon.adapters.runners.jobdir import JobDirectory, Started
@@ -24,6 +25,7 @@ from daylily_daemon.domain.model import Ended, Job, JobName, Outcome, Progress, 
 from daylily_daemon.ports import Runner
 
 BASE_ENVIRONMENT = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8"}
+INSTANCE = "i-0123456789abcdef0"
 PROGRESS = r"(?P<done>\d+) of (?P<total>\d+) steps"
 
 
@@ -135,13 +137,15 @@ def _script(act: Act) -> Script:
 class ProcessHarness:
     directory: Path
     jobs: list[Job] = field(default_factory=list)
-    boot_id: str | None = None
+    machine: Machine = field(
+        default_factory=lambda: replace(this_machine(), id=INSTANCE, proven=True)
+    )
 
-    def processes(self) -> ProcessRunner:
+    def processes(self, home: str = "") -> ProcessRunner:
+        """Return a runner for the jobs in ``home``, which is the harness's folder by itself."""
         return ProcessRunner(
-            machine_id="m1",
+            identified(home or str(self.directory), self.machine),
             base_environment=BASE_ENVIRONMENT,
-            boot_id=self.boot_id,
             late_record_s=0.2,
         )
 

@@ -12,10 +12,12 @@ from pathlib import Path
 import anyio
 import pytest
 
+from daylily_daemon.adapters.identity import identified
 from daylily_daemon.adapters.runners import procfs, shim
 from daylily_daemon.adapters.runners.jobdir import JobDirectory, Revoked
-from daylily_daemon.adapters.runners.process import Isolation, ProcessRunner, follow, launch_argv
-from daylily_daemon.domain.errors import Permanent, Transient
+from daylily_daemon.adapters.runners.launch import Isolation, Launch
+from daylily_daemon.adapters.runners.process import ProcessRunner, follow
+from daylily_daemon.domain.errors import Permanent, Transient, Unclear
 from daylily_daemon.domain.model import Ended, Job, Outcome
 from tests.contract.runner_harness import (
     BASE_ENVIRONMENT,
@@ -27,6 +29,7 @@ from tests.contract.runner_harness import (
 )
 
 OTHER_BOOT = "another boot id"
+MARK = "lab/ws.1.run/f"
 STUBBORN = "trap '' TERM; echo ready; while :; do sleep 0.05; done"
 
 
@@ -97,9 +100,11 @@ async def test_a_slow_launcher_finds_the_token_revoked_and_does_nothing(
     processes: ProcessHarness,
 ) -> None:
     job = processes.shell("true")
-    JobDirectory(job.directory).prepare(job)
+    JobDirectory(job.directory).prepare(job, MARK, "m1")
     await processes.runner().stop(job)
-    late = await anyio.run_process(launch_argv(job, Isolation.SESSION, ()), check=False)
+    late = await anyio.run_process(
+        Launch(job, job.directory, MARK).argv(Isolation.SESSION), check=False
+    )
     assert late.returncode == shim.TOKEN_LOST
     assert processes.starts(job) == 0
 
@@ -119,7 +124,7 @@ async def test_a_start_given_up_halfway_is_completed_by_the_next_try(
 # Losing the shim, the host, or the daemon
 
 
-async def test_a_killed_shim_means_lost_only_once_nothing_of_the_job_runs(
+async def test_a_killed_shim_leaves_an_end_that_is_waited_for_and_then_unclear(
     processes: ProcessHarness,
 ) -> None:
     job = processes.shell("while :; do sleep 0.05; done")
@@ -129,9 +134,10 @@ async def test_a_killed_shim_means_lost_only_once_nothing_of_the_job_runs(
         await processes.runner().wait(job)
     assert waiting.cancelled_caught, "the command was still running"
     kill_in(job.directory)
-    assert (await processes.runner().wait(job)).ended is Ended.LOST
-    await processes.runner().ensure(job)
-    assert (await processes.runner().wait(job)).ended is Ended.LOST
+    for _ in range(2):
+        with pytest.raises(Unclear, match=r"cannot be seen from here.* --host-gone"):
+            await processes.runner().wait(job)
+        await processes.runner().ensure(job)
     assert processes.starts(job) == 1
 
 
@@ -141,9 +147,11 @@ async def test_stopping_ends_what_a_killed_shim_left_running(processes: ProcessH
     await start(processes, job)
     await eventually(lambda: "ready" in processes.lines(job, "log"))
     procfs.send(processes.shim(job), signal.SIGKILL)
-    await processes.runner().stop(job)
+    with pytest.raises(Unclear, match="left no record"):
+        await processes.runner().stop(job)
     assert not processes.is_running(job)
-    assert (await processes.runner().wait(job)).ended is Ended.LOST
+    with pytest.raises(Unclear, match="left no record"):
+        await processes.runner().wait(job)
 
 
 async def test_a_record_that_becomes_visible_late_still_counts(processes: ProcessHarness) -> None:
@@ -151,7 +159,8 @@ async def test_a_record_that_becomes_visible_late_still_counts(processes: Proces
     await run(processes, job)
     record = Path(job.directory) / "exit.json"
     hidden = record.rename(record.with_suffix(".hidden"))
-    runner = ProcessRunner(machine_id="m1", base_environment={}, late_record_s=10.0)
+    home = identified(str(processes.directory), processes.machine)
+    runner = ProcessRunner(home, base_environment={}, late_record_s=10.0)
 
     async def appear() -> None:
         await anyio.sleep(0.3)
@@ -170,8 +179,10 @@ async def test_a_pid_that_was_given_to_another_process_is_not_the_shim(
     async with await anyio.open_process(["sleep", "60"]) as stranger:
         forged = {"state": "started", "boot_id": shim.boot_id(), "pid": stranger.pid}
         (Path(job.directory) / "token").write_text(json.dumps({**forged, "start_time": 1}))
-        await processes.runner().stop(job)
-        assert (await processes.runner().wait(job)).ended is Ended.LOST
+        with pytest.raises(Unclear):
+            await processes.runner().stop(job)
+        with pytest.raises(Unclear):
+            await processes.runner().wait(job)
         assert stranger.returncode is None
         stranger.kill()
 
@@ -179,7 +190,7 @@ async def test_a_pid_that_was_given_to_another_process_is_not_the_shim(
 async def test_another_boot_id_means_that_the_host_was_lost(harness: ProcessHarness) -> None:
     job = harness.shell("while :; do sleep 0.05; done")
     await start(harness, job)
-    harness.boot_id = OTHER_BOOT
+    harness.machine = replace(harness.machine, boot_id=OTHER_BOOT)
     assert (await harness.runner().wait(job)).ended is Ended.HOST_LOST
     await harness.runner().stop(job)
     assert harness.starts(job) == 1
@@ -196,7 +207,7 @@ async def test_a_polite_shutdown_of_the_host_is_not_taken_for_a_cancel(
     else:
         procfs.send(processes.shim(job), signal.SIGTERM)
     assert (await processes.runner().wait(job)).ended is Ended.STOPPED
-    processes.boot_id = OTHER_BOOT
+    processes.machine = replace(processes.machine, boot_id=OTHER_BOOT)
     expected = Ended.STOPPED if asked else Ended.HOST_LOST
     assert (await processes.runner().wait(job)).ended is expected
 
@@ -206,7 +217,7 @@ async def test_a_record_written_before_a_restart_is_still_the_outcome(
 ) -> None:
     job = processes.shell("exit 7")
     await run(processes, job)
-    processes.boot_id = OTHER_BOOT
+    processes.machine = replace(processes.machine, boot_id=OTHER_BOOT)
     assert (await processes.runner().wait(job)).code == 7
 
 
@@ -293,7 +304,8 @@ async def test_a_job_without_a_command_is_refused(processes: ProcessHarness) -> 
 
 
 async def test_a_directory_that_cannot_be_made_is_no_verdict(processes: ProcessHarness) -> None:
-    job = processes.shell("true", directory="/etc/passwd/job")
+    job = processes.shell("true")
+    await anyio.Path(job.directory).touch()
     for call in (processes.runner().ensure, processes.runner().stop, processes.runner().wait):
         with pytest.raises(Transient):
             await call(job)
@@ -393,7 +405,8 @@ def test_under_systemd_no_value_of_the_environment_is_in_the_arguments(
     processes: ProcessHarness,
 ) -> None:
     job = processes.job(Act(), environment={"SECRET": "hunter2"}, directory="/var/lib/a$b")
-    argv = launch_argv(job, Isolation.SYSTEMD, ("PATH", "BASH_FUNC_x%%"))
+    launch = Launch(job, job.directory, MARK, ("PATH", "BASH_FUNC_x%%"))
+    argv = launch.argv(Isolation.SYSTEMD)
     assert "--setenv=PATH" in argv
     assert not any("=hunter2" in word or "BASH_FUNC" in word for word in argv)
     assert f"--unit=daylily-job-{job.name}.service" in argv

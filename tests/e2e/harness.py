@@ -29,7 +29,7 @@ import yaml
 from daylily_daemon.adapters.codec import plain_item, record_from_item, workset_from_item
 from daylily_daemon.adapters.host import StateDir
 from daylily_daemon.adapters.provision import Provisioner
-from daylily_daemon.adapters.runners import procfs
+from daylily_daemon.adapters.runners import procfs, remains
 from daylily_daemon.adapters.runners.jobdir import JobDirectory, Started
 from daylily_daemon.bootstrap import aws_of, wanted_of
 from daylily_daemon.cli.sampledata import SampleWorkset, write_sample_workset
@@ -411,5 +411,6 @@ def _end_job(job: JobDirectory) -> None:
     token = job.token()
     if isinstance(token, Started):
         procfs.send(token.shim, signal.SIGKILL)
-    for process in job.survivors():
-        procfs.send(process, signal.SIGKILL)
+        known = remains.Job(token.mark, frozenset({job.path}), job.command())
+        for process in remains.members(known):
+            procfs.send(process, signal.SIGKILL)

@@ -6,23 +6,22 @@ from pathlib import Path
 
 import pytest
 
-from daylily_daemon.adapters.runners.logs import WINDOW_BYTES, Cursor, ProgressReader, clean, tail
-from daylily_daemon.domain.model import Job, JobName, Progress, Step
+from daylily_daemon.adapters.runners.logs import (
+    LOOK_BYTES,
+    WINDOW_BYTES,
+    Cursor,
+    ProgressReader,
+    clean,
+    tail,
+)
+from daylily_daemon.domain.model import Progress
 
 PERCENT = r"(?P<percent>[\d.]+)%"
 STEPS = r"(?P<done>\S+) of (?P<total>\S+) steps"
 
 
 def reader(directory: Path, pattern: str) -> ProgressReader:
-    return ProgressReader(
-        Job(
-            name=JobName("ws.1.run"),
-            directory=str(directory),
-            step=Step.RUN,
-            argv=("true",),
-            progress_pattern=pattern,
-        )
-    )
+    return ProgressReader(str(directory), pattern)
 
 
 def append(directory: Path, data: bytes) -> None:
@@ -86,14 +85,31 @@ def test_a_message_is_short_and_free_of_control_characters(tmp_path: Path) -> No
     assert progress.message == ("50% für " + "x" * 500)[:200]
 
 
-def test_only_the_end_of_a_long_log_is_read_and_no_cut_line(tmp_path: Path) -> None:
+def test_progress_is_found_in_a_log_that_says_much_else(tmp_path: Path) -> None:
+    progress = reader(tmp_path, STEPS)
+    for number in range(1, 20):
+        append(tmp_path, f"{number} of 20 steps\n".encode() + b"chatter of a tool\n" * 20_000)
+        assert progress.read() == Progress(number / 20, f"{number} of 20 steps")
+
+
+def test_a_line_across_the_pieces_that_are_read_is_read_whole(tmp_path: Path) -> None:
+    for missing in range(1, 12):
+        append(tmp_path, b"y" * (WINDOW_BYTES - missing) + b"\n3 of 4 steps\n")
+        append(tmp_path, b"z" * (WINDOW_BYTES - 14 + missing - 1))
+        assert reader(tmp_path, STEPS).read() == Progress(0.75, "3 of 4 steps")
+        rotate(tmp_path)
+
+
+def test_only_the_end_of_a_very_long_log_is_read_and_no_cut_line(tmp_path: Path) -> None:
     line = b"15 of 20 steps\n"
-    append(tmp_path, b"1 of 20 steps\n" + b"x" * WINDOW_BYTES)
+    append(tmp_path, b"1 of 20 steps\n" + b"x" * LOOK_BYTES)
     progress = reader(tmp_path, STEPS)
     append(tmp_path, b"\n")
     assert progress.read() is None
-    append(tmp_path, line + b"y" * (WINDOW_BYTES - len(line) + 1))
+    append(tmp_path, line + b"y" * (LOOK_BYTES - len(line) + 1))
     assert progress.read() is None, "the first byte of that line was skipped"
+    append(tmp_path, b"\n16 of 20 steps\n")
+    assert progress.read() == Progress(0.8, "16 of 20 steps")
 
 
 def test_progress_goes_on_after_the_log_was_rotated(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import anyio
 import pytest
@@ -70,18 +69,8 @@ def test_a_signal_reaches_the_meant_process_alone(child: subprocess.Popen[bytes]
 
 async def test_the_end_of_somebody_elses_child_is_noticed(child: subprocess.Popen[bytes]) -> None:
     with anyio.move_on_after(0.1) as waiting:
-        await procfs.until_gone(identity(child))
+        await procfs.Watch().until_gone(identity(child))
     assert waiting.cancelled_caught
     async with anyio.create_task_group() as group:
-        group.start_soon(procfs.until_gone, identity(child))
+        group.start_soon(procfs.Watch().until_gone, identity(child))
         child.kill()
-
-
-def test_the_session_of_the_command_counts_only_while_the_command_lives(
-    child: subprocess.Popen[bytes], tmp_path: Path
-) -> None:
-    known = identity(child)
-    assert procfs.survivors(str(tmp_path), known) == [known]
-    reused = replace(known, start_time=known.start_time - 1)
-    assert procfs.survivors(str(tmp_path), reused) == []
-    assert procfs.survivors(str(tmp_path), None) == []

@@ -112,14 +112,91 @@ def test_of_two_shims_one_runs_the_command(directory: Path, launch: Launch) -> N
 
 
 def test_a_spec_that_cannot_be_read_leaves_the_token_free(directory: Path) -> None:
-    for content in (None, "{"):
+    for content in (None, "{", "[]", '{"name": "ws.1.run"}'):
         if content is not None:
             (directory / "spec.json").write_text(content)
-        argv = [*PYTHON, shim.__file__, str(directory)]
-        done = subprocess.run(argv, capture_output=True, text=True, check=False)
-        assert done.returncode == shim.IO_ERROR
-        assert str(directory) in done.stderr
+        for options in ([], ["--foreground"]):
+            argv = [*PYTHON, shim.__file__, *options, str(directory)]
+            done = subprocess.run(argv, capture_output=True, text=True, check=False)
+            assert done.returncode == shim.IO_ERROR
+            assert f"The shim of {directory} cannot go on: " in done.stderr
+            assert done.stderr in (directory / "log").read_text()
     assert not (directory / "token").exists()
+
+
+@pytest.mark.parametrize(
+    ("script", "code"),
+    [
+        ("exit 0", 0),
+        ("exit 3", 3),
+        ("exit 75", 75),
+        ("kill -USR1 $$", 128 + signal.SIGUSR1),
+        ("kill -9 $$", 128 + signal.SIGKILL),
+        ("trap 'exit 0' TERM; while :; do sleep 0.02; done", 128 + signal.SIGTERM),
+        ("trap 'exit 9' TERM; while :; do sleep 0.02; done", 9),
+        ("sleep 60", 128 + signal.SIGTERM),
+    ],
+)
+def test_in_the_foreground_it_ends_as_the_command_did(
+    launch: Launch, script: str, code: int
+) -> None:
+    done = launch("sh", "-c", script, options=("--foreground",), timeout_s=0.5)
+    assert done.returncode == code
+
+
+def test_what_the_command_left_behind_is_named_and_counted(directory: Path, launch: Launch) -> None:
+    launch("sh", "-c", "(setsid sleep 60 &); sleep 60 & sleep 60 & exit 0")
+    record = ended(directory)
+    assert record["left_behind"] == 3
+    assert len(record["left_behind_names"]) == 3
+    assert all(name.startswith("sleep (") for name in record["left_behind_names"])
+    log = (directory / "log").read_text()
+    assert "daylily: 3 processes left in the background were ended: sleep (" in log
+
+
+def test_of_many_that_were_left_behind_some_are_named(directory: Path, launch: Launch) -> None:
+    launch("sh", "-c", "for i in $(seq 14); do sleep 60 & done; exit 0")
+    record = ended(directory)
+    assert (record["left_behind"], len(record["left_behind_names"])) == (14, shim.NAMED)
+    assert (directory / "log").read_text().endswith(", ...\n")
+
+
+@pytest.mark.parametrize("script", ["exit 0", "sleep 0.1 & exit 0", "(sleep 0.1; echo late) &"])
+def test_what_ends_by_itself_is_not_called_left_behind(
+    directory: Path, launch: Launch, script: str
+) -> None:
+    launch("sh", "-c", script)
+    assert ended(directory)["left_behind"] == 0
+
+
+def test_the_end_of_what_a_stop_or_a_time_limit_ends_is_no_surprise(
+    directory: Path, launch: Launch
+) -> None:
+    launch("sh", "-c", "sleep 60 & sleep 60", timeout_s=0.2)
+    assert ended(directory)["left_behind"] == 0
+    assert "left in the background" not in (directory / "log").read_text()
+
+
+def test_a_job_whose_folder_is_moved_leaves_its_record_there(
+    directory: Path, launch: Launch, tmp_path: Path
+) -> None:
+    go = tmp_path / "go"
+    launch(
+        "sh", "-c", f"echo one; until [ -e {go} ]; do sleep 0.02; done; echo two; exit 3", cwd=""
+    )
+    moved = directory.rename(tmp_path / "moved")
+    go.touch()
+    assert ended(moved)["code"] == 3
+    assert (moved / "log").read_text() == "one\ntwo\n"
+    assert not directory.exists()
+
+
+def test_the_token_keeps_how_the_end_is_to_be_read(directory: Path, launch: Launch) -> None:
+    launch("true", environment={"A": "secret"}, progress_pattern="x", mark="lab/ws.1.run/f")
+    stored = read(directory, "token")["spec"]
+    ended(directory)
+    assert (stored["progress_pattern"], stored["mark"]) == ("x", "lab/ws.1.run/f")
+    assert "secret" not in (directory / "token").read_text()
 
 
 def test_it_runs_as_a_single_file_without_the_package(directory: Path, tmp_path: Path) -> None:
@@ -146,7 +223,10 @@ def test_the_command_gets_default_signals_and_no_word_of_systemd(
     directory: Path, launch: Launch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", "/nonexistent")
-    launch("sh", "-c", "env; grep -E 'Sig(Blk|Ign|Cgt)' /proc/self/status; cat")
+    for name in ("DAYLILY_SHIM", "DAYLILY_VIEW"):
+        monkeypatch.setenv(name, "lab/other.1.run/f")
+    script = "env; grep -E 'Sig(Blk|Ign|Cgt)' /proc/self/status; cat"
+    launch("sh", "-c", script, mark="lab/ws.1.run/f")
     ended(directory)
     lines = (directory / "log").read_text().splitlines()
     masks = {line[:6]: int(line.split()[1], 16) for line in lines if line.startswith("Sig")}
@@ -154,6 +234,8 @@ def test_the_command_gets_default_signals_and_no_word_of_systemd(
     assert masks["SigBlk"] == 0
     assert masks["SigIgn"] & ~of_the_c_library == 0
     assert f"DAYLILY_JOB_DIRECTORY={directory}" in lines
+    assert "DAYLILY_JOB=lab/ws.1.run/f" in lines
+    assert not any(word in line for line in lines for word in ("DAYLILY_SHIM", "DAYLILY_VIEW"))
     assert not any("NOTIFY_SOCKET" in line for line in lines)
 
 
@@ -165,7 +247,7 @@ def test_in_the_foreground_it_stays_and_tells_systemd_when_the_command_runs(
         listener.bind(name)
         listener.settimeout(5)
         monkeypatch.setenv("NOTIFY_SOCKET", name)
-        assert launch("sh", "-c", "exit 4", options=("--foreground",)).returncode == 0
+        assert launch("sh", "-c", "exit 4", options=("--foreground",)).returncode == 4
         assert listener.recv(100) == b"READY=1"
     assert read(directory, "exit.json")["code"] == 4
 
@@ -182,8 +264,8 @@ def test_a_machine_without_room_for_a_process_is_an_outcome(directory: Path) -> 
     prepare(directory, "true")
     script = NO_FORK.format(path=shim.__file__)
     argv = [*PYTHON, "-c", script, "--foreground", str(directory)]
-    subprocess.run(argv, check=True, timeout=20)
-    assert ended(directory)["code"] == shim.NOT_EXECUTABLE
+    done = subprocess.run(argv, check=False, timeout=20)
+    assert done.returncode == ended(directory)["code"] == shim.NOT_EXECUTABLE
     assert "cannot fork: Resource temporarily unavailable" in (directory / "log").read_text()
 
 

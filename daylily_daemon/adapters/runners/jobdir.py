@@ -8,19 +8,31 @@ from __future__ import annotations
 
 import json
 import os
-import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from daylily_daemon.adapters.runners import procfs, shim
 from daylily_daemon.adapters.runners.procfs import Identity
+from daylily_daemon.adapters.runners.remains import Group
 from daylily_daemon.domain.errors import Transient
-from daylily_daemon.domain.model import Ended, Job, Outcome
+from daylily_daemon.domain.model import Ended, Job
 
-REPORT_BYTES: Final = 64 * 1024
+LAYOUT: Final = 3
+"""Parts of a job's folder below the jobs folder: workset, run, attempt and step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What was stored when the job was started: how its end is to be read, whatever pipelines say now."""
+
+    cwd: str = ""
+    success_file: str = ""
+    report_file: str = ""
+    progress_pattern: str = ""
+    grace_s: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +40,10 @@ class Started:
     """The shim won the token: the command runs, ran, or is about to."""
 
     shim: Identity
+    terms: Terms = Terms()
+    machine: str = ""
+    """Where; empty if an earlier version started it."""
+    mark: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +54,34 @@ class Revoked:
 Token = Started | Revoked
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What the shim has left about the end of a job."""
+
+    ended: Ended
+    code: int | None
+    success_file_found: bool | None
+    duration_s: float
+    boot_id: str
+    asked_to_stop: bool
+    """A stop was asked for by us, which tells it from one by a machine that goes down."""
+    left_behind: int = 0
+    left_behind_names: tuple[str, ...] = ()
+    dropped_log_bytes: int = 0
+
+
 class JobDirectory:
     """Methods raise Transient where the directory cannot be read or written."""
 
     def __init__(self, path: str) -> None:
         self.path = os.path.abspath(path)
 
-    def prepare(self, job: Job) -> None:
+    def prepare(self, job: Job, mark: str, machine: str) -> None:
         """Create the directory, private, and write what the shim has to know."""
         with _errors_as_transient(self.path):
             os.makedirs(self.path, 0o700, exist_ok=True)
-            os.replace(self._draft(_spec(job)), self._file("spec.json"))
+            origin = {"mark": mark, "machine": machine}
+            os.replace(self._draft({**_spec(job), **origin}), self._file("spec.json"))
 
     def token(self) -> Token | None:
         """Return who has won the token, None while it is free."""
@@ -56,22 +89,44 @@ class JobDirectory:
         if record is None:
             return None
         with self._as_unreadable("token"):
-            return Revoked() if record["state"] == "revoked" else Started(Identity.parse(record))
+            if record["state"] == "revoked":
+                return Revoked()
+            stored = record["spec"] if "spec" in record else self._read("spec.json") or {}
+            machine, mark = (str(stored.get(name) or "") for name in ("machine", "mark"))
+            return Started(Identity.parse(record), _terms(stored, self.path), machine, mark)
 
     def revoke(self) -> Token:
         """Win the token against the shim if it is still free; return whose it is now. Durable."""
         while (token := self.token()) is None:
+            self._try_to_revoke()
+        if isinstance(token, Revoked):  # maybe by a try whose sync failed
             with _errors_as_transient(self.path):
-                os.makedirs(self.path, 0o700, exist_ok=True)
-                draft = self._draft({"state": "revoked"})
-                try:
-                    os.link(draft, self._file("token"))
-                    shim.fsync_directory(self.path)
-                except FileExistsError:
-                    continue
-                finally:
-                    os.unlink(draft)
+                shim.fsync_directory(self.path)
         return token
+
+    def _try_to_revoke(self) -> None:
+        """Make the token; the answer of ``link`` counts for nothing, since the token is read afterwards."""
+        with _errors_as_transient(self.path):
+            os.makedirs(self.path, 0o700, exist_ok=True)
+            draft = self._draft({"state": "revoked", "nonce": os.urandom(16).hex()})
+            try:
+                with suppress(FileExistsError):
+                    os.link(draft, self._file("token"))
+            finally:
+                os.unlink(draft)
+
+    def note_group(self, group: Group | None) -> None:
+        """Keep the control group of the shim, by which the end of all it started can be proved."""
+        if group is not None and not os.path.exists(self._file("group.json")):
+            with suppress(OSError):
+                os.replace(self._draft(asdict(group)), self._file("group.json"))
+
+    def group(self) -> Group | None:
+        record = self._read("group.json")
+        if record is None:
+            return None
+        with self._as_unreadable("group.json"):
+            return Group.parse(record)
 
     def note_stop(self) -> None:
         """Leave a mark that a stop was asked for; helps only to explain, so a full disk is no error."""
@@ -99,32 +154,24 @@ class JobDirectory:
         with _errors_as_transient("/proc"):
             return token.shim.boot_id != shim.boot_id() or not procfs.is_alive(token.shim)
 
-    def outcome(self, job: Job, boot_id: str, tail: str) -> Outcome | None:
-        """Return what the shim recorded, None while there is no record.
-
-        A machine that goes down politely asks every shim to stop. Who looks at that after the restart
-        learns that the host was lost, unless a stop had been asked for by us.
-        """
+    def record(self) -> Record | None:
+        """Return what the shim recorded about the end, None while there is no record."""
         record = self._read("exit.json")
         if record is None:
             return None
         with self._as_unreadable("exit.json"):
-            ended = Ended(record["ended"])
-            rebooted = Identity.parse(record["shim"]).boot_id != boot_id
-            if ended is Ended.STOPPED and rebooted and not os.path.exists(self._file("stop")):
-                return Outcome(ended=Ended.HOST_LOST, tail=tail)
-            return Outcome(
-                ended=ended,
-                code=record["code"],
-                success_file_found=record["success_file_found"],
-                tail=tail,
-                report=_report(job),
+            found = record["success_file_found"]
+            return Record(
+                ended=Ended(record["ended"]),
+                code=None if record["code"] is None else int(record["code"]),
+                success_file_found=None if found is None else bool(found),
                 duration_s=float(record["duration_s"]),
+                boot_id=Identity.parse(record["shim"]).boot_id,
+                asked_to_stop=os.path.exists(self._file("stop")),
+                left_behind=int(record.get("left_behind") or 0),
+                left_behind_names=tuple(map(str, record.get("left_behind_names") or ())),
+                dropped_log_bytes=int(record.get("dropped_log_bytes") or 0),
             )
-
-    def survivors(self) -> list[Identity]:
-        with _errors_as_transient("/proc"):
-            return procfs.survivors(self.path, self.command())
 
     def _file(self, name: str) -> str:
         return os.path.join(self.path, name)
@@ -155,15 +202,28 @@ class JobDirectory:
     def _as_unreadable(self, name: str) -> Iterator[None]:
         try:
             yield
-        except (KeyError, TypeError, ValueError) as exc:
+        except (AttributeError, KeyError, TypeError, ValueError) as exc:
             raise Transient(
                 f"{self._file(name)} is not the record of a job that it should be ({exc!r}). "
                 "Find out what changed it; the job counts as running until it is readable again."
             ) from exc
 
 
-def cwd_of(job: Job) -> str:
-    return job.cwd or job.directory
+def root_of(directory: str) -> str:
+    """Return the folder of all jobs in which the folder of one lies."""
+    return os.path.abspath(os.path.join(directory, *[os.pardir] * LAYOUT))
+
+
+def moved_to(root: str, directory: str) -> str:
+    """Return where a job's folder is if the folder of all jobs is at ``root`` now.
+
+    An item keeps the path of its start; the workset, run, attempt and step at its end stay as they are.
+    """
+    return os.path.join(root, *os.path.abspath(directory).split(os.sep)[-LAYOUT:])
+
+
+def lies_in(root: str, directory: str) -> bool:
+    return os.path.commonpath([root, os.path.abspath(directory)]) == root
 
 
 def _spec(job: Job) -> dict[str, Any]:
@@ -171,33 +231,25 @@ def _spec(job: Job) -> dict[str, Any]:
         "name": job.name,
         "argv": list(job.argv),
         "environment": dict(job.environment),
-        "cwd": cwd_of(job),
+        "cwd": job.cwd,
         "timeout_s": job.timeout_s,
         "grace_s": job.grace_s,
         "success_file": job.success_file,
         "report_file": job.report_file,
+        "progress_pattern": job.progress_pattern,
         "log_limit_bytes": job.log_limit_bytes,
     }
 
 
-def _report(job: Job) -> Mapping[str, Any]:
-    """Return the job's report; an unusable one is no report, and never an error of the run."""
-    if not job.report_file:
-        return {}
-    path = os.path.join(cwd_of(job), job.report_file)
-    try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            return {}
-        with open(path, "rb") as file:
-            data = file.read(REPORT_BYTES + 1)
-        report = json.loads(data, parse_constant=_refuse) if len(data) <= REPORT_BYTES else {}
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return report if isinstance(report, dict) else {}
-
-
-def _refuse(constant: str) -> float:
-    raise ValueError(f"{constant} is not JSON")
+def _terms(stored: Mapping[str, Any], directory: str) -> Terms:
+    """Raises TypeError or ValueError."""
+    return Terms(
+        cwd=str(stored.get("cwd") or directory),
+        success_file=str(stored.get("success_file") or ""),
+        report_file=str(stored.get("report_file") or ""),
+        progress_pattern=str(stored.get("progress_pattern") or ""),
+        grace_s=float(stored.get("grace_s", 30.0)),
+    )
 
 
 @contextmanager

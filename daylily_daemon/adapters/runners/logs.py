@@ -14,12 +14,14 @@ from anyio import to_thread
 
 from daylily_daemon.adapters.runners.jobdir import JobDirectory
 from daylily_daemon.domain.errors import Transient
-from daylily_daemon.domain.model import Job, Progress
+from daylily_daemon.domain.model import Progress
 from daylily_daemon.domain.patterns import BadPattern, Regex, compiled
 
 FOLLOW_POLL_S: Final = 0.25
 WINDOW_BYTES: Final = 64 * 1024
-"""The most one call reads for progress or one piece of a followed log."""
+"""The most that is read at once."""
+LOOK_BYTES: Final = 8 * 1024 * 1024
+"""The most one look for progress reads: more than a job writes between two looks."""
 TAIL_BYTES: Final = 1024 * 1024
 """The most that is searched for the last lines."""
 LINE_CHARS: Final = 2_000
@@ -133,41 +135,52 @@ def _last_lines(data: bytes, lines: int) -> bytes:
 
 
 class ProgressReader:
-    """What one job's log says about its progress, read a piece at a time."""
+    """What one job's log says about its progress. Reads what was written since, not the history."""
 
-    def __init__(self, job: Job) -> None:
-        self._cursor = Cursor(job.directory)
-        self._pattern = _compiled(job)
+    def __init__(self, directory: str, pattern: str, job: str = "") -> None:
+        self._cursor = Cursor(directory)
+        self._pattern = _compiled(pattern, job)
         self._unfinished = b""
         self._latest: Progress | None = None
 
     def read(self) -> Progress | None:
-        """Return the progress in the last matching line so far. Reads 64 KiB at most."""
+        """Return the progress in the last matching line so far.
+
+        Reads up to ``LOOK_BYTES`` of what was written since the last call, and the newest if there is more.
+        """
         if self._pattern is None:
             return None
-        for line in reversed(self._new_lines()):
-            text = clean(line[: LINE_CHARS * 4])[:LINE_CHARS]
-            if match := self._pattern.search(text):
-                self._latest = Progress(_fraction(match.groups), text.strip()[:MESSAGE_CHARS])
+        skipped = self._cursor.skip_to_last(LOOK_BYTES)
+        for _ in range(LOOK_BYTES // WINDOW_BYTES + 2):
+            data = self._cursor.read()
+            if not data:
                 break
+            self._search(self._lines(data, skipped), self._pattern)
+            skipped = False
         return self._latest
 
-    def _new_lines(self) -> list[bytes]:
+    def _lines(self, data: bytes, skipped: bool) -> list[bytes]:
         """Return complete new lines; one whose beginning was skipped is not complete."""
-        skipped = self._cursor.skip_to_last(WINDOW_BYTES)
-        data = self._cursor.read()
         *lines, rest = _LINE_END.split(data if skipped else self._unfinished + data)
+        if skipped:
+            self._unfinished = rest if lines else b""
+            return lines[1:]
         self._unfinished = rest[:WINDOW_BYTES]
-        return lines[1:] if skipped else lines
+        return lines
+
+    def _search(self, lines: list[bytes], pattern: Regex) -> None:
+        for line in reversed(lines):
+            text = clean(line[: LINE_CHARS * 4])[:LINE_CHARS]
+            if match := pattern.search(text):
+                self._latest = Progress(_fraction(match.groups), text.strip()[:MESSAGE_CHARS])
+                return
 
 
-def _compiled(job: Job) -> Regex | None:
+def _compiled(pattern: str, job: str) -> Regex | None:
     try:
-        return compiled(job.progress_pattern) if job.progress_pattern else None
+        return compiled(pattern) if pattern else None
     except BadPattern as exc:
-        log.warning(
-            "progress_pattern_ignored", job=job.name, pattern=job.progress_pattern, error=str(exc)
-        )
+        log.warning("progress_pattern_ignored", job=job, pattern=pattern, error=str(exc))
         return None
 
 

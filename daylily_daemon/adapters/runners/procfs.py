@@ -1,4 +1,4 @@
-"""Which process is meant: (boot id, pid, start time), never a pid alone.
+"""Which process is meant: (boot id, process namespace, pid, start time), never a pid alone.
 
 A probe that fails raises; only the kernel's own word (no such process) counts as an end. That /proc shows
 nothing is not its word: mounted with ``hidepid``, which is what ``ProtectProc=`` does, it keeps silent about
@@ -13,7 +13,7 @@ import select
 import signal
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import anyio
@@ -21,6 +21,7 @@ import anyio
 from daylily_daemon.adapters.runners import shim
 
 POLL_S: Final = 1.0
+DESCRIPTORS: Final = 64
 _GONE: Final = (FileNotFoundError, ProcessLookupError)
 
 
@@ -30,16 +31,33 @@ class Identity:
     pid: int
     start_time: int
     """Clock ticks since boot."""
+    pid_ns: str = field(default="", compare=False)
+    """The namespace the pid is of; empty where an earlier version wrote it."""
 
     @classmethod
     def parse(cls, record: Mapping[str, Any]) -> Identity:
         """Raises KeyError, TypeError or ValueError where ``record`` is no identity."""
-        return cls(str(record["boot_id"]), int(record["pid"]), int(record["start_time"]))
+        return cls(
+            str(record["boot_id"]),
+            int(record["pid"]),
+            int(record["start_time"]),
+            str(record.get("pid_ns") or ""),
+        )
+
+    @property
+    def in_sight(self) -> bool:
+        """Return whether its pid means the same here: another container numbers its own processes."""
+        return self.pid_ns in ("", namespace("pid"))
+
+
+def namespace(kind: str) -> str:
+    """Return the namespace of this process; of two that live at one time the names differ. Raises OSError."""
+    return os.readlink(f"/proc/self/ns/{kind}")
 
 
 def is_alive(process: Identity) -> bool:
     """Tell whether exactly this process runs in the present boot; a zombie does not. Raises OSError."""
-    fields = _stat_fields(process.pid)
+    fields = stat_fields(process.pid)
     return fields is not None and fields[0] not in "ZX" and int(fields[19]) == process.start_time
 
 
@@ -56,37 +74,42 @@ def send(process: Identity, *signals: int) -> None:
         os.close(fd)
 
 
-async def until_gone(process: Identity) -> None:
-    """Return when this process has ended, or a second later where no pidfd can be had: look again."""
-    try:
-        fd = _open(process)
-    except OSError:  # out of descriptors, or an old kernel
-        await anyio.sleep(POLL_S)
-        return
-    if fd is None:
-        return
-    try:
-        await anyio.wait_readable(fd)
-    finally:
-        os.close(fd)
+class Watch:
+    """Waits for the ends of processes that are nobody's children: the first few at once, the rest by looking.
 
-
-def survivors(directory: str, command: Identity | None) -> list[Identity]:
-    """Return what still runs of the job in ``directory`` though its shim is gone. Raises OSError.
-
-    Found by the variable every descendant inherits, and by the session of the command while that
-    lives: without it the number of the session may have been given to somebody else.
+    A descriptor a process would reach the limit of the daemon (1,024 as systemd sets it) with its jobs.
     """
-    session = command.pid if command is not None and is_alive(command) else None
-    cookie = f"\0{shim.COOKIE}={directory}\0".encode()
-    found = []
-    for pid in (int(name) for name in os.listdir("/proc") if name.isdigit()):
-        fields = _stat_fields(pid)
-        if fields is None or fields[0] in "ZX":
-            continue
-        if int(fields[3]) == session or cookie in _environment(pid):
-            found.append(Identity(shim.boot_id(), pid, int(fields[19])))
-    return found
+
+    def __init__(self, descriptors: int = DESCRIPTORS, poll_s: float = POLL_S) -> None:
+        self._free = descriptors
+        self._poll_s = poll_s
+
+    async def until_gone(self, process: Identity) -> None:
+        """Return when this process has ended, or cannot be looked at: look again. Raises OSError."""
+        if self._free <= 0:
+            alive = is_alive(process)
+            while alive:
+                await anyio.sleep(self._poll_s)
+                alive = is_alive(process)
+            return
+        self._free -= 1
+        try:
+            await self._wait(process)
+        finally:
+            self._free += 1
+
+    async def _wait(self, process: Identity) -> None:
+        try:
+            fd = _open(process)
+        except OSError:  # out of descriptors, or an old kernel
+            await anyio.sleep(self._poll_s)
+            return
+        if fd is None:
+            return
+        try:
+            await anyio.wait_readable(fd)
+        finally:
+            os.close(fd)
 
 
 def _open(process: Identity) -> int | None:
@@ -106,7 +129,7 @@ def _open(process: Identity) -> int | None:
     return None
 
 
-def _stat_fields(pid: int) -> list[str] | None:
+def stat_fields(pid: int) -> list[str] | None:
     """Return None only where nothing of that number runs. Raises OSError for one that /proc hides."""
     try:
         return shim.stat_fields(pid)
@@ -125,12 +148,3 @@ def _runs(pid: int) -> bool:
         return not select.select([fd], [], [], 0)[0]
     finally:
         os.close(fd)
-
-
-def _environment(pid: int) -> bytes:
-    """Return the environment block between zero bytes; empty for processes that are not ours to read."""
-    try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            return b"\0" + file.read()
-    except (*_GONE, PermissionError):
-        return b""

@@ -1,24 +1,23 @@
 """The process between the daemon and a job: ``python -IS shim.py [--foreground] JOBDIR``.
 
-It runs one command and is the only witness of how that ended, so it outlives the daemon and imports
-nothing but the standard library: an upgrade of the package cannot pull the ground from under it.
+The only witness of how a command ended, so it outlives the daemon and imports nothing but the standard
+library: no upgrade pulls the ground from under it. It holds its directory, wherever that is moved.
 
-**The token decides.** ``JOBDIR/token`` is made by ``link()`` of a complete file, so exactly one party
-creates it and nobody ever reads half of it. The shim creates it as ``started`` before it runs
-anything, or ends with 75 having done nothing. Who gives up an attempt creates it as ``revoked``.
+**The token decides.** ``JOBDIR/token`` is made by ``link()`` of a complete file, so exactly one party creates
+it: the shim as ``started`` before it runs anything, or it ends with 75 having done nothing; who gives up an
+attempt as ``revoked``. Its nonce says whose it is, not the answer of ``link()``, which a network makes EEXIST
+for what was done. It keeps what of the spec tells how to read the end.
 
-**The record is never lost.** ``exit.json`` appears by rename after fsync, once nothing of the job runs
-any more. Room for it is taken at the start, and what fails is tried again. A log that cannot be written
-costs lines, not the job, and says where some are missing.
+**The record is never lost.** ``exit.json`` appears by rename after fsync, once nothing of the job runs.
+Room for it is taken at the start, and what fails is tried again. An unwritable log costs lines, not the job.
 
-**The whole tree is the job.** The shim is the reaper of every descendant, also of those that left
-session and process group. When the command has ended, what it left behind is ended too.
+**The whole tree is the job.** The shim reaps every descendant, also those that left session and process
+group. What the command has left behind when it ends is ended too, and named.
 
-Without ``--foreground`` the shim detaches: the caller gets 0 once the token was won and the command
-was executed (or refused by the kernel, its outcome then: 126 or 127 as from a shell), 75 when the token
-was lost. With it the shim stays what systemd started, its main process, and says ``READY=1`` instead.
-Files: ``spec.json`` is read; ``token``, ``running.json``, ``log``, ``log.1`` and ``exit.json`` are written.
-What may fail for want of descriptors comes before the token, where failing is harmless.
+The caller gets 0 once the token was won and the command was executed (or refused by the kernel: 126 or 127,
+as from a shell), 75 when the token was lost, 74 when something kept the shim from starting, which it says to
+stderr and in the log. With ``--foreground`` it says ``READY=1`` instead of 0, and ends as the command did: 0
+for one that ended by itself with 0, its code, or 128 and the signal. Descriptors are got before the token.
 """
 
 import ctypes
@@ -33,25 +32,25 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, NoReturn
 
-TOKEN_LOST: Final = 75
-"""EX_TEMPFAIL; the command was not run and never will be by this shim."""
-IO_ERROR: Final = 74
-NOT_FOUND: Final = 127
-NOT_EXECUTABLE: Final = 126
-COOKIE: Final = "DAYLILY_JOB_DIRECTORY"
-"""Set for the command and so for all its descendants: tells whose they are when the shim is gone."""
-LINGER_S: Final = 0.5
-"""What the command left behind may end by itself for so long: a ``tee`` that still flushes."""
+IO_ERROR, TOKEN_LOST = 74, 75  # EX_IOERR, EX_TEMPFAIL
+NOT_EXECUTABLE, NOT_FOUND = 126, 127
+MARK: Final = "DAYLILY_JOB"  # of all descendants: tells whose they are when the shim is gone
+PLACE: Final = "DAYLILY_JOB_DIRECTORY"  # as it was at the start; the mark of earlier versions
+SHIM_MARK: Final = "DAYLILY_SHIM"  # of the shim alone, set by the launcher
+VIEW_MARK: Final = "DAYLILY_VIEW"  # of what shows logs to people, never of a job
+OURS: Final = (MARK, SHIM_MARK, VIEW_MARK, "NOTIFY_SOCKET")
+NEEDED: Final = ("name", "argv", "environment", "cwd", "timeout_s", "grace_s", "log_limit_bytes")
+NOT_KEPT: Final = ("argv", "environment", "directory")  # of the spec, in the token
+NAMED: Final = 10  # of the processes left behind
+LINGER_S: Final = 0.5  # what was left behind may end by itself: a ``tee`` that still flushes
 KILL_AGAIN_S: Final = 0.05
 LOOK_AGAIN_S: Final = 60.0  # should a wake-up ever be lost
 RETRY_RECORD_S: Final = 1.0
 GAP: Final = b"\ndaylily: %d bytes of output could not be written here\n"
 PIPE_READS: Final = 32  # of 64 KiB each: more than any pipe can hold
-PR_SET_CHILD_SUBREAPER: Final = 36
 IGNORED: Final = (signal.SIGHUP, signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ)
 
 Record = dict[str, Any]
-Announce = Callable[[int], None]
 
 
 def boot_id() -> str:
@@ -66,7 +65,8 @@ def stat_fields(pid: int) -> list[str]:
 
 
 def identity(pid: int) -> Record:
-    return {"boot_id": boot_id(), "pid": pid, "start_time": int(stat_fields(pid)[19])}
+    known = {"boot_id": boot_id(), "pid": pid, "start_time": int(stat_fields(pid)[19])}
+    return {**known, "pid_ns": os.readlink("/proc/self/ns/pid")}
 
 
 def wall_time() -> str:
@@ -90,19 +90,26 @@ def fsync_directory(path: str) -> None:
         os.close(fd)
 
 
-def win_token(directory: str, shim: Record) -> bool:
+def win_token(spec: Record, shim: Record) -> bool:
     """Return whether this shim is the one that may run the command."""
-    draft = os.path.join(directory, f"token.{shim['pid']}.tmp")
+    path, nonce = os.path.join(spec["directory"], "token"), os.urandom(16).hex()
+    draft = f"{path}.{nonce}.tmp"
+    kept = {"nonce": nonce, "spec": {name: spec[name] for name in spec if name not in NOT_KEPT}}
     try:
-        write_whole(draft, {"state": "started", **shim, "at": wall_time()})
-        os.link(draft, os.path.join(directory, "token"))
-    except FileExistsError:
-        return False
+        write_whole(draft, {"state": "started", **shim, "at": wall_time(), **kept})
+        os.link(draft, path)
+    except OSError as exc:
+        with suppress(OSError, ValueError), open(path) as file:
+            if nonce in file.read():
+                return True
+        if isinstance(exc, FileExistsError):
+            return False
+        raise
     finally:
         with suppress(OSError):
             os.unlink(draft)
     with suppress(OSError):  # it is won: an error now must not keep the command from running
-        fsync_directory(directory)
+        fsync_directory(spec["directory"])
     return True
 
 
@@ -134,14 +141,12 @@ def verdict(status: int, stopped_as: str | None, out_of_memory: bool) -> tuple[s
     code = os.waitstatus_to_exitcode(status)
     if stopped_as is not None:
         return stopped_as, code if code >= 0 else None
-    # a shell whose child was killed says 128 + 9, which counts like the kill itself
-    if out_of_memory and code in (-signal.SIGKILL, 128 + signal.SIGKILL):
+    if out_of_memory and code in (-signal.SIGKILL, 128 + signal.SIGKILL):  # that from a shell
         return "out_of_memory", None
     return ("signalled", -code) if code < 0 else ("exited", code)
 
 
 def descendants() -> list[int]:
-    """Return every process below this one, parents first."""
     children: dict[int, list[int]] = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
@@ -151,6 +156,14 @@ def descendants() -> list[int]:
     for pid in found:
         found.extend(children.get(pid, ()))
     return found
+
+
+def described(pid: int) -> str:
+    """Return name and number of a process, empty once it has ended."""
+    with suppress(OSError), open(f"/proc/{pid}/comm", errors="replace") as file:
+        name = "".join(c if "!" <= c <= "~" else "?" for c in file.read().rstrip("\n"))
+        return "" if stat_fields(pid)[0] in "ZX" else f"{name} ({pid})"
+    return ""
 
 
 def signal_tree(*signals: int) -> None:
@@ -182,27 +195,20 @@ class Log:
         """Return how many of the bytes could not be written."""
         with suppress(OSError):
             while data:
-                data = data[self._write_some(data) :]
+                if self.fd is not None and self.size_bytes >= self.half_bytes:
+                    os.replace(self.path, f"{self.path}.1")
+                    os.close(self.fd)
+                    self.fd, self.size_bytes = None, 0
+                written = os.write(self.open(), data[: self.half_bytes - self.size_bytes])
+                self.size_bytes += written
+                data = data[written:]
         return len(data)
-
-    def _write_some(self, data: bytes) -> int:
-        if self.fd is not None and self.size_bytes >= self.half_bytes:
-            self._rotate(self.fd)
-        written = os.write(self.open(), data[: self.half_bytes - self.size_bytes])
-        self.size_bytes += written
-        return written
 
     def open(self) -> int:
         if self.fd is None:
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
             self.fd = os.open(self.path, flags, 0o600)
         return self.fd
-
-    def _rotate(self, fd: int) -> None:
-        os.replace(self.path, f"{self.path}.1")
-        self.fd = None
-        self.size_bytes = 0
-        os.close(fd)
 
 
 class Signals:
@@ -228,32 +234,25 @@ def become_command(spec: Record, gate: int, output: int, failure: int) -> NoRetu
     try:
         if not os.read(gate, 1):  # the shim died before running.json was there
             os._exit(code)
-        detach_from_shim(output)
-        os.makedirs(spec["cwd"], exist_ok=True)
-        os.chdir(spec["cwd"])
+        os.setsid()  # and leave the signals and the streams of the shim, too
+        for signum in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+            signal.signal(signum, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        if spec["cwd"]:
+            os.makedirs(spec["cwd"], exist_ok=True)
+        os.chdir(spec["cwd"] or spec["directory"])
         what, if_missing = f"cannot run {spec['argv'][0]}", NOT_FOUND
-        os.execvpe(spec["argv"][0], spec["argv"], command_environment(spec))
+        kept = {name: value for name, value in os.environ.items() if name not in OURS}
+        marks = {PLACE: spec["path"], MARK: spec.get("mark", "")}
+        os.execvpe(spec["argv"][0], spec["argv"], {**kept, **spec["environment"], **marks})
     except (OSError, ValueError) as exc:
         code = if_missing if isinstance(exc, FileNotFoundError) else NOT_EXECUTABLE
         reason = exc.strerror if isinstance(exc, OSError) else str(exc)
         os.write(failure, f"daylily: {what}: {reason}\n".encode(errors="replace"))
     finally:
         os._exit(code)
-
-
-def detach_from_shim(output: int) -> None:
-    """Leave the shim's session, streams and signal dispositions."""
-    os.setsid()
-    for signum in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-        signal.signal(signum, signal.SIG_DFL)  # a shell may have had us started with some ignored
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-
-
-def command_environment(spec: Record) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name != "NOTIFY_SOCKET"}
-    return {**kept, **spec["environment"], COOKIE: spec["directory"]}
 
 
 class Run:
@@ -270,10 +269,10 @@ class Run:
         self.status: int | None = None
         self.stopped_as: str | None = None
         self.kill_at: float | None = None
-        self.linger_until = 0.0
         self.oom_counter = oom_counter()
         self.oom_kills_before = oom_kills(self.oom_counter)
         self.childless = self.out_of_memory = False
+        self.left_behind: list[str] = []
         self.started_at = self.ended_at = wall_time()
         self.started = self.ended = time.monotonic()  # noqa: TID251  no event loop here
 
@@ -282,63 +281,55 @@ class Run:
         (gate, open_gate), (self.output, output), (failure, report_failure) = self.pipes
         with suppress(OSError):  # so that whoever looks finds a log, be it empty
             self.log.open()
-        self.pid = self._fork()
+        try:
+            self.pid = os.fork()
+        except OSError as exc:  # no room for another process
+            self.pid = -1
+            self.log.write(f"daylily: cannot fork: {exc.strerror}\n".encode())
         if self.pid == 0:
             os.close(open_gate)
             become_command(self.spec, gate, output, report_failure)
-        for fd in (output, report_failure):
-            os.close(fd)
+        os.close(output)
+        os.close(report_failure)
         self._note_running()
-        os.write(open_gate, b"!")
+        with suppress(BrokenPipeError):  # it was killed meanwhile, and its end will be reaped
+            os.write(open_gate, b"!")
         self.log.write(os.read(failure, 4096))
         for fd in (gate, open_gate, failure):
             os.close(fd)
 
-    def _fork(self) -> int:
-        """Return as ``os.fork`` does, or -1 where the machine has no room for another process."""
-        try:
-            return os.fork()
-        except OSError as exc:
-            self.log.write(f"daylily: cannot fork: {exc.strerror}\n".encode())
-            return -1
-
     def _note_running(self) -> None:
         path = os.path.join(self.spec["directory"], "running.json")
-        try:  # not durable: it is about this boot only; and COOKIE says the same where it is missing
-            with open(f"{path}.tmp", "w") as file:
-                json.dump(identity(self.pid), file)
+        with suppress(OSError):  # MARK says the same where it is missing
+            write_whole(f"{path}.tmp", identity(self.pid))
             os.replace(f"{path}.tmp", path)
-        except OSError as exc:
-            self.log.write(f"daylily: cannot write {path}: {exc.strerror}\n".encode())
 
     def supervise(self) -> None:
         """Return once nothing of the job runs any more."""
         while not self.childless:
             self._wait_for_something()
             self._reap()
-            self._advance(time.monotonic())  # noqa: TID251
+            if not self.childless:
+                self._advance(time.monotonic())  # noqa: TID251
         for _ in range(PIPE_READS):
             if not self._drain():
                 break
         self.log.write(b"")  # what is missing at its end
 
     def _wait_for_something(self) -> None:
-        poll = select.poll()
-        poll.register(self.signals.fd, select.POLLIN)
-        if self.output is not None:
-            poll.register(self.output, select.POLLIN)
-        wait_s = self._deadline() - time.monotonic()  # noqa: TID251
-        for fd, _ in poll.poll(min(max(wait_s, 0.0), LOOK_AGAIN_S) * 1000 + 1):
-            if fd == self.signals.fd:
-                os.read(self.signals.fd, 4096)
-            else:
-                self._drain()
+        wait_s = min(self._deadline() - time.monotonic(), LOOK_AGAIN_S)  # noqa: TID251
+        heard = [fd for fd in (self.signals.fd, self.output) if fd is not None]
+        ready = select.select(heard, [], [], max(wait_s, 0.0) + 0.001)[0]
+        if self.signals.fd in ready:
+            os.read(self.signals.fd, 4096)
+        if self.output in ready:
+            self._drain()
 
     def _deadline(self) -> float:
         if self.kill_at is not None:
             return self.kill_at
         if self.status is not None:
-            return self.linger_until
+            return self.ended + LINGER_S
         return self.started + float(self.spec["timeout_s"])
 
     def _drain(self) -> bool:
@@ -356,20 +347,14 @@ class Run:
         try:
             while (found := os.waitpid(-1, os.WNOHANG))[0]:
                 if found[0] == self.pid:
-                    self._note_end(found[1])
+                    self.status = found[1]
+                    self.ended_at, self.ended = wall_time(), time.monotonic()  # noqa: TID251
+                    before, now = self.oom_kills_before, oom_kills(self.oom_counter)
+                    self.out_of_memory = before is not None and now is not None and now > before
         except ChildProcessError:
             self.childless = True
 
-    def _note_end(self, status: int) -> None:
-        self.status = status
-        self.ended_at, self.ended = wall_time(), time.monotonic()  # noqa: TID251
-        self.linger_until = self.ended + LINGER_S
-        before, now = self.oom_kills_before, oom_kills(self.oom_counter)
-        self.out_of_memory = before is not None and now is not None and now > before
-
     def _advance(self, now: float) -> None:
-        if self.childless:
-            return
         if self.kill_at is not None:
             if now >= self.kill_at:
                 signal_tree(signal.SIGKILL)
@@ -380,36 +365,40 @@ class Run:
             self._ask_to_end("timed_out", now)
 
     def _ask_to_end(self, reason: str, now: float) -> None:
-        """TERM now and KILL after the grace period; ``reason`` counts only while the command runs."""
         if self.status is None:
             self.stopped_as = reason
+        else:
+            self._note_left_behind()
         self.kill_at = now + float(self.spec["grace_s"])
         signal_tree(signal.SIGTERM, signal.SIGCONT)
 
+    def _note_left_behind(self) -> None:
+        with suppress(OSError):
+            self.left_behind = [text for text in map(described, descendants()) if text]
+        if self.left_behind:
+            names = ", ".join(self.left_behind[:NAMED]) + ", ..." * (len(self.left_behind) > NAMED)
+            said = f"{len(self.left_behind)} processes left in the background were ended"
+            self.log.write(f"daylily: {said}: {names}\n".encode())
+
     def record(self) -> Record:
-        spec = self.spec
-        success_file = spec["success_file"]
-        found = os.path.exists(os.path.join(spec["cwd"], success_file)) if success_file else None
+        spec, success_file = self.spec, self.spec.get("success_file")
+        place = os.path.join(spec["cwd"] or spec["directory"], success_file or "")  # it may hang
         status = NOT_EXECUTABLE << 8 if self.status is None else self.status
         ended, code = verdict(status, self.stopped_as, self.out_of_memory)
         return {
             "name": spec["name"],
             "ended": ended,
             "code": code,
-            "success_file_found": found,
+            "success_file_found": os.path.exists(place) if success_file else None,
             "started_at": self.started_at,
             "ended_at": self.ended_at,
             "duration_s": round(self.ended - self.started, 3),
             "dropped_log_bytes": self.log.dropped_bytes,
+            "left_behind": len(self.left_behind),
+            "left_behind_names": self.left_behind[:NAMED],
             "command_pid": self.pid,
             "shim": self.shim,
         }
-
-
-def reserve_record(directory: str) -> None:
-    """Take the room that the record will need: until the job ends, its output may fill the disk."""
-    with suppress(OSError):
-        write_whole(os.path.join(directory, "exit.json.tmp"), {"room": " " * 4096})
 
 
 def put_record(directory: str, record: Record) -> None:
@@ -421,25 +410,30 @@ def put_record(directory: str, record: Record) -> None:
             os.replace(f"{path}.tmp", path)
             return fsync_directory(directory)
         except OSError as exc:
-            if isinstance(exc, FileNotFoundError) and not os.path.isdir(directory):
+            there = os.path.isdir(directory) and os.stat(directory).st_nlink  # 0: removed, but held
+            if isinstance(exc, FileNotFoundError) and not there:
                 return None
             time.sleep(RETRY_RECORD_S)
 
 
-def serve(spec: Record, announce: Announce) -> int:
-    """Be the shim of one job; the return value is the exit code of this process."""
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+def serve(spec: Record, announce: Callable[[int], None]) -> int:
+    """Be the shim of one job; return the exit code of this process."""
+    ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
     be_killed_like_others()
     run = Run(spec, Signals())
-    if not win_token(spec["directory"], run.shim):
+    if not win_token(spec, run.shim):
         announce(TOKEN_LOST)
         return TOKEN_LOST
-    reserve_record(spec["directory"])
+    with suppress(OSError):  # room for the record: until the job ends, its output may fill the disk
+        write_whole(f"{spec['directory']}/exit.json.tmp", {"room": " " * 4096})
     run.start()
     announce(0)
     run.supervise()
-    put_record(spec["directory"], run.record())
-    return 0
+    record = run.record()
+    put_record(spec["directory"], record)
+    code: int = record["code"] or 0
+    own = {"exited": code, "signalled": 128 + code}
+    return own.get(record["ended"], code or 128 + signal.SIGTERM)
 
 
 def notify_systemd(code: int) -> None:
@@ -461,7 +455,7 @@ def keep_only(*kept: int) -> None:
                 os.close(int(name))
 
 
-def detach(spec: Record) -> int:
+def detach(spec: Record, directory: int) -> int:
     """Serve in a child that is a session of its own; return what that child announces."""
     answer, tell = os.pipe2(os.O_CLOEXEC)
     if os.fork():
@@ -469,7 +463,7 @@ def detach(spec: Record) -> int:
         told = os.read(answer, 1)
         return told[0] if told else IO_ERROR
     os.setsid()
-    keep_only(2, tell)
+    keep_only(2, tell, directory)
 
     def announce(code: int) -> None:
         with suppress(OSError):  # a caller that gave up reads no answer; the job goes on
@@ -481,17 +475,23 @@ def detach(spec: Record) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    directory = os.path.abspath(arguments[-1])
+    path = os.path.abspath(arguments[-1])
     try:
-        with open(os.path.join(directory, "spec.json")) as file:
-            spec: Record = {**json.load(file), "directory": directory}
+        directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        held = f"/proc/self/fd/{directory}"  # good wherever it is moved
+        with open(f"{held}/spec.json") as file:
+            spec: Record = {**json.load(file), "path": path, "directory": held}
+        if missing := [name for name in NEEDED if name not in spec]:
+            raise ValueError(f"spec.json lacks {', '.join(missing)}")  # noqa: TRY301
         os.chdir("/")
         if arguments[0] != "--foreground":
-            return detach(spec)
-        keep_only(1, 2)
+            return detach(spec, directory)
+        keep_only(1, 2, directory)
         return serve(spec, notify_systemd)
-    except (OSError, ValueError) as exc:
-        sys.stderr.write(f"The shim of {directory} cannot go on: {exc}\n")
+    except (OSError, TypeError, ValueError) as exc:
+        for place in (sys.stderr.fileno(), f"{path}/log"):
+            with suppress(OSError), open(place, "a", closefd=isinstance(place, str)) as file:
+                file.write(f"daylily: The shim of {path} cannot go on: {exc}\n")
         return IO_ERROR
 
 

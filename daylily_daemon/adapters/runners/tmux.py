@@ -16,7 +16,7 @@ import anyio
 import structlog
 from anyio import to_thread
 
-from daylily_daemon.adapters.runners import procfs
+from daylily_daemon.adapters.runners import procfs, shim
 from daylily_daemon.adapters.runners.jobdir import JobDirectory, Started
 from daylily_daemon.adapters.runners.logs import clean
 from daylily_daemon.adapters.runners.process import ProcessRunner
@@ -34,7 +34,7 @@ class TmuxRunner:
         """``socket`` lies in the state directory: one in ``/tmp`` is hidden by a private ``/tmp``."""
         self._processes = processes
         self._socket = socket
-        self._environment = dict(environment)
+        self._environment = {**environment, shim.VIEW_MARK: "1"}
 
     @property
     def scope(self) -> str:
@@ -47,9 +47,10 @@ class TmuxRunner:
         """Start ``job`` as ProcessRunner does; a session that cannot be opened is only a warning."""
         await self._processes.ensure(job)
         try:
-            shim = await to_thread.run_sync(_running_shim, job)
-            if shim is not None:
-                await self._open_session(job, shim.pid)
+            directory = await self._processes.directory_of(job)
+            running = await to_thread.run_sync(_running_shim, directory)
+            if running is not None:
+                await self._open_session(job, directory, running.pid)
         except (OSError, TimeoutError, Transient) as exc:
             log.warning("tmux_session_not_opened", job=job.name, error=str(exc) or repr(exc))
 
@@ -66,9 +67,10 @@ class TmuxRunner:
         """Return the shell command with which a person watches ``job`` while it runs."""
         return f"tmux -S {shlex.quote(self._socket)} attach -t '={session_name(job)}'"
 
-    async def _open_session(self, job: Job, shim_pid: int) -> None:
+    async def _open_session(self, job: Job, directory: str, shim_pid: int) -> None:
         """Open the session unless it is there; it closes by itself within seconds of the job's end."""
-        show = ["tail", "-n", "+1", f"--pid={shim_pid}", "-F", os.path.join(job.directory, "log")]
+        log_file = os.path.join(directory, "log")
+        show = ["tail", "-n", "+1", f"--pid={shim_pid}", "-F", log_file]
         open_session = ["new-session", "-d", "-s", session_name(job), "-x", "200", "-y", "50"]
         with anyio.fail_after(TMUX_TIMEOUT_S):
             done = await anyio.run_process(
@@ -89,8 +91,8 @@ def session_name(job: Job) -> str:
     return f"daylily_{job.name.replace('.', '-')}"
 
 
-def _running_shim(job: Job) -> procfs.Identity | None:
-    token = JobDirectory(job.directory).token()
+def _running_shim(directory: str) -> procfs.Identity | None:
+    token = JobDirectory(directory).token()
     if not isinstance(token, Started) or not procfs.is_alive(token.shim):
         return None
     return token.shim
