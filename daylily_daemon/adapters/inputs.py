@@ -338,7 +338,8 @@ def _judged(
 def _missing(place: Place) -> tuple[str, str]:
     if isinstance(place, LocalPlace):
         return f"{place} was not found on this host.", "Copy it there or correct the path"
-    return f"{place} was not found in S3.", "Upload it or correct the path"
+    hint = "" if "." in place.key.rpartition("/")[2] else " (that of a folder ends with a slash)"
+    return f"{place} was not found in S3.", f"Upload it or correct the path{hint}"
 
 
 def _problem(sheet: Sheet, file: InputFile, what: str, todo: str) -> Problem:

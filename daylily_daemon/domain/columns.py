@@ -112,6 +112,8 @@ COLUMNS: Final = (
     *("N_X", "N_Y", "EXTERNAL_SAMPLE_ID"),
 )
 """The columns of the short-read platforms, in their order."""
+KEY_COLUMNS: Final = ("RUN_ID", "SAMPLE_ID", "EXPERIMENTID", "LANE")
+"""Columns that, as far as they exist, tell one row from another; their ids become parts of file names."""
 OTHER_COLUMNS: Final = (
     *("ILMN_R1_FQ", "ILMN_R2_FQ", "CG_R1_FQ", "CG_R2_FQ", "UG_R1_FQ", "UG_R2_FQ"),
     *("PACBIO_R1_FQ", "PACBIO_R2_FQ", "ONT_R1_FQ", "ONT_R2_FQ", "ONT_FASTQ_PREFIX", "ONT_POD5"),

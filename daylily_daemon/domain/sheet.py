@@ -13,6 +13,7 @@ from typing import Final
 
 from daylily_daemon.domain.columns import (
     COLUMNS,
+    KEY_COLUMNS,
     KNOWN,
     Column,
     Kind,
@@ -87,13 +88,12 @@ MAX_FILES: Final = 50_000
 SAMPLE_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 """Ids that become parts of file names: of samples, runs, experiments and lanes."""
 
-_KEY: Final = ("RUN_ID", "SAMPLE_ID", "EXPERIMENTID", "LANE")
-"""Columns that, as far as they exist, tell one row from another."""
 _MONTHS: Final = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec"
 _DATE: Final = re.compile(rf"[0-3]?[0-9]-(?:{_MONTHS})(?:-[0-9]{{2,4}})?|(?:{_MONTHS})-[0-9]{{2}}")
 _ROUNDED: Final = re.compile(r"[0-9](?:[.,][0-9]+)?[Ee]\+[0-9]+|[0-9][.,][0-9]+[Ee][0-9]+")
 _DECIMAL: Final = re.compile(r"([0-9]+)[.,]0+")
 _NUMBER: Final = re.compile(r"[0-9]{1,6}(?:\.[0-9]{1,9})?|\.[0-9]{1,9}")
+_READ: Final = re.compile(r"(?<=[._-])[Rr]([12])(?=[._-])")
 _ALL_READS: Final = frozenset({0.0, 1.0, 100.0})
 """What people write as the share of the reads for all of them, besides ``na``."""
 _TODO_INPUT: Final = (
@@ -289,6 +289,12 @@ def id_fault(value: str) -> tuple[str, str] | None:
     return None
 
 
+def _read_of(path: str) -> str:
+    """Return ``1`` or ``2`` if the name of a file says of which read it is; empty if not."""
+    found = _READ.findall(path.rpartition("/")[2])
+    return found[-1] if found else ""
+
+
 def _has_what_is_needed(table: Table, problems: Problems) -> bool:
     before, where = len(problems.found), f"line {table.header}"
     names = shown(", ".join(table.columns), 200)
@@ -317,6 +323,10 @@ class _Reading:
     """Columns nobody here knows."""
     wishes: tuple[str, ...] = field(init=False)
     seen: dict[tuple[str, ...], int] = field(default_factory=dict)
+    repeated: set[int] = field(default_factory=set)
+    """Lines of a sample and lane that was there before."""
+    pairs: dict[str, tuple[int, tuple[str, str]]] = field(default_factory=dict)
+    """File to the first line that names it, and the pair it belongs to there."""
     files: int = 0
 
     def __post_init__(self) -> None:
@@ -342,16 +352,17 @@ class _Reading:
         )
 
     def _check_key(self, line: int, cell: dict[str, str]) -> None:
-        for column in _KEY:
+        for column in KEY_COLUMNS:
             value = cell.get(column, "")
             if column == "SAMPLE_ID" and is_none(value):
                 self._add(line, column, "The row has no sample id.", "Fill it in.")
             elif value and not is_none(value) and (fault := id_fault(value)):
                 self._add(line, column, *fault)
-        key = tuple(cell.get(column, "") for column in _KEY)
+        key = tuple(cell.get(column, "") for column in KEY_COLUMNS)
         first = self.seen.setdefault(key, line)
         if first != line:
-            said = ", ".join(f"{name} {shown(cell[name])}" for name in _KEY if name in cell)
+            self.repeated.add(line)
+            said = ", ".join(f"{name} {shown(cell[name])}" for name in KEY_COLUMNS if name in cell)
             what = f"The same sample and lane ({said}) is on line {first} and line {line}."
             self._add(line, "", what, "Remove one of the two rows, or give each a lane of its own.")
 
@@ -386,7 +397,10 @@ class _Reading:
             what = f"There are more than {MAX_FILES:,} input files."
             self._add(line, "", what, "Split the workset into several.")
             raise Enough
+        before = len(self.problems.found)
         self._check_mates(line, given)
+        if len(self.problems.found) == before and line not in self.repeated:
+            self._check_pairs(line, given)
         for column, path in given.items():
             fault = input_fault(column, path)
             if fault:
@@ -406,6 +420,22 @@ class _Reading:
                 what = f"{first_named[path]} and {column} name the same file {shown(path)}."
                 self._add(line, column, what, "Name the file of each read.")
             first_named.setdefault(path, column)
+
+    def _check_pairs(self, line: int, given: dict[str, str]) -> None:
+        """A file has one mate: another one, or the other order, is a slip of copy and paste."""
+        for column, path in given.items():
+            first = self.inputs[column].first
+            if not (self.inputs[column].kind.is_mate and first in given):
+                continue
+            pair = (given[first], path)
+            if _read_of(pair[0]) == "2" and _read_of(pair[1]) == "1":
+                what = f"{first} names {shown(pair[0], 200)}, and {column} {shown(path, 200)}."
+                self._add(line, column, what, "Exchange the two, as their names say.")
+            for file in pair:
+                before = self.pairs.setdefault(file, (line, pair))
+                if before[1] != pair:
+                    what = f"{shown(file, 300)} has another mate on line {before[0]}."
+                    self._add(line, column, what, "Correct the file of one of the two lines.")
 
     def _add(self, line: int, column: str, what: str, todo: str) -> None:
         self.problems.add(f"line {line}, column {column}" if column else f"line {line}", what, todo)

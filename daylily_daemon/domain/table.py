@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from daylily_daemon.domain.columns import meant_column
+from daylily_daemon.domain.columns import KEY_COLUMNS, KNOWN, input_column, meant_column
 from daylily_daemon.domain.document import decode_text, shown, unseen
 from daylily_daemon.domain.lookalikes import fold, spreadsheet_error
 from daylily_daemon.domain.model import Problem
@@ -28,6 +28,7 @@ MAX_PROBLEMS: Final = 50
 MAX_COUNTED: Final = 1_000
 """Problems after which nothing more is looked at."""
 
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
 _LINE_END: Final = re.compile(r"\r\n|\r|\n")
 _TODO_HEADER: Final = (
     "Start the sheet with tab-separated column names, SAMPLE_ID and R1_FQ among them."
@@ -219,6 +220,8 @@ class _Rows:
         cells = _cells(text)
         if "#" in text or "rr:5" in text:
             self._check_signs(line, cells)
+        if not text.isascii() or _CONTROL.search(text):
+            self._check_unseen(line, cells)
         if '"' in text and any(cell[:1] == '"' for cell in cells):
             self.problems.add(
                 where, "A quote at the start of a cell has no end in it.", _TODO_QUOTES
@@ -254,6 +257,15 @@ class _Rows:
             self.problems.add(
                 f"line {line}", what, "Remove the line, or the `#` if it is a sample."
             )
+
+    def _check_unseen(self, line: int, cells: list[str]) -> None:
+        """Free text may hold what its writer likes; what programs compare may not hold what nobody sees."""
+        for name, cell in zip(self.columns, cells, strict=False):
+            strict = name in KNOWN and name not in KEY_COLUMNS and input_column(name) is None
+            odd = unseen(cell) if strict or _CONTROL.search(cell) else ""
+            if odd:
+                what = f"{shown(cell)} holds a character that cannot be seen ({odd})."
+                self.problems.add(f"line {line}, column {name}", what, "Type the cell anew.")
 
     def _add_nameless(self, where: str, cells: list[str]) -> None:
         number = next(i for i in range(len(self.columns), len(cells)) if cells[i])

@@ -55,6 +55,7 @@ def test_other_columns_name_no_input(name: str) -> None:
     assert input_column(name) is None
 
 
+@pytest.mark.reported("D", "a fastq_pass folder in a sample sheet (nf-core/nanoseq#324)")
 @pytest.mark.parametrize(
     ("name", "cell", "kind", "path"),
     [

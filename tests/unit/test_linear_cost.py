@@ -69,6 +69,7 @@ def odd_path(count: int) -> object:
     return path_fault("s3://lab/" + "a[{$%b-" * count)
 
 
+@pytest.mark.reported("B", "a mapping of many keys is read in quadratic time (libfyaml#394)")
 @pytest.mark.parametrize(
     ("work", "small"),
     [

@@ -184,6 +184,7 @@ def quoted(key: str) -> str:
     return '"' + key.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
+@pytest.mark.reported("D", "a misspelt key of a YAML file is ignored (SUEWS#1647)")
 @settings(max_examples=200, deadline=None)
 @given(
     st.sampled_from([*KEYS, "budget", "export_uri"]).flatmap(

@@ -81,6 +81,7 @@ def test_odd_but_legal_paths_are_looked_up(path: str) -> None:
     assert path_fault(path) is None
 
 
+@pytest.mark.reported("D", "NaN in the place of a file (metagenome-atlas#695)")
 @pytest.mark.parametrize("none", sorted(NONE))
 def test_every_way_to_say_that_there_is_no_second_file_is_understood(none: str) -> None:
     for written in (none, none.upper(), none.capitalize()):

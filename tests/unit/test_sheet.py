@@ -118,6 +118,9 @@ def test_the_template_is_refused_for_the_bucket_nobody_filled_in() -> None:
     assert "placeholder" in problems[0].what
 
 
+@pytest.mark.reported(
+    "D", "a byte order mark and Windows line ends in a sample sheet (nf-core/rnaseq#705)"
+)
 def test_windows_and_old_line_ends_a_byte_order_mark_blanks_and_comments_are_fine() -> None:
     rows = ("", row(), " \t ", row(LANE="1"), '""\t""', "")
     for end in ("\r\n", "\n", "\r"):
@@ -304,6 +307,7 @@ def test_a_relocated_sheet_differs_in_its_input_paths_only() -> None:
     assert relocated(before.encode(), local.__getitem__) == after
 
 
+@pytest.mark.reported("D", "a space after the name of the sample column (bactopia#276)")
 def test_a_relocated_sheet_is_clean_for_readers_that_are_less_patient() -> None:
     messy = b"\xef\xbb\xbf# c\r\n SAMPLE_ID\tR1_FQ \r\n\r\na\t f.gz\r\n"
     assert relocated(messy, lambda path: "/fsx/" + path) == "SAMPLE_ID\tR1_FQ\na\t/fsx/f.gz\n"

@@ -69,6 +69,7 @@ def test_an_error_value_of_a_spreadsheet_is_refused_wherever_it_stands(
         assert f"line 3, column {HEADER.split()[column]}: The cell holds {error}" in problems[0]
 
 
+@pytest.mark.reported("D", "rows that begin with # are dropped as comments (datagrunt#217)")
 @pytest.mark.parametrize("line", ["# S2\t1\tb\tc\tx", "#S2\t1\tb\tc\tx", " # a comment", "##", "#"])
 def test_below_the_header_no_line_is_a_comment(line: str) -> None:
     assert "line 3" in read(f"{HEADER}S1\t1\ta\tb\tx\n{line}\n")[0]  # type: ignore[index]
@@ -176,6 +177,68 @@ def test_a_share_of_the_reads_is_a_number_or_none(column: str, value: str, fine:
 def test_the_second_read_needs_the_column_of_the_first() -> None:
     message = told("SAMPLE_ID\tR1_FQ\tR2_FASTQ\nS1\ta\tb\n")
     assert "There is a column R2_FASTQ, but none called R1_FASTQ" in message
+
+
+@pytest.mark.reported("D", "a backspace in a sample sheet (auto_process_ngs#188)")
+@pytest.mark.parametrize(
+    ("column", "cell", "fine"),
+    [
+        ("SEQ_PLATFORM", "NOVASEQX\u00a0", False),
+        ("SEQ_PLATFORM", "NOVA\u200bSEQX", False),
+        ("SEQ_PLATFORM", "caf\u00e9", True),
+        ("NOTES", "two\u00a0words", True),
+        ("NOTES", "a\x08b", False),
+        ("NOTES", "\x1b[31m", False),
+        ("LIB_PREP", "a\x7fb", False),
+    ],
+)
+def test_what_programs_compare_holds_nothing_that_nobody_sees(
+    column: str, cell: str, fine: bool
+) -> None:
+    found = read(f"SAMPLE_ID\tR1_FQ\t{column}\nS1\ta\t{cell}\n")
+    assert isinstance(found, Sheet) is fine
+    if isinstance(found, list):
+        assert f"line 2, column {column}" in found[0]
+        assert "U+" in found[0]
+
+
+PAIRS = "SAMPLE_ID\tLANE\tR1_FQ\tR2_FQ\n"
+
+
+@pytest.mark.reported("D", "one FASTQ file in the rows of two samples (nf-core/sarek#623)")
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ("S1\t1\ta_R2.fq\ta_R1.fq\n", "Exchange the two"),
+        ("S1\t1\tx/a.R2.fq.gz\ty/a.R1.fq.gz\n", "Exchange the two"),
+        (
+            "S1\t1\ta_R1.fq\ta_R2.fq\nS2\t1\ta_R1.fq\tb_R2.fq\n",
+            "'a_R1.fq' has another mate on line 2",
+        ),
+        (
+            "S1\t1\ta_R1.fq\ta_R2.fq\nS2\t1\tb_R1.fq\ta_R2.fq\n",
+            "'a_R2.fq' has another mate on line 2",
+        ),
+    ],
+)
+def test_reads_that_were_exchanged_or_copied_to_the_wrong_row_are_told(
+    lines: str, words: str
+) -> None:
+    assert words in told(PAIRS + lines)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "S1\t1\ta_R1.fq\ta_R2.fq\nS2\t1\ta_R1.fq\ta_R2.fq\n",
+        "S1\t1\tKO_R2_1.fq\tKO_R2_2.fq\n",
+        "S1\t1\tKO_R1.fq\tna\nS1\t2\tKO_R2.fq\tna\n",
+        "S1\t1\tR2D2_R1.fq\tR2D2_R2.fq\n",
+        "S1\t1\ta_1.fq\ta_2.fq\n",
+    ],
+)
+def test_pairs_may_be_used_again_and_named_as_one_likes(lines: str) -> None:
+    assert rows(PAIRS + lines)
 
 
 def test_columns_names_rows_files_and_comments_are_bounded() -> None:
