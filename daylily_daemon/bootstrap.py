@@ -39,7 +39,9 @@ from daylily_daemon.domain.errors import Permanent
 from daylily_daemon.domain.failures import FailurePattern
 from daylily_daemon.domain.lifecycle import Policy
 from daylily_daemon.domain.model import Record
+from daylily_daemon.domain.paths import S3Place
 from daylily_daemon.domain.pipeline import Pipeline
+from daylily_daemon.domain.places import territory
 from daylily_daemon.domain.routing import Filter, Routing
 from daylily_daemon.engine.dials import Dials, Live
 from daylily_daemon.engine.health import Health, guarded
@@ -244,6 +246,7 @@ def job_environment(settings: Settings) -> dict[str, str]:
         "AWS_DEFAULT_REGION": aws.region,
         "AWS_PROFILE": aws.profile,
         "AWS_ENDPOINT_URL": aws.endpoint_url,
+        "DAYLILY_SHARED_RESULTS": settings.places.shared_results,
     }
     return {name: value for name, value in known.items() if value}
 
@@ -456,14 +459,17 @@ async def _supervisor(tools: Tools, environ: Mapping[str, str], inner: Inner) ->
     runners = {name: guarded(runner, "runner", health) for name, runner in made.items()}
     kind = runner_kind(settings, environ)
     known = tools.worksets.announced
+    folders = settings.daemon.state_dir, settings.daemon.data_dir
+    control = S3Place(settings.control.bucket, settings.control.prefix)
     inputs = S3Inputs(
         tools.objects,
         lambda: live.now.default_pipeline,
         lambda: live.now.pipelines,
         local_roots=[str(root) for root in settings.inputs.local_roots],
+        territory=territory(control, settings.places.inputs, settings.places.exports, folders),
     )
     drops = S3Drops(await tools.aws.client("s3"), origin_of(settings), known)
-    room = Room((settings.daemon.state_dir, settings.daemon.data_dir))
+    room = Room(folders)
     return Supervisor(
         desk=inner.desk,
         live=live,

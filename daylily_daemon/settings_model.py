@@ -115,6 +115,9 @@ Bucket = Annotated[
         "a bucket name: 3 to 63 lower-case letters, digits, dots and hyphens, without s3://",
     ),
 ]
+S3Folder = Annotated[
+    str, _text(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?", "folders as s3://bucket/prefix/")
+]
 Prefix = Annotated[str, _text(r"[^/].*/", "a prefix that ends with a slash and begins without")]
 Region = Annotated[str, _text(r"[a-z]{2,}(-[a-z]+)+-\d+", "an AWS region such as us-west-2")]
 Account = Annotated[
@@ -267,6 +270,24 @@ class Inputs(Section):
     poll_s: float = live(5, "Time between two looks for missing files, in seconds.", gt=0)
     local_roots: tuple[Absolute, ...] = fixed(
         (Path("/fsx"),), "Folders of this host whose files a sheet may name as input."
+    )
+
+
+class Places(Section):
+    inputs: tuple[S3Folder, ...] = fixed(
+        (),
+        "Folders in S3 that sheets may name inputs of, besides the workset's own: "
+        "s3://bucket/prefix/; empty for all the daemon's role may read.",
+    )
+    exports: tuple[S3Folder, ...] = fixed(
+        (),
+        "Folders in S3 that recipes may export to, besides results/ of the workset's own: "
+        "s3://bucket/prefix/; empty for all the daemon's role may write.",
+    )
+    shared_results: Literal["folder", "refuse"] = live(
+        "folder",
+        "What an export does where another workset's results are: folder (one of the workset's name "
+        "below that place) or refuse.",
     )
 
 
@@ -432,6 +453,7 @@ class Settings(BaseSettings):
     daemon: Daemon = Daemon()
     lease: Lease = Lease()
     inputs: Inputs = Inputs()
+    places: Places = Places()
     runner: Runner = Runner()
     pipelines: Pipelines = Pipelines()
     retry: Retry = Retry()

@@ -29,12 +29,13 @@ from daylily_daemon import settings
 from daylily_daemon.adapters.envelopes import Origin, submission
 from daylily_daemon.adapters.inputs import S3Inputs
 from daylily_daemon.adapters.memory_objects import MemoryObjects
+from daylily_daemon.adapters.objects import Denied
 from daylily_daemon.bootstrap import pipelines_of
 from daylily_daemon.cli.app import app
 from daylily_daemon.domain import columns, document, model, recipe, sheet, table
 from daylily_daemon.domain.commands import apply
 from daylily_daemon.domain.decision import NEXT
-from daylily_daemon.domain.errors import Permanent
+from daylily_daemon.domain.errors import DaemonError, Permanent
 from daylily_daemon.domain.model import (
     Accepted,
     Ask,
@@ -50,7 +51,9 @@ from daylily_daemon.domain.model import (
     Workset,
     WorksetId,
 )
+from daylily_daemon.domain.paths import S3Place
 from daylily_daemon.domain.pipeline import Pipeline, StepTemplate
+from daylily_daemon.domain.places import Territory
 from daylily_daemon.settings_model import Settings
 from daylily_daemon.telemetry import Metrics
 
@@ -358,12 +361,16 @@ class Drop:
     """One more column of the sheet, and its cell."""
     denied: str = ""
     """Bucket that the daemon has no access to."""
+    error: DaemonError | None = None
 
 
 async def _inspected(drop: Drop) -> tuple[Problem, ...]:
     objects, ws = MemoryObjects(), replace(_in_state(State.READY), plan=None)
     shipped = {**pipelines_of(Settings()), BARE.name: BARE}
-    inputs = S3Inputs(objects, lambda: "demo", lambda: shipped, local_roots=[drop.root])
+    land = Territory(control=S3Place(ws.bucket, PREFIX), closed=("/fsx/data/worksets",))
+    inputs = S3Inputs(
+        objects, lambda: "demo", lambda: shipped, local_roots=[drop.root], territory=land
+    )
     if drop.recipe is not None:
         await objects.put(ws.bucket, ws.prefix + sheet.RECIPE_FILE, drop.recipe.encode())
     name, cell = drop.more
@@ -373,7 +380,7 @@ async def _inspected(drop: Drop) -> tuple[Problem, ...]:
         kind = drop.storage_class
         await objects.put("reads", "a_R1.fastq.gz", drop.stored, storage_class=kind)
     if drop.denied:
-        objects.refuse(drop.denied, "", Permanent("AccessDenied."))
+        objects.refuse(drop.denied, "", drop.error or Denied("AccessDenied."))
     found = await inputs.inspect(ws)
     return () if isinstance(found, Accepted) else found.problems
 
@@ -391,8 +398,15 @@ DROPS: Final = (
     Drop(path="/fsx/no_such_folder/a_R1.fastq.gz"),
     Drop(path="/home/lab/a_R1.fastq.gz"),
     Drop(path="/usr", root="/usr"),
+    Drop(path="/fsx/data/worksets/HG003/r1/stage/a_R1.fastq.gz"),
+    Drop(path=f"s3://lab/{PREFIX}HG003/a_R1.fastq.gz"),
+    Drop(recipe=f"dy-r: x\nexport_uri: s3://lab/{PREFIX}HG003/results/\n"),
+    Drop(recipe=f"dy-r: x\nexport_uri: s3://lab/{PREFIX}{ID}/\n"),
+    Drop(recipe="dy-r: x --configfile ../HG003/config.yaml\n"),
+    Drop(more=("PATH_TO_CONCORDANCE_DATA_DIR", "/fsx/data/worksets/HG003/")),
     Drop(denied="reads"),
-    Drop(denied="lab"),
+    Drop(denied="lab", error=Permanent("The bucket is in another region.")),
+    Drop(denied="reads", error=Permanent("The object is encrypted with a key of its owner.")),
     Drop(stored=b""),
     Drop(stored=b"@", storage_class="DEEP_ARCHIVE"),
 )

@@ -67,14 +67,14 @@ class MemoryObjects:
         found = self._stored.get((bucket, key))
         return found[1][:max_bytes] if found else None
 
-    async def list(self, bucket: str, prefix: str) -> Sequence[ObjectInfo]:
+    async def list(self, bucket: str, prefix: str, at_most: int = 0) -> Sequence[ObjectInfo]:
         await self._answer("list", bucket, prefix)
         within = [
             info
             for (at, key), (info, _) in self._stored.items()
             if at == bucket and key.startswith(prefix)
         ]
-        return sorted(within, key=lambda info: info.key)
+        return sorted(within, key=lambda info: info.key)[: at_most or None]
 
     async def _answer(self, method: str, bucket: str, key: str) -> None:
         self.calls.append((method, key))

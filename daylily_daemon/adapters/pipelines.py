@@ -234,6 +234,11 @@ class _PipelineFile(_Checked):
                 raise ValueError(f"The step {step} is there twice; keep one.")
         if names != sorted(names, key=list(Step).index):
             raise ValueError(f"The steps are out of order; the order is {_listed(Step)}.")
+        may_fail = {entry.step for entry in self.steps if not entry.fatal}
+        if Step.EXPORT in may_fail and Step.CLEANUP in names:
+            raise ValueError(
+                "cleanup would remove what an export that may fail left: make it fatal."
+            )
         return self
 
     def pipeline(self, name: str) -> Pipeline:

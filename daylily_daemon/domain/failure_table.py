@@ -50,6 +50,18 @@ _CANCELED: Final = "a Slurm job was canceled from outside"
 
 TOOLS: Final = (
     FailurePattern(
+        r"\bwas changed after it was checked\b", "WS-DAT-004", _D, False,
+        "the input is not what was checked",
+    ),
+    FailurePattern(
+        r"^Left out of the export: ", "WS-EXP-001", _P, False,
+        "results could not be exported, and nothing was deleted",
+    ),
+    FailurePattern(
+        r"\bThey are never written over\. Name a place", "WS-EXP-002", _C, False,
+        "the place for the results holds another workset's",
+    ),
+    FailurePattern(
         r"DUE TO TIME LIMIT\b", "WS-TIME-001", _P, False, _TIME,
     ),
     FailurePattern(

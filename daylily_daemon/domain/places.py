@@ -19,7 +19,7 @@ from urllib.parse import unquote
 from daylily_daemon.domain.document import shown
 from daylily_daemon.domain.model import Category, Problem, WorksetId
 from daylily_daemon.domain.naming import name_problem
-from daylily_daemon.domain.sheet import LocalPlace, Place, S3Place
+from daylily_daemon.domain.paths import Fault, LocalPlace, Place, S3Place
 
 RESULTS: Final = "results/"
 """The one part of its folder below the control prefix that a workset may write into."""
@@ -36,8 +36,8 @@ _URI: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^\s\"',;()\[\]{}]*)")
 _PATH: Final = re.compile(r"(?:(?<![\w.~/-])|(?<=^-\w))/[^\s\"',:;=()\[\]{}]+")
 _UPWARDS: Final = re.compile(r"(?:^|[\s\"',:;=()\[\]{}/])\.\.(?:$|[\s\"',:;=()\[\]{}/])")
 
-Fault = tuple[str, str]
-"""What is wrong with a place, and what to do, as sentences; the second one goes on with "then put …"."""
+NOWHERE: Final = S3Place("", "")
+"""No place at all."""
 
 
 class Use(StrEnum):
@@ -57,9 +57,9 @@ class Use(StrEnum):
 class Territory:
     """Whose place is whose, for one workset."""
 
-    control: S3Place
+    control: S3Place = NOWHERE
     """Bucket and prefix that worksets are dropped below; the prefix ends with a slash."""
-    own: S3Place
+    own: S3Place = NOWHERE
     """The workset's own folder, with a closing slash."""
     inputs: tuple[S3Place, ...] = ()
     """Folders in S3 that inputs may come from besides ``own``; empty: wherever the role may read."""
@@ -68,6 +68,24 @@ class Territory:
     local_roots: tuple[str, ...] = ("/fsx",)
     closed: tuple[str, ...] = ()
     """Folders of this host that hold what belongs to other worksets or to the daemon."""
+
+
+def territory(
+    control: S3Place, inputs: Sequence[str], exports: Sequence[str], closed: Sequence[object]
+) -> Territory:
+    """Return whose places are whose, without an own folder yet; lists are of ``s3://bucket/prefix/``."""
+    return Territory(
+        control=control,
+        inputs=tuple(_folder(uri) for uri in inputs),
+        exports=tuple(_folder(uri) for uri in exports),
+        closed=tuple(str(folder) for folder in closed),
+    )
+
+
+def _folder(uri: str) -> S3Place:
+    """Return bucket and prefix; a bucket alone is all of it."""
+    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+    return S3Place(bucket, prefix)
 
 
 def judge(place: Place, use: Use, territory: Territory) -> Fault | None:
@@ -130,7 +148,11 @@ def _judge_s3(place: S3Place, use: Use, territory: Territory) -> Fault | None:
         spelling.startswith(own.key) for spelling in _spellings(place.key)
     ):
         return _judge_own(place, use, own)
-    if _may_be(place.bucket, control.bucket) and _touches(place.key, control.key, use):
+    if (
+        control.bucket
+        and _may_be(place.bucket, control.bucket)
+        and _touches(place.key, control.key, use)
+    ):
         what = f"{place} reaches below s3://{control.bucket}/{control.key} outside this workset's own folder."
         return what, f"Name a place in {own} or outside of the worksets"
     if _may_be(place.bucket, own.bucket) and _touches(place.key, own.key, use):
@@ -187,6 +209,8 @@ def _judge_local(place: LocalPlace, use: Use, territory: Territory) -> Fault | N
         return None
     wide = use is not Use.FILE or place.path.endswith("/")
     paths = ["/" + spelling for spelling in _spellings(place.path)]
+    if use is not Use.MENTION and (fault := _judge_root(place, paths, territory.local_roots)):
+        return fault
     for folder in (*territory.closed, *SYSTEM):
         closed = "/" + _flat(folder).rstrip("/") + "/"
         for path in (path.rstrip("/") + "/" for path in paths):
@@ -194,7 +218,7 @@ def _judge_local(place: LocalPlace, use: Use, territory: Territory) -> Fault | N
             if path.startswith(closed) or (includes and use is not Use.MENTION):
                 what = f"{place.path} reaches into {folder}, which is not open to worksets."
                 return what, "Copy the file elsewhere, or upload it to S3 and give that address"
-    return None if use is Use.MENTION else _judge_root(place, paths, territory.local_roots)
+    return None
 
 
 def _judge_root(place: LocalPlace, paths: Sequence[str], roots: tuple[str, ...]) -> Fault | None:

@@ -25,7 +25,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from daylily_daemon.domain.decision import Effect, RunJob, StopJob
 from daylily_daemon.domain.errors import LeaseLost, Permanent, Transient, Unclear
 from daylily_daemon.domain.lifecycle import Commanded, Event, JobExited, JobRefused, JobStopped
-from daylily_daemon.domain.model import Command, Job, JobName, State, Workset
+from daylily_daemon.domain.model import Command, Job, JobName, State, Step, Workset
 from daylily_daemon.domain.pipeline import Pipeline, StepTemplate, Value, render, time_for
 from daylily_daemon.engine.dials import Live
 from daylily_daemon.engine.lease import Term
@@ -96,7 +96,7 @@ class Shepherd:
                 "folder, reload, and retry the workset."
             )
         job = render(template, values_of(ws, dials.values), found.name, found.directory)
-        environment = {**dials.environment, **job.environment}
+        environment = {**dials.environment, **run_environment(ws), **job.environment}
         grace_s = job.grace_s if dials.grace_s is None else dials.grace_s
         timeout_s = time_for(pipeline, template, ws.spent_s)
         job = replace(job, environment=environment, grace_s=grace_s, timeout_s=timeout_s)
@@ -128,6 +128,14 @@ def values_of(ws: Workset, general: Mapping[str, Value]) -> dict[str, Value]:
         "run_id": ws.run_id,
         "attempt": str(ws.attempt),
     }
+
+
+def run_environment(ws: Workset) -> dict[str, str]:
+    """Return what our own steps need to know of a run, however a pipeline file calls them."""
+    known = {"DAYLILY_RUN_DIR": ws.run_dir, "DAYLILY_INPUT_URI": f"s3://{ws.bucket}/{ws.prefix}"}
+    if ws.step is Step.STAGE and ws.plan and ws.plan.pin:
+        known["DAYLILY_PIN"] = ws.plan.pin
+    return known
 
 
 @dataclass(slots=True)

@@ -423,6 +423,23 @@ def test_cleaning_up_removes_stage_and_tree_after_a_success(head_node: HeadNode)
     assert head_node.tree.parent.parent.exists()
 
 
+def test_cleaning_up_leaves_everything_while_results_are_not_safe(head_node: HeadNode) -> None:
+    head_node.run()
+    (head_node.folder / "work" / ".daylily-export-unfinished").touch()
+    assert head_node.run(Step.CLEANUP).returncode == 1
+    assert (head_node.folder / "stage").exists()
+    assert head_node.tree.exists()
+
+
+def test_an_export_that_may_fail_is_refused_where_a_cleanup_follows(tmp_path: Path) -> None:
+    text = "steps: [{step: run, argv: [x]}, {step: export, argv: [x], fatal: false}"
+    (tmp_path / "bad.yaml").write_text(text + ", {step: cleanup, argv: [x]}]")
+    with pytest.raises(BadPipelines, match="make it fatal"):
+        load_pipelines(tmp_path)
+    (tmp_path / "bad.yaml").write_text(text + "]")
+    assert load_pipelines(tmp_path)
+
+
 def test_cleaning_up_leaves_a_tree_that_did_not_succeed(head_node: HeadNode) -> None:
     head_node.environment = {"RUN_FAILS": "7"}
     head_node.run()

@@ -15,9 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from botocore.exceptions import ClientError
-
-from daylily_daemon.adapters.aws import is_missing, translated
+from daylily_daemon.adapters.s3 import head_of
 
 READ_BYTES: Final = 1024 * 1024
 
@@ -42,24 +40,25 @@ class Remote:
     """Without quotes."""
     checksum: Checksum | None
     """None where S3 keeps nothing that can be computed from the bytes."""
+    written_ns: int = 0
+    """When it was written, by the clock of S3, since 1970."""
 
 
 async def look(client: Any, bucket: str, key: str) -> Remote | None:
-    """Return what S3 holds, None if nothing. Raises Transient and Permanent."""
-    request = {"Bucket": bucket, "Key": key, "ChecksumMode": "ENABLED"}
-    async with translated(f"s3://{bucket}/{key}"):
-        try:
-            head = await client.head_object(**request)
-        except ClientError as exc:
-            if is_missing(exc):
-                return None
-            raise
-        part_bytes = None
-        if "-" in head["ETag"]:
-            first = await client.head_object(**request, PartNumber=1)
-            part_bytes = first["ContentLength"]
-    checksum = _checksum_of(head, part_bytes)
-    return Remote(head["ContentLength"], head["ETag"].strip('"'), checksum)
+    """Return what S3 holds, None if nothing. Raises Denied, Transient and Permanent."""
+    head = await head_of(client, bucket, key, ChecksumMode="ENABLED")
+    if head is None:
+        return None
+    part_bytes = None
+    if "-" in head["ETag"]:
+        first = await head_of(client, bucket, key, ChecksumMode="ENABLED", PartNumber=1)
+        part_bytes = first["ContentLength"] if first else None
+    return Remote(
+        size_bytes=head["ContentLength"],
+        etag=head["ETag"].strip('"'),
+        checksum=_checksum_of(head, part_bytes),
+        written_ns=int(head["LastModified"].timestamp()) * 10**9,
+    )
 
 
 class Digest:

@@ -17,6 +17,7 @@ from typing import Final
 
 from daylily_daemon.adapters.transfer.copying import name_of
 from daylily_daemon.domain.errors import Permanent
+from daylily_daemon.domain.printable import one_line
 
 MAX_KEY_BYTES: Final = 1024
 """Of a key in S3, in UTF-8."""
@@ -170,6 +171,6 @@ def unfit_name(name: str, key_bytes: int) -> str:
 
 
 def printable(text: str) -> str:
-    """Return ``text`` with its control characters escaped and its middle cut, for messages."""
-    said = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
+    """Return ``text`` on one line, its middle cut if it is long, for messages."""
+    said = one_line(text)
     return said if len(said) <= 300 else f"{said[:150]} … {said[-140:]}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -18,7 +18,8 @@ from typing import Any, BinaryIO, Final
 from anyio import to_thread
 from botocore.exceptions import ClientError
 
-from daylily_daemon.adapters.aws import error_code, translated
+from daylily_daemon.adapters.aws import error_code
+from daylily_daemon.adapters.s3 import of_place
 from daylily_daemon.adapters.transfer.checksums import (
     Digest,
     Remote,
@@ -37,6 +38,7 @@ from daylily_daemon.adapters.transfer.copying import (
     run_all,
 )
 from daylily_daemon.domain.errors import Permanent, Transient
+from daylily_daemon.domain.pins import CHANGED, TODO
 
 LEDGER_FILE: Final = ".daylily-staged.jsonl"
 PIECE_BYTES: Final = 256 * 1024
@@ -53,6 +55,10 @@ class Fetch:
     @property
     def uri(self) -> str:
         return f"s3://{self.bucket}/{self.key}"
+
+
+Approve = Callable[[Mapping[Fetch, Remote]], None]
+"""Shown everything that was found, before anything is copied; raises Permanent for what must not be used."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,11 +78,15 @@ async def download(
     *,
     options: CopyOptions | None = None,
     progress: OnProgress | None = None,
+    approve: Approve | None = None,
 ) -> Downloaded:
     """Bring every object of ``plan`` to its place below ``root``.
 
     Everything is looked at before anything is copied: missing objects are all named in one Permanent, and
     so is a disk that is too small. Raises Transient if S3 could not be read for long.
+
+    With ``approve``, exactly the versions that it let through are copied: one that is replaced meanwhile is
+    Permanent too. Without, the newer version is copied.
     """
     fetches = _checked(plan, root)
     with local_files(f"Reading what is in {name_of(root)}"):
@@ -84,6 +94,9 @@ async def download(
     options = options or CopyOptions()
     run = _Download(client, root, ledger, options)
     sizes = await run.survey(fetches)
+    if approve:
+        approve(run.remotes)
+        run.fixed = True
     run.meter = Meter(sizes, progress, options.on_file)
     await run.copy_all(fetches)
     return Downloaded(
@@ -112,13 +125,14 @@ class _Download:
         self._root = root
         self._options = options
         self._ledger = ledger
-        self._remotes: dict[Fetch, Remote] = {}
+        self.remotes: dict[Fetch, Remote] = {}
         self.meter = Meter((), None, None)
         self.unchanged = 0
+        self.fixed = False
 
     @property
     def unverified(self) -> int:
-        return sum(remote.checksum is None for remote in self._remotes.values())
+        return sum(remote.checksum is None for remote in self.remotes.values())
 
     async def copy_all(self, fetches: list[Fetch]) -> None:
         await to_thread.run_sync(self._check_space, fetches)
@@ -133,14 +147,14 @@ class _Download:
                 with attempt:
                     remote = await look(self._client, fetch.bucket, fetch.key)
             if remote:
-                self._remotes[fetch] = remote
+                self.remotes[fetch] = remote
             else:
                 missing.append(fetch.uri)
 
         await run_all(fetches, look_at, self._options.jobs)
         if missing:
-            raise _not_there(missing)
-        return [self._remotes[fetch].size_bytes for fetch in fetches]
+            raise not_there(missing)
+        return [self.remotes[fetch].size_bytes for fetch in fetches]
 
     def _check_space(self, fetches: list[Fetch]) -> None:
         with local_files(f"Looking at {name_of(self._root)}"):
@@ -153,20 +167,22 @@ class _Download:
             )
 
     def _missing_bytes(self, fetch: Fetch) -> int:
-        remote = self._remotes[fetch]
+        remote = self.remotes[fetch]
         if self._ledger.holds(fetch.dest, remote):
             return 0
         part = _part_of(fetch.dest, remote)
         return remote.size_bytes - (part.stat().st_size if part.exists() else 0)
 
     async def _copy(self, fetch: Fetch) -> None:
-        remote: Remote | None = self._remotes[fetch]
+        remote: Remote | None = self.remotes[fetch]
         async for attempt in retrying(self._options, lambda: self.meter.position(fetch)):
             with attempt:
                 if attempt.retry_state.attempt_number > 1:
                     remote = await look(self._client, fetch.bucket, fetch.key)
                 if remote is None:
                     raise Permanent(f"{fetch.uri} was removed while it was being copied.")
+                if self.fixed and remote.etag != self.remotes[fetch].etag:
+                    raise Permanent(f"{fetch.uri} {CHANGED}. {TODO}")
                 with local_files(f"Writing {name_of(fetch.dest)}"):
                     await self._ensure(fetch, remote)
                 self.meter.finish(fetch, remote.size_bytes)
@@ -187,7 +203,7 @@ class _Download:
         request = {"Bucket": fetch.bucket, "Key": fetch.key, "IfMatch": f'"{remote.etag}"'}
         if target.position:
             request["Range"] = f"bytes={target.position}-"
-        async with translated(fetch.uri):
+        async with of_place(fetch.uri):
             try:
                 answer = await self._client.get_object(**request)
             except ClientError as exc:
@@ -211,7 +227,7 @@ class _Download:
             file.close()
 
 
-def _not_there(uris: list[str]) -> Permanent:
+def not_there(uris: list[str]) -> Permanent:
     named = ", ".join(sorted(uris)[:_TOLD])
     more = f" and {len(uris) - _TOLD} more" if len(uris) > _TOLD else ""
     return Permanent(

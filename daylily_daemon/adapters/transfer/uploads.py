@@ -12,7 +12,7 @@ import hashlib
 import io
 import os
 import stat
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -89,6 +89,7 @@ async def upload(
             break
         await run.all(new, *((progress, options.on_file) if number == 0 else (None, None)))
     restless = [f"{printable(file.name)} is still being written." for file in new]
+    run.forget_all_but({file.name for file in found.files})
     return run.done((*found.left_out, *restless))
 
 
@@ -176,6 +177,10 @@ class _Uploads:
 
     def is_new(self, file: LocalFile) -> bool:
         return self._seen.get(file.name) != file.stamp
+
+    def forget_all_but(self, names: Set[str]) -> None:
+        """Leave what became of other names to whoever looked at them later."""
+        self._left_out = {k: reason for k, reason in self._left_out.items() if k in names}
 
     def done(self, left_out: Sequence[str]) -> Uploaded:
         return Uploaded(
