@@ -54,7 +54,7 @@ TOOLS: Final = (
         "the input is not what was checked",
     ),
     FailurePattern(
-        r"^Left out of the export: ", "WS-EXP-001", _P, False,
+        r"\bLeft out of the export: \d", "WS-EXP-001", _P, False,
         "results could not be exported, and nothing was deleted",
     ),
     FailurePattern(
