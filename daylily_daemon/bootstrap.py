@@ -39,7 +39,6 @@ from daylily_daemon.domain.errors import Permanent
 from daylily_daemon.domain.failures import FailurePattern
 from daylily_daemon.domain.lifecycle import Policy
 from daylily_daemon.domain.model import Record
-from daylily_daemon.domain.paths import S3Place
 from daylily_daemon.domain.pipeline import Pipeline
 from daylily_daemon.domain.places import territory
 from daylily_daemon.domain.routing import Filter, Routing
@@ -459,16 +458,15 @@ async def _supervisor(tools: Tools, environ: Mapping[str, str], inner: Inner) ->
     runners = {name: guarded(runner, "runner", health) for name, runner in made.items()}
     kind = runner_kind(settings, environ)
     known = tools.worksets.announced
-    folders = settings.daemon.state_dir, settings.daemon.data_dir
-    control = S3Place(settings.control.bucket, settings.control.prefix)
+    origin, folders = origin_of(settings), (settings.daemon.state_dir, settings.daemon.data_dir)
     inputs = S3Inputs(
         tools.objects,
         lambda: live.now.default_pipeline,
         lambda: live.now.pipelines,
         local_roots=[str(root) for root in settings.inputs.local_roots],
-        territory=territory(control, settings.places.inputs, settings.places.exports, folders),
+        territory=territory(origin, settings.places.inputs, settings.places.exports, folders),
     )
-    drops = S3Drops(await tools.aws.client("s3"), origin_of(settings), known)
+    drops = S3Drops(await tools.aws.client("s3"), origin, known)
     room = Room(folders)
     return Supervisor(
         desk=inner.desk,

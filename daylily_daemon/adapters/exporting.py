@@ -129,7 +129,7 @@ def left_out_problem(exported: Exported) -> Permanent | None:
     return Permanent(
         f"Left out of the export: {files}. {' '.join(left_out[:10])}{more} All else is in {exported.uri}. "
         "Nothing is deleted while this is so. Copy what links lead to, rename, or remove what is named "
-        "here, then retry the workset; the export goes on where it was."
+        "here, then start the workset again: it goes on with the export."
     )
 
 

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, Protocol
 from urllib.parse import unquote
 
 from daylily_daemon.domain.document import shown
@@ -70,12 +70,21 @@ class Territory:
     """Folders of this host that hold what belongs to other worksets or to the daemon."""
 
 
+class Control(Protocol):
+    """Whatever knows where worksets are dropped."""
+
+    @property
+    def bucket(self) -> str: ...
+    @property
+    def prefix(self) -> str: ...
+
+
 def territory(
-    control: S3Place, inputs: Sequence[str], exports: Sequence[str], closed: Sequence[object]
+    control: Control, inputs: Sequence[str], exports: Sequence[str], closed: Sequence[object]
 ) -> Territory:
     """Return whose places are whose, without an own folder yet; lists are of ``s3://bucket/prefix/``."""
     return Territory(
-        control=control,
+        control=S3Place(control.bucket, control.prefix),
         inputs=tuple(_folder(uri) for uri in inputs),
         exports=tuple(_folder(uri) for uri in exports),
         closed=tuple(str(folder) for folder in closed),
