@@ -18,6 +18,7 @@ have java || need default-jre-headless
 have npm || need npm
 have setpriv || need util-linux
 have strace || need strace
+have bindfs || need bindfs fuse3
 # Not to be booted here: the tests of the unit file boot it in namespaces of its own, which takes root.
 [ "$(id -u)" != 0 ] || [ -x /lib/systemd/systemd ] || need systemd
 [ -s /etc/ssl/certs/ca-certificates.crt ] || need ca-certificates

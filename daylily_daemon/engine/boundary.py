@@ -48,6 +48,15 @@ def foreign_as_unexpected(what: str) -> Iterator[None]:
         ) from exc
 
 
+@contextmanager
+def aside(what: str) -> Iterator[None]:
+    """Keep everything in: what is told to somebody on the side must not disturb what it is told of."""
+    try:
+        yield
+    except Exception:
+        log.exception("unexpected", at=what)
+
+
 async def for_ever(what: str, work: Callable[[], Awaitable[None]], pause_s: float) -> None:
     """Do ``work`` again and again until cancelled; trouble is logged and costs a pause, nothing else."""
     while True:

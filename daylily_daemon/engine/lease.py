@@ -29,6 +29,7 @@ from daylily_daemon.domain.lifecycle import Event as LifeEvent
 from daylily_daemon.domain.lifecycle import Policy, decide, resume
 from daylily_daemon.domain.model import Command, Fence, JobName, Record, State, Workset, WorksetId
 from daylily_daemon.domain.routing import Routing
+from daylily_daemon.engine.boundary import aside
 from daylily_daemon.ports import Change, Clock, Conflict, Ids, Worksets
 
 WRITES_AT_ONCE: Final = 16
@@ -86,7 +87,8 @@ class Desk:
         async with self.turns:
             with CancelScope(shield=True, deadline=current_time() + self.write_s):
                 stored = await self.worksets.commit(change)
-                self.on_records(change.records)
+                with aside("taking records over"):
+                    self.on_records(change.records)
                 return stored
         raise Transient(f"{change.after.id}: the store did not answer within {self.write_s:g} s")
 

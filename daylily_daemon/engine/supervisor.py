@@ -38,7 +38,7 @@ from daylily_daemon.domain.model import (
     WorksetId,
 )
 from daylily_daemon.domain.routing import Routing
-from daylily_daemon.engine.boundary import for_ever, foreign_as_unexpected
+from daylily_daemon.engine.boundary import aside, for_ever, foreign_as_unexpected
 from daylily_daemon.engine.dials import Live
 from daylily_daemon.engine.doorbell import Doorbell, Relay
 from daylily_daemon.engine.health import Health, PortHealth
@@ -235,7 +235,8 @@ class Supervisor:
                 await self._alone("reading the index", self._look_if_due)
                 await self._alone("a sweep", partial(self._pass, tending, tg))
                 self._passes += 1
-                self.on_pass(self.snapshot())
+                with aside("telling of a pass"):
+                    self.on_pass(self.snapshot())
                 await self._rest()
 
     async def _alone(self, what: str, work: Callable[[], Awaitable[None]]) -> None:
