@@ -1,4 +1,4 @@
-"""The engine, whole, when a run cannot be seen, started or ended as usual; and the answer of every command."""
+"""The engine, whole, when a run cannot be seen, started or ended as usual; every command is answered."""
 
 from __future__ import annotations
 
