@@ -143,15 +143,22 @@ class Mailbox(Protocol):
         ...
 
     async def settle(self, deliveries: Sequence[Delivery]) -> None:
-        """Delete these messages. Not proof that they will not come again."""
+        """Delete these messages, each by itself. Not proof that they will not come again."""
         ...
 
     async def park(self, delivery: Delivery, reason: str) -> None:
-        """Move the message to the dead-letter queue with the reason, then delete it here."""
+        """Move the message to the dead-letter queue with the reason, then delete it here.
+
+        Raises Impeded where that queue is missing or denied; the message stays then, and comes again.
+        """
         ...
 
     async def send(self, commands: Sequence[Command]) -> None:
-        """Put commands into the queue, grouped by workset, deduplicated by command id."""
+        """Put commands into the queue, grouped by workset, deduplicated by command id.
+
+        Each is taken or not by itself. If some were not, the others were sent before this raises: Transient
+        (or Impeded) if one of those may be taken later, Permanent if none of them ever will.
+        """
         ...
 
 

@@ -158,7 +158,9 @@ def meaning_of(operation: str, code: str, status: int = 400, words: str = "") ->
         return Meaning.OURS
     if status == 429 or status >= 500:
         return Meaning.AGAIN
-    if plain in _NO:
+    # S3 answers HEAD by a bare status; anything else so short is the word of some proxy.
+    bare = plain.isdecimal() and not operation.startswith("Head")
+    if plain in _NO and not bare:
         ours = plain.startswith("Validation") and _OUR_TABLES.search(words)
         ours = ours or (plain.startswith("Invalid") and _OUR_NAMES.search(words[:WORDS_LIMIT]))
         return Meaning.OURS if ours else Meaning.NO

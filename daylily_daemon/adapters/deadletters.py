@@ -9,20 +9,25 @@ it follows from the message, so that a replay that was cut short and is repeated
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Sequence
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from anyio import CancelScope, current_time
 from botocore.exceptions import ClientError
 
 from daylily_daemon.adapters.aws import error_code, translated
 from daylily_daemon.adapters.codec import Item
-from daylily_daemon.adapters.sqs import REASON
+from daylily_daemon.adapters.sqs import REASON, tries
+from daylily_daemon.domain.errors import Permanent
 from daylily_daemon.domain.model import WORKSET_ID
 
 LOOK_S: Final = 60
+PUT_BACK_S: Final = 20.0
+"""How long what was looked at may take to be put back when we are interrupted."""
 _EMPTY_ANSWERS: Final = 2
 """SQS asks only some of its servers at a time: one empty answer does not mean that nothing is there."""
 
@@ -62,14 +67,69 @@ class DeadLetters:
         self._pairs = pairs
 
     async def look(self, most: int = 1000) -> list[DeadLetter]:
-        """Return what is there, oldest first. Raises Transient and Permanent."""
+        """Return what can be seen now, oldest first, about ``most`` a queue. Raises Transient and Permanent.
+
+        In a FIFO queue no more of a group can be seen while ten of it are held: see ``unseen``.
+        """
         found: dict[str, DeadLetter] = {}
         for pair in self._pairs:
-            async for letter in self._of(pair):
-                found[letter.id] = letter
-                if len(found) >= most:
-                    break
+            found |= await self._look_into(pair, most)
         return sorted(found.values(), key=lambda letter: str(letter.sent_at))
+
+    async def unseen(self) -> int:
+        """Return about how many there are besides those that are held by a look."""
+        return sum([await self._waiting(pair) for pair in self._pairs])
+
+    async def replay_all(self) -> int:
+        """Send all again, also those that come into sight only as others go; return how many.
+
+        What a daemon gives up again meanwhile stays. Raises Permanent for what no queue takes, at the end.
+        """
+        sent, stays = set[str](), dict[str, Permanent]()
+
+        async def send(letter: DeadLetter) -> bool:
+            if letter.id in stays or letter.body in sent:
+                return False
+            try:
+                await self.replay(letter)
+            except Permanent as exc:
+                stays[letter.id] = exc
+                return False
+            sent.add(letter.body)
+            return True
+
+        count = await self._until_empty(send)
+        if stays:
+            first = next(iter(stays.values()))
+            raise Permanent(f"{count} messages were sent again; {len(stays)} stay: {first}")
+        return count
+
+    async def drop_all(self) -> int:
+        """Delete all for good, also those that come into sight only as others go; return how many."""
+
+        async def delete(letter: DeadLetter) -> bool:
+            await self.drop(letter)
+            return True
+
+        return await self._until_empty(delete)
+
+    async def _until_empty(self, act: Callable[[DeadLetter], Awaitable[bool]]) -> int:
+        """Act on all that can be seen, again and again, until a look finds nothing to act on."""
+        total, done = 0, 1
+        while done:
+            letters = await self.look()
+            left = list(letters)
+            done = 0
+            try:
+                for letter in letters:
+                    if await act(letter):
+                        left.remove(letter)
+                        done += 1
+            finally:
+                with CancelScope(shield=True, deadline=current_time() + PUT_BACK_S):
+                    await self.put_back(left)
+            total += done
+        return total
 
     async def put_back(self, letters: Sequence[DeadLetter]) -> None:
         """Let the next look see them at once."""
@@ -100,24 +160,35 @@ class DeadLetters:
     def _pair(self, letter: DeadLetter) -> Pair:
         return next(pair for pair in self._pairs if pair.name == letter.queue)
 
-    async def _of(self, pair: Pair) -> AsyncIterator[DeadLetter]:
-        empty, seen = 0, set[str]()
-        while empty < _EMPTY_ANSWERS:
-            async with translated(f"dead letters of {pair.name}"):
-                answer = await self._client.receive_message(
-                    QueueUrl=pair.dead_url,
-                    MaxNumberOfMessages=10,
-                    VisibilityTimeout=LOOK_S,
-                    WaitTimeSeconds=self._wait_s,
-                    AttributeNames=["All"],
-                    MessageAttributeNames=["All"],
-                )
-            letters = [_letter(pair, message) for message in answer.get("Messages", [])]
-            fresh = [letter for letter in letters if letter.id not in seen]
-            seen.update(letter.id for letter in fresh)
-            empty = 0 if fresh else empty + 1
-            for letter in fresh:
-                yield letter
+    async def _look_into(self, pair: Pair, most: int) -> dict[str, DeadLetter]:
+        found: dict[str, DeadLetter] = {}
+        empty = 0
+        while empty < _EMPTY_ANSWERS and len(found) < most:
+            letters = await self._some(pair)
+            empty = 0 if any(letter.id not in found for letter in letters) else empty + 1
+            # Of one that is seen twice the newer receipt counts.
+            found |= {letter.id: letter for letter in letters}
+        return found
+
+    async def _some(self, pair: Pair) -> list[DeadLetter]:
+        async with translated(f"dead letters of {pair.name}"):
+            answer = await self._client.receive_message(
+                QueueUrl=pair.dead_url,
+                MaxNumberOfMessages=10,
+                VisibilityTimeout=LOOK_S,
+                WaitTimeSeconds=self._wait_s,
+                AttributeNames=["All"],
+                MessageAttributeNames=["All"],
+            )
+        return [_letter(pair, message) for message in answer.get("Messages") or []]
+
+    async def _waiting(self, pair: Pair) -> int:
+        name = "ApproximateNumberOfMessages"
+        async with translated(f"dead letters of {pair.name}"):
+            answer = await self._client.get_queue_attributes(
+                QueueUrl=pair.dead_url, AttributeNames=[name]
+            )
+        return int(answer.get("Attributes", {}).get(name, "0"))
 
 
 @asynccontextmanager
@@ -131,18 +202,24 @@ async def _unless_known(codes: frozenset[str]) -> AsyncIterator[None]:
 
 
 def _letter(pair: Pair, message: Item) -> DeadLetter:
-    attributes = message.get("Attributes", {})
-    told = message.get("MessageAttributes", {}).get(REASON, {}).get("StringValue", "")
-    sent_ms = attributes.get("SentTimestamp")
+    attributes = message.get("Attributes") or {}
+    told = (message.get("MessageAttributes") or {}).get(REASON, {}).get("StringValue", "")
+    receipt = str(message.get("ReceiptHandle", ""))
     return DeadLetter(
         queue=pair.name,
-        id=str(message["MessageId"]),
-        sent_at=datetime.fromtimestamp(int(sent_ms) / 1000, UTC) if sent_ms else None,
-        tries=int(attributes.get("ApproximateReceiveCount", "1")),
+        id=str(message.get("MessageId") or receipt),
+        sent_at=_when(str(attributes.get("SentTimestamp", ""))),
+        tries=tries(message),
         reason=told or "it was received too often without being settled",
-        body=str(message["Body"]),
-        receipt=str(message["ReceiptHandle"]),
+        body=str(message.get("Body", "")),
+        receipt=receipt,
     )
+
+
+def _when(sent_ms: str) -> datetime | None:
+    if not re.fullmatch("[0-9]{1,14}", sent_ms):
+        return None
+    return datetime.fromtimestamp(int(sent_ms) / 1000, UTC)
 
 
 def _group_of(body: str) -> str:

@@ -1,16 +1,24 @@
-"""SQS queues as mailboxes: the standard intake queue, and the FIFO queue grouped by workset."""
+"""SQS queues as mailboxes: the standard intake queue, and the FIFO queue grouped by workset.
+
+Whatever is done in batches is judged message by message: one that cannot be read, sent, deleted or parked is
+in nobody's way.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
+import structlog
+
+from daylily_daemon.adapters.answers import Meaning, meaning_of, shown
 from daylily_daemon.adapters.aws import translated
 from daylily_daemon.adapters.codec import Item, command_to_dict
-from daylily_daemon.domain.errors import Permanent, Transient
+from daylily_daemon.domain.errors import DaemonError, Impeded, Permanent, Transient
 from daylily_daemon.domain.model import Command
 from daylily_daemon.ports import Delivery, Unreadable
 
@@ -19,6 +27,11 @@ _BATCH: Final = 10
 REASON: Final = "daylily_reason"
 """Message attribute of a parked message: why it could not be read."""
 
+REASON_LIMIT_BYTES: Final = 1000
+"""Of the reason in UTF-8: it counts toward the size of the message."""
+_UNSENDABLE: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+log = structlog.get_logger()
 T = TypeVar("T")
 Decode = Callable[[str], "tuple[Command, ...] | Unreadable"]
 
@@ -44,9 +57,11 @@ class SqsMailbox:
         self._config = config
         self._decode = decode
         self._fifo = config.url.endswith(".fifo")
+        self._name = f"queue {_name_of(config.url)}"
+        self._dead_name = f"queue {_name_of(config.dead_letter_url)}"
 
     async def receive(self) -> Sequence[Delivery]:
-        async with translated():
+        async with translated(self._name):
             answer = await self._client.receive_message(
                 QueueUrl=self._config.url,
                 MaxNumberOfMessages=_BATCH,
@@ -54,58 +69,154 @@ class SqsMailbox:
                 VisibilityTimeout=self._config.visibility_s,
                 AttributeNames=["ApproximateReceiveCount"],
             )
-        return [self._delivery(message) for message in answer.get("Messages", [])]
+        found = [self._delivery(message) for message in answer.get("Messages") or []]
+        return [delivery for delivery in found if delivery]
 
     async def settle(self, deliveries: Sequence[Delivery]) -> None:
+        """Delete these; what SQS fails to delete is tried once more, then left to come again."""
         for batch in _batches(deliveries):
-            entries = [
-                {"Id": str(n), "ReceiptHandle": delivery.receipt}
-                for n, delivery in enumerate(batch)
-            ]
-            async with translated():
-                await self._client.delete_message_batch(QueueUrl=self._config.url, Entries=entries)
+            failed = await self._delete(batch)
+            again = [batch[n] for n, problem in failed.items() if problem.meaning is not Meaning.NO]
+            left = await self._delete(again) if again else {}
+            if left:
+                problems = [str(problem) for problem in left.values()]
+                log.warning("messages_not_deleted", queue=self._name, problems=problems)
+
+    async def _delete(self, batch: Sequence[Delivery]) -> Mapping[int, _Problem]:
+        entries = [
+            {"Id": str(n), "ReceiptHandle": delivery.receipt} for n, delivery in enumerate(batch)
+        ]
+        async with translated(self._name):
+            answer = await self._client.delete_message_batch(
+                QueueUrl=self._config.url, Entries=entries
+            )
+        return _problems("DeleteMessageBatch", answer, len(batch))
 
     async def park(self, delivery: Delivery, reason: str) -> None:
+        """Raises Permanent for what no queue takes: after its tries SQS itself moves that, unchanged."""
         if not isinstance(delivery, _SqsDelivery):
             raise TypeError("only what this mailbox received can be parked by it")
         message: Item = {
             "QueueUrl": self._config.dead_letter_url,
             "MessageBody": delivery.body,
-            "MessageAttributes": {
-                REASON: {"DataType": "String", "StringValue": _sendable(reason)[:1000] or "?"}
-            },
         }
         if self._config.dead_letter_url.endswith(".fifo"):
-            # Not named by its body: a replayed message that is parked again is another one.
+            # A group of its own, since one in flight blocks its whole group. Not named by its body: a
+            # replayed message that is parked again is another one.
             name = f"parked-{delivery.message_id}"
-            message |= {"MessageGroupId": "parked", "MessageDeduplicationId": name}
-        async with translated():
-            await self._client.send_message(**message)
+            message |= {"MessageGroupId": name, "MessageDeduplicationId": name}
+        why = {"DataType": "String", "StringValue": sendable(reason)}
+        try:
+            await self._send_dead({**message, "MessageAttributes": {REASON: why}})
+        except Permanent as exc:
+            log.warning("parked_without_reason", reason=reason, error=str(exc))
+            await self._send_dead(message)
         await self.settle([delivery])
+
+    async def _send_dead(self, message: Item) -> None:
+        async with translated(self._dead_name):
+            await self._client.send_message(**message)
 
     async def send(self, commands: Sequence[Command]) -> None:
         if not self._fifo:
             raise Permanent("Commands go to the FIFO queue only.")
+        problems: list[tuple[Command, _Problem]] = []
         for batch in _batches(commands):
-            entries = [_entry(n, command) for n, command in enumerate(batch)]
-            async with translated():
+            problems += await self._send_batch(batch)
+        if problems:
+            raise _not_sent(problems)
+
+    async def _send_batch(self, batch: Sequence[Command]) -> list[tuple[Command, _Problem]]:
+        """Return what was not taken and why. Raises Transient."""
+        entries = [_entry(n, command) for n, command in enumerate(batch)]
+        try:
+            async with translated(self._name):
                 answer = await self._client.send_message_batch(
                     QueueUrl=self._config.url, Entries=entries
                 )
-            for failed in answer.get("Failed", []):
-                error = Permanent if failed.get("SenderFault") else Transient
-                raise error(f"SQS refused a command: {failed.get('Code')}: {failed.get('Message')}")
+        except Permanent as exc:
+            if len(batch) == 1:
+                return [(batch[0], _Problem(exc.code, str(exc), Meaning.NO))]
+            # Too much together, or one that cannot be in any batch.
+            return [lost for one in batch for lost in await self._send_batch([one])]
+        failed = _problems("SendMessageBatch", answer, len(batch))
+        return [(batch[n], problem) for n, problem in failed.items()]
 
-    def _delivery(self, message: Item) -> _SqsDelivery:
-        tries = int(message.get("Attributes", {}).get("ApproximateReceiveCount", "1"))
-        body = str(message["Body"])
+    def _delivery(self, message: Item) -> _SqsDelivery | None:
+        """Return one message, whatever is wrong with it; None for one that cannot even be deleted."""
+        receipt, body = message.get("ReceiptHandle"), str(message.get("Body", ""))
+        if not receipt:
+            log.error("message_without_receipt", queue=self._name, message=shown(message))
+            return None
         return _SqsDelivery(
-            content=self._decode(body),
-            receipt=message["ReceiptHandle"],
-            tries=tries,
-            message_id=str(message["MessageId"]),
+            content=self._content(body),
+            receipt=str(receipt),
+            tries=tries(message),
+            message_id=str(message.get("MessageId") or _digest(str(receipt))),
             body=body,
         )
+
+    def _content(self, body: str) -> tuple[Command, ...] | Unreadable:
+        try:
+            return self._decode(body)
+        except Exception as exc:
+            log.exception("message_undecodable", queue=self._name)
+            return Unreadable(f"It broke its reader: {type(exc).__name__}: {shown(exc, 200)}.")
+
+
+@dataclass(frozen=True, slots=True)
+class _Problem:
+    """Why one message of a batch was not taken."""
+
+    code: str
+    text: str
+    meaning: Meaning
+
+    def __str__(self) -> str:
+        return f"{self.text} ({self.code})"
+
+
+def _problems(operation: str, answer: Item, count: int) -> Mapping[int, _Problem]:
+    """Return by place what failed in a batch of ``count``, whatever the status of the whole."""
+    found: dict[int, _Problem] = {}
+    for failed in answer.get("Failed") or []:
+        code, words = str(failed.get("Code") or "unknown"), str(failed.get("Message") or "")
+        meaning = meaning_of(operation, code, 400 if failed.get("SenderFault") else 0, words)
+        if not failed.get("SenderFault") and meaning is Meaning.NO:
+            meaning = Meaning.AGAIN
+        id = str(failed.get("Id"))
+        if id.isdecimal() and int(id) < count:
+            found[int(id)] = _Problem(shown(code, 100), shown(words), meaning)
+    return found
+
+
+def _not_sent(problems: Sequence[tuple[Command, _Problem]]) -> DaemonError:
+    """Permanent only if none of them can ever be sent: what may pass has to be repeated."""
+    kinds: dict[Meaning, type[DaemonError]] = {
+        Meaning.AGAIN: Transient,
+        Meaning.OURS: Impeded,
+        Meaning.NO: Permanent,
+    }
+    worst = next(m for m in kinds if any(p.meaning is m for _, p in problems))
+    told = "; ".join(f"{command.id}: {problem}" for command, problem in problems[:3])
+    text = f"SQS did not take {len(problems)} commands: {told}. The others were sent."
+    error = kinds[worst](text)
+    error.code = next(problem.code for _, problem in problems if problem.meaning is worst)
+    return error
+
+
+def tries(message: Item) -> int:
+    """Return how often the message was received, 1 where it does not say so."""
+    count = str((message.get("Attributes") or {}).get("ApproximateReceiveCount", ""))
+    return int(count) if re.fullmatch("[0-9]{1,9}", count) else 1
+
+
+def _name_of(url: str) -> str:
+    return url.rstrip("/").rpartition("/")[2]
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="replace")).hexdigest()
 
 
 def _entry(n: int, command: Command) -> Item:
@@ -113,13 +224,14 @@ def _entry(n: int, command: Command) -> Item:
         "Id": str(n),
         "MessageBody": json.dumps(command_to_dict(command), separators=(",", ":")),
         "MessageGroupId": command.workset_id,
-        "MessageDeduplicationId": hashlib.sha256(command.id.encode()).hexdigest(),
+        "MessageDeduplicationId": _digest(command.id),
     }
 
 
-def _sendable(text: str) -> str:
-    """Drop what SQS does not take: control characters other than tab and newlines."""
-    return "".join(c for c in text if c in "\t\n\r" or ord(c) >= 0x20)
+def sendable(text: str, limit_bytes: int = REASON_LIMIT_BYTES) -> str:
+    """Return ``text`` without what SQS does not take, and no longer than ``limit_bytes`` in UTF-8."""
+    clean = _UNSENDABLE.sub("", text[:limit_bytes])
+    return clean.encode()[:limit_bytes].decode(errors="ignore") or "?"
 
 
 def _batches(items: Sequence[T]) -> Iterator[Sequence[T]]:

@@ -18,6 +18,7 @@ from daylily_daemon.cli.options import (
     SetOption,
     Usage,
     loaded,
+    reporting,
     with_tools,
 )
 
@@ -63,11 +64,13 @@ def list_(config: ConfigOption = None, set_: SetOption = None, json: JsonOption 
 
     Example: daylily-daemon dlq list
     """
-    letters = _work(config, set_, _looked_at)
+    letters, unseen = _work(config, set_, _looked_at)
+    if unseen:
+        printing.complain(_more(unseen))
     if json:
         output.print_json([_json(letter) for letter in letters])
         return
-    if not letters:
+    if not letters and not unseen:
         printing.say("No message was given up.")
         return
     rows = [
@@ -90,7 +93,7 @@ def show(
     """
 
     async def find(found: DeadLetters) -> DeadLetter:
-        return _one(await _looked_at(found), message)
+        return _one(*await _looked_at(found), message)
 
     letter = _work(config, set_, find)
     if json:
@@ -113,12 +116,13 @@ def replay(
     """
 
     async def send(found: DeadLetters) -> int:
-        chosen = await _taken(found, message, all_)
-        for letter in chosen:
-            await found.replay(letter)
-        return len(chosen)
+        if all_:
+            return await _rest_told(found, await found.replay_all())
+        await found.replay(await _taken(found, message))
+        return 1
 
-    printing.say(f"{_work(config, set_, send)} messages sent again.")
+    _check(message, all_)
+    printing.say(f"{_messages(_work(config, set_, send))} sent again.")
 
 
 @app.command()
@@ -134,42 +138,66 @@ def drop(
     """
 
     async def delete(found: DeadLetters) -> int:
-        chosen = await _taken(found, message, all_)
-        for letter in chosen:
-            await found.drop(letter)
-        return len(chosen)
+        if all_:
+            return await _rest_told(found, await found.drop_all())
+        await found.drop(await _taken(found, message))
+        return 1
 
-    printing.say(f"{_work(config, set_, delete)} messages dropped.")
+    _check(message, all_)
+    printing.say(f"{_messages(_work(config, set_, delete))} dropped.")
 
 
-async def _looked_at(found: DeadLetters) -> list[DeadLetter]:
+async def _rest_told(found: DeadLetters, done: int) -> int:
+    """Say what is left although all were asked for; return ``done``."""
+    if left := await found.unseen():
+        printing.complain(f"About {left} messages are left.")
+    return done
+
+
+def _messages(count: int) -> str:
+    return f"{count} message{'' if count == 1 else 's'}"
+
+
+def _more(unseen: int) -> str:
+    return (
+        f"About {unseen} more are there: a FIFO queue shows ten of one workset at a time. "
+        "Replay or drop some, and the next come into sight; --all goes through all of them."
+    )
+
+
+async def _looked_at(found: DeadLetters) -> tuple[list[DeadLetter], int]:
+    """Return what can be seen, and about how many there are besides."""
     letters = await found.look()
-    await found.put_back(letters)
-    return letters
-
-
-async def _taken(found: DeadLetters, id: str, all_: bool) -> list[DeadLetter]:
-    """Return the messages asked for; the others can be looked at again."""
-    letters = await found.look()
-    chosen: list[DeadLetter] = []
     try:
-        chosen = _chosen(letters, id, all_)
+        return letters, await found.unseen()
     finally:
-        await found.put_back([letter for letter in letters if letter not in chosen])
-    return chosen
+        await found.put_back(letters)
 
 
-def _chosen(letters: Sequence[DeadLetter], id: str, all_: bool) -> list[DeadLetter]:
-    if bool(id) == all_:
-        raise Usage("Name one message by its id, or all of them with --all.")
-    return list(letters) if all_ else [_one(letters, id)]
+async def _taken(found: DeadLetters, id: str) -> DeadLetter:
+    """Return the message asked for; the others can be looked at again."""
+    letters = await found.look()
+    chosen: DeadLetter | None = None
+    try:
+        chosen = _one(letters, await found.unseen(), id)
+        return chosen
+    finally:
+        await found.put_back([letter for letter in letters if letter is not chosen])
 
 
-def _one(letters: Sequence[DeadLetter], id: str) -> DeadLetter:
+def _check(id: str, all_: bool) -> None:
+    """Raises Usage unless one message is named, or all are."""
+    with reporting():
+        if bool(id) == all_:
+            raise Usage("Name one message by its id, or all of them with --all.")
+
+
+def _one(letters: Sequence[DeadLetter], unseen: int, id: str) -> DeadLetter:
     found = [letter for letter in letters if letter.id.startswith(id)]
     if not found:
+        more = f" {_more(unseen)}" if unseen else ""
         raise NotFound(
-            f"No message that was given up begins with {id}. See `daylily-daemon dlq list`."
+            f"No message that was given up begins with {id}. See `daylily-daemon dlq list`.{more}"
         )
     if len(found) > 1:
         raise Usage(f"{len(found)} messages begin with {id}; give more of the id.")

@@ -18,7 +18,7 @@ from daylily_daemon.adapters.envelopes import read_command
 from daylily_daemon.adapters.provision import Provisioner, dead_letter_name, find_queue
 from daylily_daemon.adapters.sqs import QueueConfig, SqsMailbox
 from daylily_daemon.domain.model import Cancel, Command, WorksetId
-from daylily_daemon.ports import Delivery
+from daylily_daemon.ports import Delivery, Unreadable
 from tests.contract.stores import url_of, wanted
 
 
@@ -28,6 +28,7 @@ class Bench:
     commands: SqsMailbox
     sqs: Any
     url: str
+    dead_url: str
 
 
 @pytest_asyncio.fixture(params=("moto", "ministack"))
@@ -48,7 +49,7 @@ async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
         config = QueueConfig(url=url, dead_letter_url=pairs[1].dead_url, wait_s=1, visibility_s=30)
         mailbox = SqsMailbox(sqs, config, read_command)
         letters = DeadLetters(sqs, pairs, wait_s=0)
-        yield Bench(letters, mailbox, sqs, url)
+        yield Bench(letters, mailbox, sqs, url, pairs[1].dead_url)
 
 
 async def received(mailbox: SqsMailbox) -> Delivery:
@@ -97,3 +98,52 @@ async def test_a_dropped_message_is_gone_for_good(bench: Bench) -> None:
     await bench.letters.drop(letter)
     assert await bench.letters.look() == []
     assert await bench.commands.receive() == []
+
+
+async def put_dead(bench: Bench, count: int, group: str) -> None:
+    """Put messages into the dead letters as SQS moves them there, or an older version parked them."""
+    for n in range(count):
+        command = Command(id=f"{group}-{n}", workset_id=WorksetId("w1"), by="test", ask=Cancel())
+        await bench.sqs.send_message(
+            QueueUrl=bench.dead_url,
+            MessageBody=json.dumps(command_to_dict(command)),
+            MessageGroupId=group,
+            MessageDeduplicationId=f"{group}-{n}",
+        )
+
+
+async def test_what_was_parked_is_listed_whole_however_much_it_is(bench: Bench) -> None:
+    for n in range(13):
+        await parked(bench, f"nonsense {n}")
+    letters = await bench.letters.look()
+    assert sorted(letter.body for letter in letters) == sorted(f"nonsense {n}" for n in range(13))
+    assert await bench.letters.unseen() == 0
+
+
+async def test_what_a_look_cannot_see_is_counted(bench: Bench) -> None:
+    await put_dead(bench, 23, "parked")
+    letters = await bench.letters.look()
+    assert len(letters) + await bench.letters.unseen() == 23
+
+
+async def test_all_are_sent_again_also_those_behind_the_first_ten(bench: Bench) -> None:
+    await put_dead(bench, 23, "parked")
+    assert await bench.letters.replay_all() == 23
+    assert await bench.letters.look() == []
+    assert await bench.letters.unseen() == 0
+    seen: set[str] = set()
+    with fail_after(60):
+        while len(seen) < 23:
+            deliveries = await bench.commands.receive()
+            for delivery in deliveries:
+                assert not isinstance(delivery.content, Unreadable)
+                seen.add(delivery.content[0].id)
+            await bench.commands.settle(deliveries)
+
+
+async def test_all_are_dropped_also_those_behind_the_first_ten(bench: Bench) -> None:
+    await put_dead(bench, 23, "parked")
+    await parked(bench, "nonsense")
+    assert await bench.letters.drop_all() == 24
+    assert await bench.letters.look() == []
+    assert await bench.letters.unseen() == 0
