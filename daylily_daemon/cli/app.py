@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from daylily_daemon.cli import (
-    commands,
+    asking,
     demo,
     dlq,
     explain,
@@ -19,6 +19,7 @@ from daylily_daemon.cli import (
     setup,
     status,
     steps,
+    submit,
     worksets,
 )
 from daylily_daemon.cli.options import Exit, UsageError, reporting
@@ -53,15 +54,15 @@ app.command("run")(run.run)
 app.command("demo")(demo.demo)
 app.command("init")(setup.init)
 app.command("check-config")(setup.check_config)
-app.command("submit")(commands.submit)
+app.command("submit")(submit.submit)
 app.command("list")(worksets.list_)
 app.command("show")(worksets.show)
 app.command("events")(worksets.events)
 app.command("logs")(worksets.logs)
-app.command("cancel")(commands.cancel)
-app.command("retry")(commands.retry)
-app.command("ignore")(commands.ignore)
-app.command("priority")(commands.priority)
+app.command("cancel")(asking.cancel)
+app.command("retry")(asking.retry)
+app.command("ignore")(asking.ignore)
+app.command("priority")(asking.priority)
 app.command("explain")(explain.explain)
 app.command("status")(status.status)
 app.add_typer(dlq.app, name="dlq", help="Messages that were given up.")
