@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from daylily_daemon.cli.app import main
+import sys
+
+from daylily_daemon.adapters import own_process
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["run"]:
+        own_process.first_of_all()
+    from daylily_daemon.cli.app import main as command_line  # noqa: PLC0415 - takes a second
+
+    command_line()
+
 
 if __name__ == "__main__":
     main()

@@ -16,21 +16,18 @@ import sys
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
-from threading import Thread
 from typing import IO, Any, Final, TextIO
-from wsgiref.simple_server import WSGIServer
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client.exposition import choose_encoder
 from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
 from daylily_daemon.domain import printable
-from daylily_daemon.domain.errors import Permanent
 from daylily_daemon.domain.model import Record
 
 LOGGER: Final = "daylily_daemon"
 MASK: Final = "***"
-LOOPBACK: Final = "127.0.0.1"
 NOTIFY_TIMEOUT_S: Final = 1.0
 
 _SECRET_KEY: Final = re.compile(
@@ -205,23 +202,6 @@ def systemd(environment: Mapping[str, str], pid: int) -> Systemd:
     )
 
 
-class Serving:
-    """A running endpoint for Prometheus."""
-
-    def __init__(self, server: WSGIServer, thread: Thread) -> None:
-        self._server = server
-        self._thread = thread
-
-    @property
-    def port(self) -> int:
-        return self._server.server_port
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-
 class Metrics:
     """Figures for Prometheus, at zero, in a registry of their own.
 
@@ -260,14 +240,10 @@ class Metrics:
         self.worksets.labels("waiting").set(waiting)
         self.notices_owed.set(owed)
 
-    def serve(self, port: int) -> Serving:
-        """Answer on this port of 127.0.0.1, in a thread; 0 takes a free one. Raises Permanent."""
-        try:
-            server, thread = start_http_server(port, LOOPBACK, self.registry)
-        except OSError as error:
-            why = f"cannot be opened: {error.strerror}. Choose another metrics.port, or 0 for none."
-            raise Permanent(f"The port {port} for metrics {why}") from error
-        return Serving(server, thread)
+    def page(self, accept: str) -> tuple[bytes, str]:
+        """Return the figures for Prometheus, and the content type, as the header Accept asks for them."""
+        encode, kind = choose_encoder(accept)
+        return encode(self.registry), kind
 
     def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
         return Counter(f"daylily_{name}", meaning, labels, registry=self.registry)

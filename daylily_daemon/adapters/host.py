@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from io import FileIO
 from pathlib import Path
 from typing import Any, Final
 
@@ -118,23 +120,33 @@ class StateDir:
         The lock is the kernel's: having it proves that no former daemon of this directory lives. The id
         belongs to this directory on this machine: a copy of either has another one, so that nobody takes
         a lease back at once that somebody else may hold.
-        Raises Permanent, naming the other daemon, if there is one, and Transient for a full disk.
+        Raises Permanent, naming the other daemon, if there is one, and Transient for a disk that is full,
+        broken or not ours to write to.
         """
-        self._make()
-        with open(self.path / "lock", "a+", encoding="utf-8") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as exc:
-                file.seek(0)
-                other = file.read().strip() or "a daemon that has not said its name yet"
-                raise Permanent(
-                    f"The state directory {self.path} is in use by {other}. Stop that daemon, or set "
-                    "daemon.state_dir to a folder of its own."
-                ) from exc
-            file.truncate(0)
-            file.write(f"{name} (process {os.getpid()})\n")
-            file.flush()
-            yield f"{name}/{machine.id[:19]}/{identified(str(self.path), machine).id}"
+        with ExitStack() as held:
+            with _in_words(self.path):
+                self.path.mkdir(mode=0o750, parents=True, exist_ok=True)
+                file = held.enter_context(open(self.path / "lock", "a+b", buffering=0))
+                self._lock(file, name)
+                folder = identified(str(self.path), machine)
+            yield f"{name}/{machine.id[:19]}/{folder.id}"
+
+    def _lock(self, file: FileIO, name: str) -> None:
+        """Unbuffered: a disk that is full says so here, not when the file is closed."""
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            file.seek(0)
+            other = (
+                file.read(1000).decode(errors="replace").strip()
+                or "a daemon that has not said its name yet"
+            )
+            raise Permanent(
+                f"The state directory {self.path} is in use by {other}. Stop that daemon, or set "
+                "daemon.state_dir to a folder of its own."
+            ) from exc
+        file.truncate(0)
+        file.write(f"{name} (process {os.getpid()})\n".encode())
 
     def write_status(self, status: Mapping[str, Any]) -> None:
         """Replace the status file; readers see the old or the new one, never half of it."""
@@ -150,13 +162,25 @@ class StateDir:
             return None
         return status if isinstance(status, dict) else None
 
-    def _make(self) -> None:
-        try:
-            self.path.mkdir(mode=0o750, parents=True, exist_ok=True)
-        except OSError as exc:
-            raise Permanent(
-                f"The state directory {self.path} cannot be made: {exc.strerror}. Make it, or set "
-                "daemon.state_dir to a folder this user may write to."
-            ) from exc
-        if not os.access(self.path, os.W_OK | os.X_OK):
-            raise Permanent(f"The state directory {self.path} may not be written to by this user.")
+
+@contextmanager
+def _in_words(path: Path) -> Iterator[None]:
+    """Raises Permanent where ``path`` can be no folder at all, and Transient for what may be mended."""
+    try:
+        yield
+    except OSError as exc:
+        said = f"The state directory {path} cannot be used: {exc.strerror}."
+        if exc.errno in _HOPELESS:
+            raise Permanent(f"{said} Set daemon.state_dir to a folder.") from exc
+        advice = _ADVICE.get(exc.errno or 0, "Look at its disk and its mount.")
+        raise Transient(f"{said} {advice} It is tried again.") from exc
+
+
+_HOPELESS: Final = {errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EINVAL}
+_ADVICE: Final = {
+    errno.ENOSPC: "Free some space on its disk.",
+    errno.EDQUOT: "Free some space, or raise the quota of this user.",
+    errno.EACCES: "Let this user write there, or set daemon.state_dir to a folder of its own.",
+    errno.EPERM: "Let this user write there, or set daemon.state_dir to a folder of its own.",
+    errno.EROFS: "Make it writable, or set daemon.state_dir to a folder that is.",
+}

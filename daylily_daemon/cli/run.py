@@ -5,38 +5,56 @@ from __future__ import annotations
 import os
 import signal
 import time
-from dataclasses import asdict, dataclass, field
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version as installed_version
 from typing import Any, Final
 
 import anyio
 import structlog
 import typer
-from anyio import CancelScope, create_task_group, current_time, open_signal_receiver, sleep
-from anyio.abc import TaskGroup
+from anyio import (
+    CancelScope,
+    create_task_group,
+    current_time,
+    open_signal_receiver,
+    sleep,
+    sleep_forever,
+)
+from anyio.abc import TaskGroup, TaskStatus
 
 from daylily_daemon import telemetry
-from daylily_daemon.adapters import vitals
+from daylily_daemon.adapters import exposition, own_process, vitals
 from daylily_daemon.adapters.host import StateDir, SystemClock
-from daylily_daemon.bootstrap import (
-    Daemon,
-    Hooks,
-    Tools,
-    daemon_name,
-    dials_of,
-    machine_of,
-    open_daemon,
-    open_tools,
-)
+from daylily_daemon.bootstrap import Daemon, Hooks
 from daylily_daemon.cli import printing
 from daylily_daemon.cli.options import ConfigOption, SetOption, reporting, sources
-from daylily_daemon.domain.errors import DaemonError
-from daylily_daemon.domain.model import State
-from daylily_daemon.engine.health import leaf
+from daylily_daemon.cli.starting import (
+    Patience,
+    Reader,
+    Wiring,
+    first_settings,
+    locked_state,
+    opened,
+)
+from daylily_daemon.domain.errors import DaemonError, Permanent
+from daylily_daemon.engine.boundary import foreign_as_unexpected, leaf
+from daylily_daemon.engine.dials import Dials
 from daylily_daemon.engine.supervisor import Snapshot
-from daylily_daemon.settings import Loaded, Sources, changes, load
+from daylily_daemon.settings import LEAVES, OLD_NAMES, Loaded, Sources, changes, variable
+from daylily_daemon.settings_model import Log as LogSection
 
-OBEYED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+SECRETS: Final = tuple(
+    name
+    for key, found in LEAVES.items()
+    if found.secret
+    for name in (variable(key), *OLD_NAMES.get(key, ()))
+)
+"""The variables that must not be in the environment of a process that runs jobs."""
+HELD: Final = ("daemon.state_dir", "daemon.name", "daemon.machine")
+"""Settings that count from the moment on at which the state directory is locked."""
+METRICS_AGAIN_S: Final = 30.0
 log = structlog.get_logger()
 
 
@@ -45,17 +63,14 @@ def run(config: ConfigOption = None, set_: SetOption = None) -> None:
 
     Example: daylily-daemon run --config /etc/daylily-daemon/config.yaml
     """
+    secrets = own_process.secrets_out_of(SECRETS)
     with reporting():
         where = sources(config, set_, "control.bucket")
-        found = load(where)
         metrics = telemetry.Metrics()
-        json = telemetry.wants_json(found.settings.log.format, printing.log_stream(), os.environ)
-        telemetry.configure(found.settings.log.level, json=json, watch=(metrics.count_event,))
-        state = StateDir(found.settings.daemon.state_dir)
-        machine = machine_of(found.settings)
-        with state.locked(daemon_name(found.settings), machine) as owner:
-            service = Service(where, found, state, owner, metrics)
-            raise typer.Exit(_lived(service))
+        _log_as(LogSection(), metrics)
+        log.debug("limits", open_files=own_process.raise_open_files())
+        whole = replace(where, environment={**where.environment, **secrets})
+        raise typer.Exit(_lived(Service(whole, metrics)))
 
 
 def _lived(service: Service) -> int:
@@ -68,10 +83,9 @@ def _lived(service: Service) -> int:
         raise
 
 
-async def _look_at_tables(tools: Tools) -> None:
-    """Raises Permanent, naming what is missing, and Transient if AWS is away."""
-    await tools.worksets.in_state(State.READY, limit=1)
-    await tools.trail.owed(limit=1)
+def _log_as(wanted: LogSection, metrics: telemetry.Metrics) -> None:
+    json = telemetry.wants_json(wanted.format, printing.log_stream(), os.environ)
+    telemetry.configure(wanted.level, json=json, watch=(metrics.count_event,))
 
 
 @dataclass(slots=True)
@@ -79,80 +93,125 @@ class Service:
     """One life of the daemon process."""
 
     where: Sources
-    found: Loaded
-    state: StateDir
-    owner: str
     metrics: telemetry.Metrics
     stop: anyio.Event = field(default_factory=anyio.Event)
+    asked: anyio.Event = field(default_factory=anyio.Event)
+    """That settings be read again; however often that was, they are read once."""
+    patience: Patience = field(init=False)
+    reader: Reader = field(init=False)
     systemd: telemetry.Systemd = field(init=False)
-    writer: vitals.StatusWriter = field(init=False)
+    writer: vitals.StatusWriter | None = None
+    """Once the state directory is locked."""
     process: vitals.Process = field(init=False)
+    owner: str = ""
+    found: Loaded = field(init=False)
     born: Loaded = field(init=False)
     """What it was started with: what needs a restart stays as it is here, however often it is reloaded."""
     daemon: Daemon | None = None
+    stop_deadline_s: float = LEAVES["daemon.stop_deadline_s"].default
+    trouble: str = ""
+    """What keeps it from starting, as a sentence."""
     started_at: str = ""
     stopping_at: str | None = None
     stopped_at: str | None = None
-    trouble: str = ""
-    """What keeps it from starting, as a sentence, while it tries again."""
     seen: dict[str, Any] = field(default_factory=dict)
     """When the last pass was finished, on both clocks."""
-    passed_at: float = 0.0
+    alive_at: float = 0.0
+    """When a pass was finished, or the start tried something again."""
     reloaded: dict[str, Any] = field(default_factory=dict)
     snapshot: Snapshot | None = None
     told: str = ""
-    """The figures systemd was last told; what a reload came to stays shown until they change."""
+    """What systemd was last told; what a reload came to stays shown until that changes."""
 
     def __post_init__(self) -> None:
         self.systemd = telemetry.systemd(os.environ, os.getpid())
-        self.born = self.found
-        self.writer = vitals.StatusWriter(self.state)
+        self.patience = Patience(self._waits)
+        self.reader = Reader(self.where)
         self.process = vitals.this_process()
 
     async def main(self) -> int:
         """Return the exit code: 0 after an orderly end, 1 if the deadline for it passed."""
         self.started_at = _now()
-        self._write_status()
         with CancelScope() as whole:
             async with create_task_group() as tg:
-                tg.start_soon(self.writer.keep)
-                tg.start_soon(self._obey_signals, whole)
+                await tg.start(self._obey_signals, whole)
                 tg.start_soon(self._end_in_time, whole)
-                await self._serve(tg)
+                await self._live(tg)
                 tg.cancel_scope.cancel()
         late = whole.cancelled_caught and self.daemon is not None
-        self.stopped_at = _now()
-        self._write_status()
-        await self.writer.flush()
         log.info("stopped", in_time=not late)
         return 1 if late else 0
 
-    async def _serve(self, tg: TaskGroup) -> None:
+    async def _live(self, tg: TaskGroup) -> None:
+        self.found = self.born = await first_settings(self.reader, self.patience)
         settings = self.found.settings
-        if settings.metrics.port:
-            self.metrics.serve(settings.metrics.port)
-        async with open_tools(settings, self.metrics.count_call) as tools:
-            await _look_at_tables(tools)
-            hooks = Hooks(on_pass=self._passed, on_record=self.metrics.count_record)
-            async with open_daemon(tools, os.environ, self.owner, hooks) as daemon:
-                self.daemon = daemon
-                tg.start_soon(self._feed_watchdog)
-                self.systemd.ready(f"watching s3://{settings.control.bucket}")
-                place = daemon.supervisor.place
-                log.info("started", owner=self.owner, runner=place.runner, scope=place.scope)
-                await daemon.supervisor.run(self.stop)
+        _log_as(settings.log, self.metrics)
+        self.stop_deadline_s = settings.daemon.stop_deadline_s
+        self.alive_at = current_time()
+        tg.start_soon(self._feed_watchdog)
+        async with locked_state(settings, self.patience) as self.owner:
+            tg.start_soon(self._reload_when_asked)
+            if settings.metrics.port:
+                tg.start_soon(self._serve_metrics, settings.metrics.port)
+            async with self._status_kept(tg, StateDir(settings.daemon.state_dir)):
+                await self._serve()
 
-    async def _obey_signals(self, whole: CancelScope) -> None:
+    @asynccontextmanager
+    async def _status_kept(self, tg: TaskGroup, state: StateDir) -> AsyncIterator[None]:
+        """Keep the status file up to date; at last it says that the daemon has stopped."""
+        self.writer = vitals.StatusWriter(state)
+        tg.start_soon(self.writer.keep)
+        self._write_status()
         try:
-            with open_signal_receiver(*OBEYED) as signals:
+            yield
+        finally:
+            if self.stop.is_set():
+                self.stopped_at = _now()
+                self._write_status()
+            with CancelScope(shield=True):  # a few seconds at most
+                await self.writer.flush()
+
+    async def _serve(self) -> None:
+        hooks = Hooks(on_pass=self._passed, on_record=self.metrics.count_record)
+        wiring = Wiring(
+            environ=os.environ, owner=self.owner, hooks=hooks, on_call=self.metrics.count_call
+        )
+        async with opened(lambda: self.found.settings, wiring, self.patience) as daemon:
+            self.daemon, self.trouble, self.alive_at = daemon, "", current_time()
+            self.systemd.ready(f"watching s3://{self.found.settings.control.bucket}")
+            place = daemon.supervisor.place
+            log.info("started", owner=self.owner, runner=place.runner, scope=place.scope)
+            await daemon.supervisor.run(self.stop)
+
+    def _waits(self, text: str) -> None:
+        """Show what keeps it from starting. For systemd it is up: to wait is not to fail."""
+        self.trouble, self.alive_at = text, current_time()
+        self.systemd.ready(f"waiting: {text}")
+        self._write_status()
+
+    async def _serve_metrics(self, port: int) -> None:
+        """Whoever has the port keeps figures from people, and nothing from the labs."""
+        while True:
+            try:
+                async with exposition.serving(port, self.metrics.page):
+                    await sleep_forever()
+            except Permanent as exc:
+                log.warning("metrics_not_served", error=str(exc))
+            await sleep(METRICS_AGAIN_S)
+
+    async def _obey_signals(self, whole: CancelScope, *, task_status: TaskStatus[None]) -> None:
+        try:
+            with open_signal_receiver(*own_process.OBEYED) as signals:
+                own_process.obey_again()
+                task_status.started()
                 async for number in signals:
                     if number == signal.SIGHUP:
-                        self._reload()
+                        self.asked.set()
                     else:
                         self._stop(number, whole)
         finally:
-            for number in OBEYED:  # one that comes now must not turn an orderly end into a death
-                signal.signal(number, signal.SIG_IGN)
+            for number in own_process.OBEYED:
+                signal.signal(number, signal.SIG_IGN)  # one that comes now must not be a death
 
     def _stop(self, number: int, whole: CancelScope) -> None:
         log.info("stopping", signal=signal.Signals(number).name)
@@ -165,18 +224,25 @@ class Service:
 
     async def _end_in_time(self, whole: CancelScope) -> None:
         await self.stop.wait()
-        await sleep(self.found.settings.daemon.stop_deadline_s)
-        log.error("stop_deadline_passed", deadline_s=self.found.settings.daemon.stop_deadline_s)
+        await sleep(self.stop_deadline_s)
+        log.error("stop_deadline_passed", deadline_s=self.stop_deadline_s)
         whole.cancel()
 
-    def _reload(self) -> None:
+    async def _reload_when_asked(self) -> None:
+        while True:
+            await self.asked.wait()
+            self.asked = anyio.Event()
+            if self.stop.is_set():
+                log.warning("reload_ignored", reason="the daemon is stopping")
+            else:
+                await self._reload()
+
+    async def _reload(self) -> None:
         """Validate everything, then swap it whole; what is wrong leaves the old settings in force."""
-        if self.daemon is None or self.stop.is_set():
-            log.warning("reload_ignored", reason="the daemon is starting or stopping")
-            return
         self.systemd.reloading(time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000)
         try:
-            self._swap(load(self.where), self.daemon)
+            with foreign_as_unexpected("the reload"):
+                self._swap(*await self.reader.read())
         except DaemonError as exc:
             problems = [str(p) for p in getattr(exc, "problems", ())] or [str(exc)]
             self._note_reload("refused", problems=problems)
@@ -185,19 +251,36 @@ class Service:
             self.systemd.ready(f"settings {self.reloaded.get('result', 'unchanged')}")
             self._write_status()
 
-    def _swap(self, new: Loaded, daemon: Daemon) -> None:
-        dials = dials_of(new.settings)
+    def _swap(self, new: Loaded, dials: Dials) -> None:
         found = changes(self.found.settings, new.settings)
         pending = changes(self.born.settings, new.settings).needs_restart
-        daemon.channels.rebuild(new.settings)
-        daemon.live.now = dials
+        if self.daemon is None:
+            pending = self._start_with(new, pending)
+        else:
+            self.daemon.channels.rebuild(new.settings)
+            self.daemon.live.now = dials
+            self.daemon.supervisor.nudge()
         telemetry.set_level(new.settings.log.level)
         self.found = new
-        daemon.supervisor.nudge()
         self._note_reload("applied", changed=found.live, needs_restart=pending)
         log.info("reloaded", changed=found.live)
         if pending:
             log.warning("restart_needed", settings=pending)
+
+    def _start_with(self, new: Loaded, changed: tuple[str, ...]) -> tuple[str, ...]:
+        """Try the start again with ``new``; return what counts all the same only after a restart.
+
+        Raises Permanent for another state directory or name: those are taken already.
+        """
+        taken = [key for key in changed if key in HELD]
+        if taken:
+            keys = " and ".join(taken)
+            raise Permanent(
+                f"{keys}: The daemon holds it already. Restart the daemon to change it."
+            )
+        self.born = new
+        self.patience.again.set()
+        return tuple(key for key in changed if key in ("metrics.port", "log.format"))
 
     def _note_reload(self, result: str, **details: Any) -> None:
         self.metrics.config_reloads.labels(result=result).inc()
@@ -209,11 +292,11 @@ class Service:
         while every_s:
             await sleep(every_s)
             patience_s = 2 * self.found.settings.daemon.sweep_s + 60.0
-            if current_time() - self.passed_at < patience_s:
+            if current_time() - self.alive_at < patience_s:
                 self.systemd.watchdog()
 
     def _passed(self, snapshot: Snapshot) -> None:
-        self.passed_at = current_time()
+        self.alive_at = current_time()
         self.seen = {"seen_at": _now(), "seen_monotonic_s": vitals.monotonic_s()}
         text = f"{len(snapshot.active)} running, {snapshot.waiting} waiting"
         if text != self.told:
@@ -225,6 +308,8 @@ class Service:
 
     def _write_status(self) -> None:
         """Say how it is; ``pid`` at the top once it has finished a pass, under ``starting`` until then."""
+        if self.writer is None:
+            return
         process = self.process.model_dump()
         status: dict[str, Any] = {
             **(process if self.snapshot else {"starting": process, "trouble": self.trouble}),

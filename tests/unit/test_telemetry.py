@@ -4,7 +4,6 @@ import io
 import json
 import logging
 import socket
-import urllib.request
 import warnings
 from collections.abc import Iterator
 from contextlib import closing
@@ -15,7 +14,6 @@ from typing import Any
 import pytest
 import structlog
 
-from daylily_daemon.domain.errors import Permanent
 from daylily_daemon.telemetry import (
     Metrics,
     Systemd,
@@ -292,19 +290,12 @@ def test_a_pass_replaces_what_the_one_before_saw() -> None:
     assert value(figures, "daylily_notices_owed") == 0
 
 
-def test_figures_are_served_on_one_address_of_loopback_until_closed() -> None:
+def test_the_page_has_the_figures_in_the_form_that_is_asked_for() -> None:
     figures = Metrics()
     figures.count_event(None, "", {"event": "lease_lost"})
-    with closing(figures.serve(0)) as serving:
-        port = serving.port
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
-            assert b'daylily_events_total{event="lease_lost"} 1.0' in answer.read()
-        with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(("127.0.0.2", port), timeout=5)
-    with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", port), timeout=5)
-
-
-def test_a_taken_port_is_a_sentence() -> None:
-    with closing(Metrics().serve(0)) as serving, pytest.raises(Permanent, match=r"metrics\.port"):
-        Metrics().serve(serving.port)
+    page, kind = figures.page("")
+    assert b'daylily_events_total{event="lease_lost"} 1.0' in page
+    assert kind.startswith("text/plain")
+    page, kind = figures.page("application/openmetrics-text; version=1.0.0")
+    assert page.endswith(b"# EOF\n")
+    assert kind.startswith("application/openmetrics-text")

@@ -1,0 +1,167 @@
+"""The start of the daemon: what it needs is waited for, and said.
+
+A disk that is full, a mount that is broken, an AWS that does not answer or does not let us, a table that
+nobody has made yet: all of that is mended by somebody while the daemon waits, and none of it is a reason
+to end. What no waiting mends ends it: settings that make no sense, another daemon on the same state
+directory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final, TypeVar
+
+import anyio
+import structlog
+from anyio import current_time
+
+from daylily_daemon.adapters.blocking import Disk
+from daylily_daemon.adapters.host import StateDir
+from daylily_daemon.bootstrap import (
+    Daemon,
+    Hooks,
+    Tools,
+    daemon_name,
+    dials_of,
+    machine_of,
+    open_daemon,
+    open_tools,
+)
+from daylily_daemon.domain.errors import DaemonError, Permanent
+from daylily_daemon.domain.model import State
+from daylily_daemon.engine.boundary import foreign_as_unexpected
+from daylily_daemon.engine.dials import Dials
+from daylily_daemon.settings import BadSettings, Loaded, Sources, load
+from daylily_daemon.settings_model import Settings
+
+T = TypeVar("T")
+log = structlog.get_logger()
+
+FIRST_PAUSE_S: Final = 1.0
+LONGEST_PAUSE_S: Final = 30.0
+REPEATED_S: Final = 600.0
+"""How often a trouble that stays is logged again."""
+
+
+@dataclass(slots=True)
+class Patience:
+    """Tries a thing until it works. A trouble is logged once, and again if it stays."""
+
+    tell: Callable[[str], None]
+    """Called with the trouble as a sentence, before each pause."""
+    again: anyio.Event = field(default_factory=anyio.Event)
+    """Set it to end a pause at once."""
+    _said: str = ""
+    _said_at: float = 0.0
+
+    async def until_done(
+        self, what: str, work: Callable[[], Awaitable[T]], ends: tuple[type[DaemonError], ...] = ()
+    ) -> T:
+        """Return what ``work`` returns, once it does. Raises only what is one of ``ends``."""
+        pause_s = FIRST_PAUSE_S
+        while True:
+            try:
+                with foreign_as_unexpected(what):
+                    return await work()
+            except ends:
+                raise
+            except DaemonError as exc:
+                self._trouble(what, str(exc))
+            with anyio.move_on_after(pause_s):
+                await self.again.wait()
+            self.again = anyio.Event()
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+    def _trouble(self, what: str, text: str) -> None:
+        if text != self._said or current_time() - self._said_at >= REPEATED_S:
+            self._said, self._said_at = text, current_time()
+            log.warning("start_waits", what=what, error=text)
+        self.tell(text)
+
+
+class Reader:
+    """Reads everything that a reload reads, in a thread: its disk may stall, too."""
+
+    def __init__(self, where: Sources) -> None:
+        self._where = where
+        self._disk = Disk("folder of the settings", hanging=2)
+
+    async def read(self) -> tuple[Loaded, Dials]:
+        """Raises BadSettings, Permanent for a pipeline file, and Transient if a file does not come."""
+        return await self._disk.run(self._read)
+
+    def _read(self) -> tuple[Loaded, Dials]:
+        found = load(self._where)
+        return found, dials_of(found.settings)
+
+
+async def first_settings(reader: Reader, patience: Patience) -> Loaded:
+    """Raises BadSettings and Permanent: what makes no sense is for people, at once."""
+    ends = (BadSettings, Permanent)
+    found, _ = await patience.until_done("the settings", reader.read, ends)
+    return found
+
+
+@asynccontextmanager
+async def locked_state(settings: Settings, patience: Patience) -> AsyncIterator[str]:
+    """Hold the state directory once it can be had, and yield the owner id that belongs to it.
+
+    Raises Permanent if another daemon has it.
+    """
+    disk = Disk("state directory")
+    take = partial(disk.run, partial(_lock, settings))
+    held, owner = await patience.until_done("the state directory", take, (Permanent,))
+    with held:
+        yield owner
+
+
+def _lock(settings: Settings) -> tuple[ExitStack, str]:
+    state, held = StateDir(settings.daemon.state_dir), ExitStack()
+    owner = held.enter_context(state.locked(daemon_name(settings), machine_of(settings)))
+    return held, owner
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wiring:
+    """What a daemon is opened with, beside its settings."""
+
+    environ: Mapping[str, str]
+    owner: str
+    hooks: Hooks
+    on_call: Callable[[str, str], None]
+
+
+@asynccontextmanager
+async def opened(
+    settings: Callable[[], Settings], wiring: Wiring, patience: Patience
+) -> AsyncIterator[Daemon]:
+    """Open the daemon once AWS answers and has all its parts. Raises nothing of its own.
+
+    ``settings`` may change as long as it waits: each try takes those there are.
+    """
+    open_once = partial(_open, settings, wiring)
+    stack, daemon = await patience.until_done("AWS", open_once)
+    async with stack:
+        yield daemon
+
+
+async def _open(settings: Callable[[], Settings], wiring: Wiring) -> tuple[AsyncExitStack, Daemon]:
+    async with AsyncExitStack() as stack:
+        while True:
+            taken = settings()
+            tools = await stack.enter_async_context(open_tools(taken, wiring.on_call))
+            await _look_at_tables(tools)
+            opening = open_daemon(tools, wiring.environ, wiring.owner, wiring.hooks)
+            daemon = await stack.enter_async_context(opening)
+            if settings() is taken:
+                return stack.pop_all(), daemon
+            await stack.aclose()  # a reload came meanwhile
+
+
+async def _look_at_tables(tools: Tools) -> None:
+    """Raises what is missing or refused, as a sentence."""
+    await tools.worksets.in_state(State.READY, limit=1)
+    await tools.trail.owed(limit=1)

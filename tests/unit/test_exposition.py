@@ -1,0 +1,84 @@
+"""The endpoint for Prometheus: one page, and no number of connections keeps a scrape out."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+from contextlib import ExitStack
+
+import aiohttp
+import pytest
+from anyio import to_thread
+
+from daylily_daemon.adapters.exposition import BACKLOG, MOST_CONNECTIONS, serving
+from daylily_daemon.domain.errors import Permanent
+
+IDLE = 300
+
+
+def page(accept: str) -> tuple[bytes, str]:
+    return b"daylily_worksets 1\n", "text/plain; version=0.0.4"
+
+
+async def get(port: int, path: str = "/metrics", method: str = "GET") -> tuple[int, str]:
+    url = f"http://127.0.0.1:{port}{path}"
+    async with aiohttp.ClientSession() as session, session.request(method, url) as answer:
+        return answer.status, await answer.text()
+
+
+async def is_refused(host: str, port: int) -> bool:
+    with socket.socket() as client:
+        return await to_thread.run_sync(client.connect_ex, (host, port)) == errno.ECONNREFUSED
+
+
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+async def test_the_page_is_served_on_one_address_of_loopback_until_closed() -> None:
+    async with serving(0, page) as port:
+        assert await get(port) == (200, "daylily_worksets 1\n")
+        assert await get(port, method="HEAD") == (200, "")
+        assert await is_refused("127.0.0.2", port)
+    assert await is_refused("127.0.0.1", port)
+
+
+async def test_nothing_else_is_served() -> None:
+    async with serving(0, page) as port:
+        assert (await get(port, "/debug"))[0] == 404
+        assert (await get(port, method="POST"))[0] == 404
+
+
+async def test_a_taken_port_is_a_sentence() -> None:
+    async with serving(0, page) as port:
+        with pytest.raises(Permanent, match=r"metrics\.port"):
+            async with serving(port, page):
+                pass
+
+
+async def test_idle_connections_cost_a_bounded_number_of_files_and_keep_no_scrape_out() -> None:
+    async with serving(0, page) as port:
+        before = open_files()
+        with ExitStack() as stack:
+            for _ in range(IDLE):
+                await to_thread.run_sync(connect, stack, port)
+            assert open_files() - before - IDLE <= MOST_CONNECTIONS + BACKLOG
+            assert await get(port) == (200, "daylily_worksets 1\n")
+
+
+def connect(stack: ExitStack, port: int) -> socket.socket:
+    return stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
+
+
+async def test_a_client_that_reads_nothing_and_one_that_sends_for_ever_hold_nobody_up() -> None:
+    async with serving(0, page) as port:
+        _, slow = await asyncio.open_connection("127.0.0.1", port)
+        slow.write(b"GET /metrics HTTP/1.1\r\nHost: a\r\nX-Long: ")
+        _, deaf = await asyncio.open_connection("127.0.0.1", port)
+        for _ in range(200):
+            deaf.write(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert (await get(port))[0] == 200
+        for writer in (slow, deaf):
+            writer.close()
