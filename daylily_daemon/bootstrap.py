@@ -389,11 +389,11 @@ class Hooks:
 
 @asynccontextmanager
 async def open_daemon(
-    tools: Tools, environ: Mapping[str, str], owner: str, hooks: Hooks
+    tools: Tools, dials: Dials, environ: Mapping[str, str], owner: str, hooks: Hooks
 ) -> AsyncIterator[Daemon]:
     """Wire a daemon. Raises Permanent for what ``init`` has not made, Transient if AWS is away."""
     settings = tools.settings
-    live = Live(dials_of(settings))
+    live = Live(dials)
     async with aiohttp.ClientSession() as http:
         outlets = Outlets(
             http=http,

@@ -32,6 +32,7 @@ from daylily_daemon.cli import printing
 from daylily_daemon.cli.options import ConfigOption, SetOption, reporting, sources
 from daylily_daemon.cli.starting import (
     Patience,
+    Read,
     Reader,
     Wiring,
     first_settings,
@@ -40,9 +41,8 @@ from daylily_daemon.cli.starting import (
 )
 from daylily_daemon.domain.errors import DaemonError, Permanent
 from daylily_daemon.engine.boundary import foreign_as_unexpected, leaf
-from daylily_daemon.engine.dials import Dials
 from daylily_daemon.engine.supervisor import Snapshot
-from daylily_daemon.settings import LEAVES, OLD_NAMES, Loaded, Sources, changes, variable
+from daylily_daemon.settings import LEAVES, OLD_NAMES, Sources, changes, variable
 from daylily_daemon.settings_model import Log as LogSection
 
 SECRETS: Final = tuple(
@@ -104,8 +104,8 @@ class Service:
     """Once the state directory is locked."""
     process: vitals.Process = field(init=False)
     owner: str = ""
-    found: Loaded = field(init=False)
-    born: Loaded = field(init=False)
+    found: Read = field(init=False)
+    born: Read = field(init=False)
     """What it was started with: what needs a restart stays as it is here, however often it is reloaded."""
     daemon: Daemon | None = None
     stop_deadline_s: float = LEAVES["daemon.stop_deadline_s"].default
@@ -176,7 +176,7 @@ class Service:
         wiring = Wiring(
             environ=os.environ, owner=self.owner, hooks=hooks, on_call=self.metrics.count_call
         )
-        async with opened(lambda: self.found.settings, wiring, self.patience) as daemon:
+        async with opened(lambda: self.found, wiring, self.patience) as daemon:
             self.daemon, self.trouble, self.alive_at = daemon, "", current_time()
             self.systemd.ready(f"watching s3://{self.found.settings.control.bucket}")
             place = daemon.supervisor.place
@@ -242,7 +242,7 @@ class Service:
         self.systemd.reloading(time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000)
         try:
             with foreign_as_unexpected("the reload"):
-                self._swap(*await self.reader.read())
+                self._swap(await self.reader.read())
         except DaemonError as exc:
             problems = [str(p) for p in getattr(exc, "problems", ())] or [str(exc)]
             self._note_reload("refused", problems=problems)
@@ -251,14 +251,14 @@ class Service:
             self.systemd.ready(f"settings {self.reloaded.get('result', 'unchanged')}")
             self._write_status()
 
-    def _swap(self, new: Loaded, dials: Dials) -> None:
+    def _swap(self, new: Read) -> None:
         found = changes(self.found.settings, new.settings)
         pending = changes(self.born.settings, new.settings).needs_restart
         if self.daemon is None:
             pending = self._start_with(new, pending)
         else:
             self.daemon.channels.rebuild(new.settings)
-            self.daemon.live.now = dials
+            self.daemon.live.now = new.dials
             self.daemon.supervisor.nudge()
         telemetry.set_level(new.settings.log.level)
         self.found = new
@@ -267,7 +267,7 @@ class Service:
         if pending:
             log.warning("restart_needed", settings=pending)
 
-    def _start_with(self, new: Loaded, changed: tuple[str, ...]) -> tuple[str, ...]:
+    def _start_with(self, new: Read, changed: tuple[str, ...]) -> tuple[str, ...]:
         """Try the start again with ``new``; return what counts all the same only after a restart.
 
         Raises Permanent for another state directory or name: those are taken already.

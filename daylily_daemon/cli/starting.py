@@ -18,7 +18,7 @@ import anyio
 import structlog
 from anyio import current_time
 
-from daylily_daemon.adapters.blocking import Disk
+from daylily_daemon.adapters.blocking import LIMIT_S, Disk
 from daylily_daemon.adapters.host import StateDir
 from daylily_daemon.bootstrap import (
     Daemon,
@@ -82,27 +82,37 @@ class Patience:
         self.tell(text)
 
 
+@dataclass(frozen=True, slots=True)
+class Read:
+    """The settings, and what the daemon takes from them and from the files they name."""
+
+    loaded: Loaded
+    dials: Dials
+
+    @property
+    def settings(self) -> Settings:
+        return self.loaded.settings
+
+
 class Reader:
     """Reads everything that a reload reads, in a thread: its disk may stall, too."""
 
-    def __init__(self, where: Sources) -> None:
+    def __init__(self, where: Sources, *, limit_s: float = LIMIT_S) -> None:
         self._where = where
-        self._disk = Disk("folder of the settings", hanging=2)
+        self._disk = Disk("folder of the settings", limit_s=limit_s, hanging=2)
 
-    async def read(self) -> tuple[Loaded, Dials]:
+    async def read(self) -> Read:
         """Raises BadSettings, Permanent for a pipeline file, and Transient if a file does not come."""
         return await self._disk.run(self._read)
 
-    def _read(self) -> tuple[Loaded, Dials]:
+    def _read(self) -> Read:
         found = load(self._where)
-        return found, dials_of(found.settings)
+        return Read(found, dials_of(found.settings))
 
 
-async def first_settings(reader: Reader, patience: Patience) -> Loaded:
+async def first_settings(reader: Reader, patience: Patience) -> Read:
     """Raises BadSettings and Permanent: what makes no sense is for people, at once."""
-    ends = (BadSettings, Permanent)
-    found, _ = await patience.until_done("the settings", reader.read, ends)
-    return found
+    return await patience.until_done("the settings", reader.read, (BadSettings, Permanent))
 
 
 @asynccontextmanager
@@ -136,27 +146,26 @@ class Wiring:
 
 @asynccontextmanager
 async def opened(
-    settings: Callable[[], Settings], wiring: Wiring, patience: Patience
+    read: Callable[[], Read], wiring: Wiring, patience: Patience
 ) -> AsyncIterator[Daemon]:
     """Open the daemon once AWS answers and has all its parts. Raises nothing of its own.
 
-    ``settings`` may change as long as it waits: each try takes those there are.
+    What ``read`` returns may change as long as it waits: each try takes what there is.
     """
-    open_once = partial(_open, settings, wiring)
-    stack, daemon = await patience.until_done("AWS", open_once)
+    stack, daemon = await patience.until_done("AWS", partial(_open, read, wiring))
     async with stack:
         yield daemon
 
 
-async def _open(settings: Callable[[], Settings], wiring: Wiring) -> tuple[AsyncExitStack, Daemon]:
+async def _open(read: Callable[[], Read], wiring: Wiring) -> tuple[AsyncExitStack, Daemon]:
     async with AsyncExitStack() as stack:
         while True:
-            taken = settings()
-            tools = await stack.enter_async_context(open_tools(taken, wiring.on_call))
+            taken = read()
+            tools = await stack.enter_async_context(open_tools(taken.settings, wiring.on_call))
             await _look_at_tables(tools)
-            opening = open_daemon(tools, wiring.environ, wiring.owner, wiring.hooks)
+            opening = open_daemon(tools, taken.dials, wiring.environ, wiring.owner, wiring.hooks)
             daemon = await stack.enter_async_context(opening)
-            if settings() is taken:
+            if read() is taken:
                 return stack.pop_all(), daemon
             await stack.aclose()  # a reload came meanwhile
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from annotated_types import Le
 
+from daylily_daemon.adapters import own_process
 from daylily_daemon.settings import LEAVES
 from tests.arch.repository import ROOT
 
@@ -83,6 +84,10 @@ def test_jobs_outlive_the_daemon() -> None:
     assert service()["OOMPolicy"] == "continue"
     assert service()["TasksMax"] == "infinity"
     assert "PrivateTmp" not in service()
+
+
+def test_the_daemon_and_its_jobs_may_have_many_files_open() -> None:
+    assert service()["LimitNOFILE"] == str(own_process.MOST_FILES)
 
 
 def test_the_daemon_always_comes_back() -> None:

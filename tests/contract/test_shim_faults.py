@@ -28,10 +28,10 @@ from daylily_daemon.adapters.runners.jobdir import JobDirectory
 from daylily_daemon.domain.errors import Transient, Unclear
 from daylily_daemon.domain.model import Ended, Job
 from tests.contract.runner_harness import ProcessHarness, eventually, running_in, wait_for
+from tests.disks import DISK_BYTES, fill_up, small_disk
 
 QUICKER: Final = {"RETRY_RECORD_S: Final = 1.0": 0.05, "LOOK_AGAIN_S: Final = 60.0": 0.2}
 """What the shim of these tests has otherwise than the shipped one."""
-DISK_BYTES: Final = 64 * 1024
 CODE: Final = 5
 HELD: Final = "/proc/self/fd/3"
 """How the shim names its directory: by the first descriptor it opens."""
@@ -65,37 +65,6 @@ async def start(harness: ProcessHarness, job: Job) -> None:
 
 
 # A full disk
-
-
-@contextmanager
-def small_disk(place: Path) -> Iterator[Path]:
-    """Yield the way to a small file system in mounts of their own, which end with who holds them."""
-    place.mkdir()
-    options = () if os.geteuid() == 0 else ("--map-root-user",)
-    mount = f"mount -t tmpfs -o size={DISK_BYTES} tmpfs {place} && echo mounted && exec cat"
-    argv = ("unshare", *options, "--mount", "--propagation", "private", "--", "sh", "-c", mount)
-    with subprocess.Popen(
-        ("setpriv", "--pdeathsig", "KILL", "--", *argv),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    ) as holder:
-        assert holder.stdin is not None
-        assert holder.stdout is not None
-        said = holder.stdout.readline()
-        if said != b"mounted\n":
-            pytest.skip(f"this machine lets nobody mount a file system: {said.decode()}")
-        yield Path(f"/proc/{holder.pid}/root{place}")
-        holder.stdin.close()
-
-
-def fill_up(path: Path) -> None:
-    with path.open("wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(bytes(4096))
-        except OSError:
-            return
 
 
 async def test_on_a_full_disk_there_is_still_room_for_the_record(tmp_path: Path) -> None:

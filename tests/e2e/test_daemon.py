@@ -1,18 +1,16 @@
-"""The daemon as a process: how it ends, comes back, reloads, and refuses to start."""
+"""The daemon as a process: how it ends, comes back and reloads. How it starts is in test_start."""
 
 from __future__ import annotations
 
 import re
 import shlex
 import signal
-import socket
 
 import pytest
 
 from daylily_daemon.domain.model import State, Workset
 from tests.e2e.harness import Daemon, Lab, until
 
-NOBODY_LISTENS = "http://127.0.0.1:9"
 BOTH_RUNNERS = pytest.mark.parametrize("runner", ["process", "tmux"])
 GATED = {"stage": "", "run": 'while [ ! -e "$gate" ]; do sleep 0.1; done', "export": ""}
 EACH_STEP_ONCE = {f"long 1 {step}": 1 for step in GATED}
@@ -217,54 +215,3 @@ def test_sighup_names_the_settings_that_need_a_restart_until_there_was_one(lab: 
     daemon.send(signal.SIGHUP)
     until(lambda: len(daemon.said("reloaded")) == 3, why=daemon.log_text)
     until(lambda: daemon.status()["last_reload"]["needs_restart"] == [], why=daemon.log_text)
-
-
-# --- starts that cannot be ---------------------------------------------------------------------------
-
-
-def test_a_second_daemon_on_the_same_state_directory_names_the_first(lab: Lab) -> None:
-    first = lab.start()
-    second = lab.run_cli("run", "--config", str(lab.config))
-    assert second.code == 1
-    assert f"is in use by lab (process {first.process.pid}). Stop that daemon" in second.words
-    assert first.terminate() == 0
-
-
-def test_a_daemon_that_cannot_reach_aws_ends_with_4_and_a_sentence(lab: Lab) -> None:
-    answer = lab.run_cli("run", "--set", f"aws.endpoint_url={NOBODY_LISTENS}")
-    assert answer.code == 4
-    assert f"The AWS endpoint {NOBODY_LISTENS} cannot be reached" in answer.words
-    assert "Check the network and AWS_ENDPOINT_URL" in answer.words
-
-
-def test_a_daemon_before_init_says_what_to_run(empty_lab: Lab) -> None:
-    answer = empty_lab.run_cli("run")
-    assert answer.code == 1
-    assert "Run `daylily-daemon init`" in answer.words
-
-
-@pytest.mark.parametrize("gone", ["worksets", "events"])
-def test_a_daemon_whose_table_is_missing_says_so_instead_of_starting(lab: Lab, gone: str) -> None:
-    answer = lab.run_cli("run", "--set", f"tables.{gone}=nobodys-table")
-    assert answer.code == 1
-    assert "nobodys-table" in answer.words
-    assert "daylily-daemon init" in answer.words
-
-
-def test_a_daemon_with_bad_settings_ends_with_2_and_every_problem(lab: Lab) -> None:
-    answer = lab.run_cli("run", "--set", "daemon.sweep_s=never", "--set", "control.bucket=")
-    assert answer.code == 2
-    assert "daemon.sweep_s is 'never'" in answer.words
-    assert "control.bucket" in answer.words
-
-
-def test_sigterm_during_the_start_ends_it(lab: Lab) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        url = f"http://127.0.0.1:{server.getsockname()[1]}"
-        daemon = lab.start("--set", f"aws.endpoint_url={url}", wait=False)
-        server.settimeout(60)
-        with server.accept()[0]:  # which never gets an answer
-            daemon.send(signal.SIGTERM)
-            assert daemon.ended() == 0
-    assert daemon.said("stopping")
-    assert not daemon.said("started")
