@@ -43,7 +43,6 @@ from daylily_daemon.domain.errors import DaemonError, Permanent
 from daylily_daemon.engine.boundary import foreign_as_unexpected, leaf
 from daylily_daemon.engine.supervisor import Snapshot
 from daylily_daemon.settings import LEAVES, OLD_NAMES, Sources, changes, variable
-from daylily_daemon.settings_model import Log as LogSection
 
 SECRETS: Final = tuple(
     name
@@ -67,7 +66,7 @@ def run(config: ConfigOption = None, set_: SetOption = None) -> None:
     with reporting():
         where = sources(config, set_, "control.bucket")
         metrics = telemetry.Metrics()
-        _log_as(LogSection(), metrics)
+        _log_as("info", "auto", metrics)
         log.debug("limits", open_files=own_process.raise_open_files())
         whole = replace(where, environment={**where.environment, **secrets})
         raise typer.Exit(_lived(Service(whole, metrics)))
@@ -83,9 +82,9 @@ def _lived(service: Service) -> int:
         raise
 
 
-def _log_as(wanted: LogSection, metrics: telemetry.Metrics) -> None:
-    json = telemetry.wants_json(wanted.format, printing.log_stream(), os.environ)
-    telemetry.configure(wanted.level, json=json, watch=(metrics.count_event,))
+def _log_as(level: str, format: str, metrics: telemetry.Metrics) -> None:
+    json = telemetry.wants_json(format, printing.log_stream(), os.environ)
+    telemetry.configure(level, json=json, watch=(metrics.count_event,))
 
 
 @dataclass(slots=True)
@@ -145,7 +144,7 @@ class Service:
     async def _live(self, tg: TaskGroup) -> None:
         self.found = self.born = await first_settings(self.reader, self.patience)
         settings = self.found.settings
-        _log_as(settings.log, self.metrics)
+        _log_as(settings.log.level, settings.log.format, self.metrics)
         self.stop_deadline_s = settings.daemon.stop_deadline_s
         self.alive_at = current_time()
         tg.start_soon(self._feed_watchdog)
