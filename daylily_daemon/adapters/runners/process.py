@@ -138,19 +138,8 @@ class ProcessRunner:
         where it cannot be told that it never ran, or that nothing else of its workset runs.
         """
         place = await self._place(job)
-        if await self._was_started(place):
-            return
-        await self._check_folder(place)
-        if not job.argv:
-            await self._give_up(place)
-            return
-        if await self._is_quiet(place):
-            await self._disk.run(
-                partial(place.files.prepare, job, place.known.mark, self._home.machine.id)
-            )
-            said = await self._launch(place)
-            if not await self._was_started(place):
-                raise Transient(f"The start of job {job.name} was not confirmed: {said}")
+        if not await self._was_started(place):
+            await self._start(place)
         await self._note_group(place)
 
     async def wait(self, job: Job) -> Outcome:
@@ -244,6 +233,18 @@ class ProcessRunner:
                 f"Job {place.job.name} was revoked before it started; it will never run."
             )
         return token is not None
+
+    async def _start(self, place: _Place) -> None:
+        job = place.job
+        await self._check_folder(place)
+        if not job.argv:
+            await self._give_up(place)
+        elif await self._is_quiet(place):
+            mark, machine = place.known.mark, self._home.machine.id
+            await self._disk.run(partial(place.files.prepare, job, mark, machine))
+            said = await self._launch(place)
+            if not await self._was_started(place):
+                raise Transient(f"The start of job {job.name} was not confirmed: {said}")
 
     async def _give_up(self, place: _Place) -> None:
         if isinstance(await self._disk.run(place.files.revoke), Revoked):

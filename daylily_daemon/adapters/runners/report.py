@@ -30,13 +30,14 @@ def read_report(path: str) -> Mapping[str, Any]:
         return {}
     except OSError as exc:
         raise UnusableError(f"it cannot be read: {exc.strerror}") from exc
-    with open(fd, "rb") as file:
+    try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise UnusableError("it is no file")
-        try:
-            data = file.read(FILE_BYTES + 1)
-        except OSError as exc:
-            raise UnusableError(f"it cannot be read: {exc.strerror}") from exc
+        data = os.read(fd, FILE_BYTES + 1)
+    except OSError as exc:
+        raise UnusableError(f"it cannot be read: {exc.strerror}") from exc
+    finally:
+        os.close(fd)
     return parsed(data)
 
 
@@ -78,7 +79,7 @@ def _inside(value: object) -> list[Any]:
 
 
 def _whole(digits: str) -> int:
-    if len(digits) > DIGITS:
+    if len(digits.lstrip("-")) > DIGITS:
         raise ValueError("too many digits")
     return int(digits)
 
