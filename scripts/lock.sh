@@ -1,5 +1,5 @@
 #!/bin/sh
-# Writes requirements/*.txt, with the hashes of all artifacts, from pyproject.toml and ministack.in.
+# Writes requirements/*.txt, with the hashes of all artifacts, from pyproject.toml and *.in.
 # What is locked already stays; UPGRADE=1 moves everything to the newest release.
 set -eu
 cd "$(dirname "$0")/.."
@@ -36,3 +36,4 @@ lock demo pyproject.toml --extra demo --constraints requirements/dev.txt
 lock runtime pyproject.toml --constraints requirements/dev.txt
 build_requirements | lock build -
 lock ministack requirements/ministack.in
+lock snakemake requirements/snakemake.in

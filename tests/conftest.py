@@ -84,6 +84,12 @@ def moto_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def snakemake(outside_environ: Mapping[str, str]) -> Path:
+    """The program, a real one in an environment of its own."""
+    return emulators.prepare_snakemake(outside_environ)
+
+
+@pytest.fixture(scope="session")
 def ministack_url(
     outside_environ: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:

@@ -1,9 +1,10 @@
 """AWS emulators for the tests: each a process of its own, on a free loopback port.
 
 moto comes with the development requirements. ministack gets an environment of its own, because it
-pins another botocore. DynamoDB Local is Amazon's program under Amazon's licence: it is fetched for
-the tests, never vendored, and refused when its hash is not the one written here. What was fetched or
-built is kept in ``.cache``; ``python -m tests.emulators`` does that ahead of the tests.
+pins another botocore; so does Snakemake, which pipelines run. DynamoDB Local is Amazon's program under
+Amazon's licence: it is fetched for the tests, never vendored, and refused when its hash is not the one
+written here. What was fetched or built is kept in ``.cache``; ``python -m tests.emulators`` does that
+ahead of the tests.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_f
 
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".cache"
-LOCKED_MINISTACK = ROOT / "requirements" / "ministack.txt"
+REQUIREMENTS = ROOT / "requirements"
 LOOPBACK_BIND = ROOT / "tests" / "tools" / "loopback_bind.c"
 
 DYNAMODB_LOCAL = "amplify-dynamodb-simulator"
@@ -77,7 +78,7 @@ def ministack(port: int) -> Launch:
         "DOCKER_HOST": "unix:///nonexistent",
     }
     return Launch(
-        name="ministack", argv=(str(_ministack_home() / "bin" / "ministack"),), environ=environ
+        name="ministack", argv=(str(_home("ministack") / "bin" / "ministack"),), environ=environ
     )
 
 
@@ -135,8 +136,14 @@ def reset_moto(url: str) -> None:
 def prepare_ministack(environ: Mapping[str, str]) -> None:
     """Install it unless it is there; ``environ`` reaches pip. Raises EmulatorError."""
     with _cache_lock():
-        if not (_ministack_home() / COMPLETE).exists():
-            _install_ministack(environ)
+        _install("ministack", environ)
+
+
+def prepare_snakemake(environ: Mapping[str, str]) -> Path:
+    """Install it unless it is there; return the program. Raises EmulatorError."""
+    with _cache_lock():
+        _install("snakemake", environ)
+    return _home("snakemake") / "bin" / "snakemake"
 
 
 def prepare_dynamodb_local(environ: Mapping[str, str]) -> None:
@@ -207,9 +214,13 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         return
 
 
-def _ministack_home() -> Path:
-    digest = hashlib.sha256(LOCKED_MINISTACK.read_bytes()).hexdigest()[:12]
-    return CACHE / f"ministack-{digest}"
+def _locked(name: str) -> Path:
+    return REQUIREMENTS / f"{name}.txt"
+
+
+def _home(name: str) -> Path:
+    digest = hashlib.sha256(_locked(name).read_bytes()).hexdigest()[:12]
+    return CACHE / f"{name}-{digest}"
 
 
 def _dynamodb_local_folder() -> Path:
@@ -221,12 +232,14 @@ def _loopback_bind_library() -> Path:
     return CACHE / f"loopback_bind-{digest}.so"
 
 
-def _install_ministack(environ: Mapping[str, str]) -> None:
-    home = _ministack_home()
+def _install(name: str, environ: Mapping[str, str]) -> None:
+    home = _home(name)
+    if (home / COMPLETE).exists():
+        return
     _run((sys.executable, "-m", "venv", "--clear", "--without-pip", str(home)), environ)
     pip = (sys.executable, "-m", "pip", "--python", str(home / "bin" / "python"))
     options = ("--quiet", "--disable-pip-version-check", "--require-hashes")
-    _run((*pip, "install", *options, "-r", str(LOCKED_MINISTACK)), environ)
+    _run((*pip, "install", *options, "-r", str(_locked(name))), environ)
     (home / COMPLETE).touch()
 
 
@@ -289,6 +302,7 @@ def _run(argv: tuple[str, ...], environ: Mapping[str, str]) -> None:
 def main() -> int:
     try:
         prepare_ministack(os.environ)
+        prepare_snakemake(os.environ)
         prepare_dynamodb_local(os.environ)
     except EmulatorError as error:
         sys.stderr.write(f"{error}\n")

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
 from daylily_daemon.adapters.pipelines import BadPipelines, load_pipelines
-from daylily_daemon.domain.model import Job, JobName, Step
-from daylily_daemon.domain.pipeline import Pipeline, Value, render
-from daylily_daemon.settings import shipped
+from daylily_daemon.domain.model import Step
+from daylily_daemon.domain.pipeline import Pipeline
+from tests.omics import PROGRAM, HeadNode, head_node_in, job, shipped_pipeline, values
 
 GOOD = """\
 description: A trial.
@@ -139,35 +136,6 @@ def test_a_folder_that_is_empty_or_missing_is_a_sentence(tmp_path: Path) -> None
 
 # The shipped pipelines.
 
-PROGRAM = ("python3", "-P", "-m", "daylily_daemon")
-
-
-def values(folder: Path, **changed: Value) -> dict[str, Value]:
-    return {
-        "daylily": PROGRAM,
-        "workset": "ws1",
-        "customer": "lab one",
-        "input_uri": "s3://lab/drops/ws1/",
-        "export_uri": "s3://lab/out/ws1/",
-        "stage_dir": str(folder / "stage"),
-        "work_dir": str(folder / "work"),
-        "results_dir": str(folder / "work" / "results"),
-        "run_args": ("help",),
-        "clone_args": ("-d", "ws1", "-t", "main"),
-        "workdir_name": "ws1",
-        **changed,
-    }
-
-
-def shipped_pipeline(name: str) -> Pipeline:
-    return load_pipelines(shipped("pipelines"))[name]
-
-
-def job(name: str, step: Step, filled: dict[str, Value]) -> Job:
-    template = shipped_pipeline(name).template(step)
-    assert template is not None
-    return render(template, filled, JobName(f"ws1.1.{step}"), "jobs")
-
 
 @pytest.mark.parametrize("name", ["demo", "daylily-omics"])
 def test_a_shipped_pipeline_has_all_steps_and_can_be_filled(name: str, tmp_path: Path) -> None:
@@ -196,99 +164,9 @@ def test_the_progress_patterns_understand_snakemake(tmp_path: Path) -> None:
         assert int(found["total"]) in {10, 192}
 
 
-DAY_CLONE = """\
-#!/bin/bash
-printf '%s\\n' "$@" > "$TRACE/day-clone"
-[ -z "$CLONE_FAILS" ] || { echo "Error: destination '/x' already exists." >&2; exit 1; }
-mkdir -p "$TREE" && echo "Great success! Daylily repository cloned." && echo "Location  : $TREE"
-"""
-DYOINIT = """\
-printf '%s\\n' "$#" "$PWD" "$DAYLILY_PROJECT" > "$TRACE/dyoinit"
-alias dy-a='. day_activate'
-"""
-DAY_ACTIVATE = """\
-printf '%s\\n' "$@" > "$TRACE/dy-a"
-export DAY_PROFILE=$1
-"""
-DY_R = """\
-#!/bin/bash
-printf '%s\\n' "$@" > "$TRACE/dy-r"
-echo "1 of 2 steps (50%) done"
-[ "$DAY_PROFILE" = slurm ] || exit 33
-[ -z "$KILLED" ] || { kill -9 "$PPID"; exit 9; }
-[ -z "$RUN_FAILS" ] || { date >> daylily.failed_run; exit "$RUN_FAILS"; }
-[ -n "$FORGETS" ] || date >> daylily.successful_run
-echo report > results/report.txt
-"""
-
-
-@dataclass
-class HeadNode:
-    """Stand-ins for the programs of the head node, on the PATH that a login shell sets up."""
-
-    folder: Path
-    environment: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def work(self) -> Path:
-        return self.folder / "work"
-
-    @property
-    def tree(self) -> Path:
-        return self.folder / "analysis results" / "ws1" / "daylily-omics-analysis"
-
-    def run(self, step: Step = Step.RUN, **changed: Value) -> subprocess.CompletedProcess[str]:
-        return self.start(job("daylily-omics", step, values(self.folder, **changed)))
-
-    def production(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run as after the change that the comment in the file asks for."""
-        made = job("daylily-omics", Step.RUN, values(self.folder, run_args=arguments))
-        bash, option, script, *rest = made.argv
-        changed = re.sub(r'(?m)^dy-r -p help .*|^#   (?=dy-r "\$)', "", script)
-        return self.start(replace(made, argv=(bash, option, changed, *rest)))
-
-    def start(self, made: Job) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            made.argv,
-            cwd=self.work,
-            env={
-                "PATH": "/usr/bin:/bin",
-                "HOME": str(self.folder),
-                "TRACE": str(self.folder / "trace"),
-                "TREE": str(self.tree),
-                **made.environment,
-                **self.environment,
-            },
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=30,
-        )
-
-    def trace(self, program: str) -> list[str]:
-        return (self.folder / "trace" / program).read_text().splitlines()
-
-    def traced(self) -> set[str]:
-        return set(os.listdir(self.folder / "trace"))
-
-
 @pytest.fixture
 def head_node(tmp_path: Path) -> HeadNode:
-    node = HeadNode(tmp_path)
-    programs = tmp_path / "bin"
-    for folder in (programs, tmp_path / "trace", tmp_path / "stage", node.work):
-        folder.mkdir()
-    for name, text in (
-        ("day-clone", DAY_CLONE),
-        ("dyoinit", DYOINIT),
-        ("day_activate", DAY_ACTIVATE),
-        ("dy-r", DY_R),
-    ):
-        (programs / name).write_text(text)
-        (programs / name).chmod(0o755)
-    (tmp_path / ".profile").write_text(f'export PATH="{programs}:$PATH"\n')
-    (tmp_path / "stage" / "stage_samples.tsv").write_text("SAMPLE_ID\tR1_FQ\n")
-    return node
+    return head_node_in(tmp_path)
 
 
 def test_the_omics_run_clones_initialises_activates_and_runs(head_node: HeadNode) -> None:
