@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from daylily_daemon.adapters.identity import identified, this_machine
 from daylily_daemon.adapters.runners.process import ProcessRunner
 from daylily_daemon.domain.failures import classify
 from daylily_daemon.domain.model import Ended, Job, JobName, Outcome
@@ -54,7 +55,8 @@ def attempt(head_node: HeadNode, number: int) -> Job:
 
 
 async def start(head_node: HeadNode, job: Job) -> ProcessRunner:
-    runner = ProcessRunner(machine_id="m1", base_environment=head_node.base_environment)
+    home = identified(str(head_node.folder / "jobs"), this_machine())
+    runner = ProcessRunner(home, base_environment=head_node.base_environment)
     await runner.ensure(job)
     return runner
 
