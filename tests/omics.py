@@ -62,6 +62,7 @@ DY_R = """\
 printf '%s\\n' "$@" > "$TRACE/dy-r"
 echo "1 of 2 steps (50%) done"
 [ "$DAY_PROFILE" = slurm ] || exit 33
+[ -z "$LEFT" ] || { mkdir -p .snakemake/locks; touch .snakemake/locks/0.output.lock; exit 137; }
 [ -z "$KILLED" ] || { kill -9 "$PPID"; exit 9; }
 [ -z "$RUN_FAILS" ] || { date >> daylily.failed_run; exit "$RUN_FAILS"; }
 [ -n "$FORGETS" ] || date >> daylily.successful_run

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,16 +68,18 @@ async def run(head_node: HeadNode, number: int) -> Outcome:
     return await runner.wait(job)
 
 
-async def kill_hard(folder: Path) -> None:
-    """Kill all that works in ``folder`` again and again: until nothing is left to start more."""
+async def kill_hard(folder: Path, *, but: int = 0) -> None:
+    """Kill what works in ``folder`` at once, and again until nothing is left; without the ``but`` oldest."""
 
     def is_empty() -> bool:
-        left = running_in(str(folder))
-        for pid in left:
-            os.kill(pid, signal.SIGKILL)
+        left = sorted(running_in(str(folder)))[but:]
+        for signum in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in left:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signum)
         return not left
 
-    await eventually(is_empty)
+    await eventually(is_empty, within_s=30)
 
 
 async def test_a_rule_that_fails_in_a_real_snakemake_is_named_with_sample_and_log(
@@ -91,17 +94,19 @@ async def test_a_rule_that_fails_in_a_real_snakemake_is_named_with_sample_and_lo
 
 @pytest.mark.reported("D", "a folder locked for ever by a run that was killed (smrtsv2#18)")
 @pytest.mark.reported("D", "an unlocking that never reaches the wrapped Snakemake (snakemake#2919)")
+@pytest.mark.parametrize("but", [0, 1], ids=["all of the job", "all but its script"])
 async def test_the_attempt_after_a_kill_unlocks_and_makes_the_half_done_file_anew(
-    head_node: HeadNode,
+    head_node: HeadNode, but: int
 ) -> None:
     hold, result = head_node.tree / "hold", head_node.tree / "results" / "HG002.bam"
     hold.touch()
     first = attempt(head_node, 1)
     runner = await start(head_node, first)
     await eventually(result.exists, within_s=60)
-    await kill_hard(head_node.tree)
+    await kill_hard(head_node.tree, but=but)
     ended = await runner.wait(first)
-    assert (ended.ended, ended.code) == (Ended.SIGNALLED, signal.SIGKILL)
+    assert ended.ended is (Ended.EXITED if but else Ended.SIGNALLED)
+    assert not ended.succeeded
     hold.unlink()
     assert list((head_node.tree / ".snakemake" / "locks").iterdir())
     assert result.read_text() == "half\n"

@@ -254,15 +254,28 @@ def test_an_attempt_that_never_reached_its_pipeline_still_owes_the_unlocking(
     assert not lock.exists()
 
 
+def test_a_snakemake_that_was_killed_alone_is_unlocked_too(head_node: HeadNode) -> None:
+    """As the kernel does it when memory runs out: the script around it lives on and ends in order."""
+    head_node.environment = {"LEFT": "1"}
+    assert head_node.production("all").returncode == 1
+    head_node.environment = {}
+    done = head_node.production("all")
+    assert done.returncode == 0, done.stderr
+    assert "Removed .snakemake/locks/0.output.lock" in done.stdout
+    assert head_node.production("all").returncode == 0
+    assert head_node.trace("dy-r") == ["all"], "that is over"
+
+
 def test_the_lock_of_somebody_else_stays(head_node: HeadNode) -> None:
     """After an attempt that ended by itself a lock is that of a person who works there."""
     head_node.environment = {"RUN_FAILS": "7"}
     assert head_node.production("all").returncode == 1
     lock = leave_lock(head_node)
-    head_node.environment = {}
-    assert head_node.production("all").returncode == 0
-    assert head_node.trace("dy-r") == ["all"]
-    assert lock.exists()
+    for environment in ({"RUN_FAILS": "7"}, {}, {}):
+        head_node.environment = dict(environment)
+        head_node.production("all")
+        assert head_node.trace("dy-r") == ["all"]
+        assert lock.exists()
 
 
 @pytest.mark.parametrize(
