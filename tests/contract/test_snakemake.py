@@ -68,6 +68,10 @@ async def run(head_node: HeadNode, number: int) -> Outcome:
     return await runner.wait(job)
 
 
+def is_half_done(result: Path) -> bool:
+    return result.exists() and result.read_text() == "half\n"
+
+
 async def kill_hard(folder: Path, *, but: int = 0) -> None:
     """Kill what works in ``folder`` at once, and again until nothing is left; without the ``but`` oldest."""
 
@@ -102,14 +106,13 @@ async def test_the_attempt_after_a_kill_unlocks_and_makes_the_half_done_file_ane
     hold.touch()
     first = attempt(head_node, 1)
     runner = await start(head_node, first)
-    await eventually(result.exists, within_s=60)
+    await eventually(lambda: is_half_done(result), within_s=60)
     await kill_hard(head_node.tree, but=but)
     ended = await runner.wait(first)
     assert ended.ended is (Ended.EXITED if but else Ended.SIGNALLED)
     assert not ended.succeeded
     hold.unlink()
     assert list((head_node.tree / ".snakemake" / "locks").iterdir())
-    assert result.read_text() == "half\n"
 
     second = await run(head_node, 2)
     assert second.succeeded, second.tail
@@ -126,7 +129,7 @@ async def test_without_unlocking_a_retry_says_what_is_wrong_and_what_cures_it(
     hold.touch()
     first = attempt(head_node, 1)
     runner = await start(head_node, first)
-    await eventually((head_node.tree / "results" / "HG002.bam").exists, within_s=60)
+    await eventually(lambda: is_half_done(head_node.tree / "results" / "HG002.bam"), within_s=60)
     await kill_hard(head_node.tree)
     await runner.wait(first)
     hold.unlink()
