@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 
 MAX_FAILED = 100
 """Most failed rules that are kept of one log."""
+FAILURES = ("Error in rule ", "Error in group ", "Error executing process > ")
+"""How a manager begins to report a failure."""
 MAX_LINE = 2_000
 """Characters of a line that are looked at."""
 _TOLD = 4

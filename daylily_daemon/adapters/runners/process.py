@@ -44,16 +44,16 @@ from daylily_daemon.adapters.runners.jobdir import (
     root_of,
 )
 from daylily_daemon.adapters.runners.launch import Isolation, Launch, advice
-from daylily_daemon.adapters.runners.logs import Cursor, ProgressReader, clean, follow, tail
+from daylily_daemon.adapters.runners.logs import ProgressReader, clean, follow, tail
 from daylily_daemon.adapters.runners.procfs import Identity
 from daylily_daemon.adapters.runners.report import UnusableError, read_report
+from daylily_daemon.adapters.runners.telling import telling
 from daylily_daemon.domain.errors import Permanent, Transient, Unclear
 from daylily_daemon.domain.model import Ended, Job, JobName, Outcome, Progress
 
 __all__ = ["Isolation", "ProcessRunner", "follow", "tail"]
 
 LAUNCH_TIMEOUT_S: Final = 30.0
-OUTCOME_TAIL_BYTES: Final = 8 * 1024
 RECORD_POLL_S: Final = 0.1
 KILL_AGAIN_S: Final = 0.1
 QUIET_WITHIN_S: Final = 5.0
@@ -490,8 +490,8 @@ def _send(processes: Sequence[Identity], *signals: int) -> None:
 
 
 def _tail(directory: str) -> str:
-    """Return the end of the log; a log that cannot be read must not hide how a job ended."""
+    """Return what of the log tells why; a log that cannot be read must not hide how a job ended."""
     try:
-        return clean(Cursor(directory).read_end(OUTCOME_TAIL_BYTES))
+        return clean(telling(directory))
     except OSError:
         return ""
