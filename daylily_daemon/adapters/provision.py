@@ -11,8 +11,10 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
+import structlog
 from anyio import sleep
 from botocore.exceptions import ClientError
 
@@ -26,11 +28,31 @@ from daylily_daemon.adapters.codec import (
 )
 from daylily_daemon.adapters.dynamodb import Tables
 from daylily_daemon.adapters.envelopes import IGNORE, READY
-from daylily_daemon.domain.errors import Impeded, Permanent
+from daylily_daemon.adapters.notification import comparable, rule_of
+from daylily_daemon.adapters.patience import (
+    NOT_SEEN,
+    Patience,
+    is_in_use,
+    name_is_kept,
+    policy_not_seen,
+)
+from daylily_daemon.adapters.queuepolicy import (
+    Sender,
+    Verdict,
+    allowing,
+    judged,
+    left_alone,
+    read_policy,
+)
+from daylily_daemon.domain.errors import Impeded, Permanent, Transient
+
+log = structlog.get_logger()
 
 _RETENTION_S: Final = 14 * 24 * 3600
 """The longest SQS keeps a message."""
 _INDEX_WAIT_S: Final = 2.0
+_UNSEEN_LOOKS: Final = 30
+"""How often in a row a table that was just made may be looked for in vain."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,9 +85,10 @@ class _Index:
 
 
 class Provisioner:
-    def __init__(self, aws: Aws, wanted: Wanted) -> None:
+    def __init__(self, aws: Aws, wanted: Wanted, patience: Patience | None = None) -> None:
         self._aws = aws
         self._wanted = wanted
+        self._patience = patience or Patience(tell=_logged)
 
     async def missing(self) -> AsyncIterator[Step]:
         """Yield what has to be done, in order; each is to be done before the next is asked for."""
@@ -90,13 +113,19 @@ class Provisioner:
     async def _table(self, name: str, range_key: str, indexes: list[_Index]) -> AsyncIterator[Step]:
         db = await self._aws.client("dynamodb")
         there = await _describe_table(db, name)
-        if there is None:
-            yield Step(f"create table {name}", lambda: _create_table(db, name, range_key, indexes))
+        if there is None or _is_going(there):
+            create = partial(_create_table, db, name, range_key, indexes)
+            why = f"The table {name} is being deleted or changed"
+            patiently = partial(self._patience.until_taken, create, is_in_use, why)
+            yield Step(f"create table {name}", patiently)
             return
         have = {i["IndexName"]: i["KeySchema"] for i in there.get("GlobalSecondaryIndexes", [])}
         for index in indexes:
             if index.name not in have:
-                yield _add_index(db, name, index)
+                add = partial(_add_index, db, name, index)
+                why = f"The table {name} is being made or changed"
+                patiently = partial(self._patience.until_taken, add, is_in_use, why)
+                yield Step(f"add index {index.name} to table {name}", patiently)
             elif _schema(index.hash, index.range) != have[index.name]:
                 raise Permanent(
                     f"Table {name} has an index {index.name} with other keys (the old system's). It is "
@@ -148,8 +177,12 @@ class Provisioner:
         async def create() -> None:
             async with translated(f"queue {name}"):
                 await sqs.create_queue(QueueName=name, Attributes=attributes)
+            if await find_queue(sqs, name) is None:
+                raise _unseen(f"queue {name}")
 
-        yield Step(f"create queue {name}", create)
+        why = f"AWS frees the name of the deleted queue {name} after 60 s"
+        patiently = partial(self._patience.until_taken, create, name_is_kept, why)
+        yield Step(f"create queue {name}", patiently)
 
     async def _redrive(self, name: str) -> AsyncIterator[Step]:
         sqs = await self._aws.client("sqs")
@@ -164,7 +197,7 @@ class Provisioner:
         policy = {"deadLetterTargetArn": arn, "maxReceiveCount": str(self._wanted.max_receive)}
         async with translated(f"queue {name}"):
             have = await sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["RedrivePolicy"])
-        now = json.loads(have.get("Attributes", {}).get("RedrivePolicy", "{}"))
+        now = _object(have.get("Attributes", {}).get("RedrivePolicy", ""))
         if {key: str(value) for key, value in now.items()} == policy:
             return
 
@@ -187,27 +220,20 @@ class Provisioner:
         if url is None:
             yield Step(what, _nothing)
             return
-        statement = {
-            "Sid": f"daylily-{wanted.bucket}",
-            "Effect": "Allow",
-            "Principal": {"Service": "s3.amazonaws.com"},
-            "Action": "sqs:SendMessage",
-            "Resource": await _queue_arn(sqs, url),
-            "Condition": {"ArnEquals": {"aws:SourceArn": f"arn:aws:s3:::{wanted.bucket}"}},
-        }
+        sender = Sender(wanted.bucket, await _queue_arn(sqs, url))
         async with translated(f"queue {wanted.intake_queue}"):
             have = await sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["Policy"])
-        policy = json.loads(have.get("Attributes", {}).get("Policy") or "{}")
-        others = [s for s in policy.get("Statement", []) if s.get("Sid") != statement["Sid"]]
-        if statement in policy.get("Statement", []):
+        policy = read_policy(have.get("Attributes", {}).get("Policy", ""), wanted.intake_queue)
+        found = judged(policy, sender)
+        if found.verdict is not Verdict.NOTHING:
+            if found.verdict is not Verdict.SENDS:
+                yield Step(left_alone(found, sender, wanted.intake_queue), _nothing)
             return
-        body = {"Version": "2012-10-17", "Statement": [*others, statement]}
+        body = json.dumps(allowing(policy, sender))
 
         async def set_policy() -> None:
             async with translated(f"queue {wanted.intake_queue}"):
-                await sqs.set_queue_attributes(
-                    QueueUrl=url, Attributes={"Policy": json.dumps(body)}
-                )
+                await sqs.set_queue_attributes(QueueUrl=url, Attributes={"Policy": body})
 
         yield Step(what, set_policy)
 
@@ -254,14 +280,14 @@ class Provisioner:
             yield Step(what, _nothing)
             return
         arn = await _queue_arn(sqs, url)
-        ours = [_rule(wanted.prefix, arn, name) for name in (READY, IGNORE)]
+        ours = [rule_of(wanted.prefix, arn, name) for name in (READY, IGNORE)]
         async with translated(f"bucket {wanted.bucket}"):
             have = await s3.get_bucket_notification_configuration(Bucket=wanted.bucket)
         have.pop("ResponseMetadata", None)
         names = {rule["Id"] for rule in ours}
         rules = have.get("QueueConfigurations", [])
         others = [rule for rule in rules if rule.get("Id") not in names]
-        if sorted(map(_comparable, rules)) == sorted(map(_comparable, [*others, *ours])):
+        if sorted(map(comparable, rules)) == sorted(map(comparable, [*others, *ours])):
             return
         body = {**have, "QueueConfigurations": [*others, *ours]}
 
@@ -271,7 +297,21 @@ class Provisioner:
                     Bucket=wanted.bucket, NotificationConfiguration=body
                 )
 
-        yield Step(what, put)
+        why = f"AWS does not know yet that s3://{wanted.bucket} may send to {wanted.intake_queue}"
+        yield Step(what, partial(self._patience.until_taken, put, policy_not_seen, why))
+
+
+def _logged(sentence: str) -> None:
+    log.warning("waiting", why=sentence)
+
+
+def _object(text: str) -> Item:
+    """Return the JSON object that ``text`` is, an empty one if it is none."""
+    try:
+        found = json.loads(text or "{}")
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def dead_letter_name(queue: str) -> str:
@@ -337,6 +377,21 @@ async def _has_bucket(s3: Any, name: str) -> bool:
     return True
 
 
+def _unseen(what: str) -> Transient:
+    error = Transient(f"The {what} was made and cannot be seen yet; run init again in a minute.")
+    error.code = NOT_SEEN
+    return error
+
+
+def _is_going(table: Item) -> bool:
+    return table.get("TableStatus") == "DELETING"
+
+
+async def _stays(db: Any, name: str) -> bool:
+    table = await _describe_table(db, name)
+    return table is not None and not _is_going(table)
+
+
 async def _has_index(db: Any, table: str, index: _Index) -> bool:
     there = await _describe_table(db, table) or {}
     return index.name in [i["IndexName"] for i in there.get("GlobalSecondaryIndexes", [])]
@@ -372,7 +427,7 @@ def _attributes(names: set[str]) -> list[Item]:
 
 async def _create_table(db: Any, name: str, range_key: str, indexes: list[_Index]) -> None:
     names = {"workset_id", range_key, *(i.hash for i in indexes), *(i.range for i in indexes)}
-    async with _unless_there(lambda: _describe_table(db, name)), translated(f"table {name}"):
+    async with _unless_there(lambda: _stays(db, name)), translated(f"table {name}"):
         await db.create_table(
             TableName=name,
             BillingMode="PAY_PER_REQUEST",
@@ -383,26 +438,27 @@ async def _create_table(db: Any, name: str, range_key: str, indexes: list[_Index
     await _until_active(db, name)
 
 
-def _add_index(db: Any, table: str, index: _Index) -> Step:
-    async def add() -> None:
-        async with (
-            _unless_there(lambda: _has_index(db, table, index)),
-            translated(f"table {table}"),
-        ):
-            await db.update_table(
-                TableName=table,
-                AttributeDefinitions=_attributes({index.hash, index.range}),
-                GlobalSecondaryIndexUpdates=[{"Create": _definition(index)}],
-            )
-        await _until_active(db, table)
-
-    return Step(f"add index {index.name} to table {table}", add)
+async def _add_index(db: Any, table: str, index: _Index) -> None:
+    async with (
+        _unless_there(lambda: _has_index(db, table, index)),
+        translated(f"table {table}"),
+    ):
+        await db.update_table(
+            TableName=table,
+            AttributeDefinitions=_attributes({index.hash, index.range}),
+            GlobalSecondaryIndexUpdates=[{"Create": _definition(index)}],
+        )
+    await _until_active(db, table)
 
 
 async def _until_active(db: Any, name: str) -> None:
-    """Wait as long as it takes: an index on a big table is built for minutes."""
+    """Wait as long as it takes, which is minutes for an index on a big table. Raises Transient."""
+    unseen = 0
     while True:
         table = await _describe_table(db, name) or {}
+        unseen = 0 if table else unseen + 1
+        if unseen > _UNSEEN_LOOKS or _is_going(table):
+            raise _unseen(f"table {name}")
         indexes = table.get("GlobalSecondaryIndexes", [])
         states = [table.get("TableStatus"), *(i.get("IndexStatus", "ACTIVE") for i in indexes)]
         if all(state == "ACTIVE" for state in states):
@@ -428,29 +484,6 @@ def _complete_item(db: Any, table: str, item: Item) -> Step:
     except Unusable as exc:
         return Step(f"leave item {id} alone: {exc}", _nothing)
     return Step(f"complete item {id} of the old system", complete)
-
-
-def _rule(prefix: str, arn: str, name: str) -> Item:
-    return {
-        "Id": name.replace(".", "-"),
-        "QueueArn": arn,
-        "Events": ["s3:ObjectCreated:*"],
-        "Filter": {
-            "Key": {
-                "FilterRules": [
-                    {"Name": "prefix", "Value": prefix},
-                    {"Name": "suffix", "Value": name},
-                ]
-            }
-        },
-    }
-
-
-def _comparable(rule: Item) -> str:
-    """S3 answers ``Prefix`` where ``prefix`` was put, and in any order."""
-    filters = rule.get("Filter", {}).get("Key", {}).get("FilterRules", [])
-    pairs = sorted((str(f["Name"]).lower(), f["Value"]) for f in filters)
-    return json.dumps([rule.get("Id"), rule["QueueArn"], sorted(rule["Events"]), pairs])
 
 
 async def _nothing() -> None:

@@ -6,6 +6,7 @@ from typing import Annotated, Final
 
 import typer
 
+from daylily_daemon.adapters.patience import Patience
 from daylily_daemon.adapters.provision import Provisioner
 from daylily_daemon.bootstrap import Tools, dials_of, wanted_of
 from daylily_daemon.cli import output, printing
@@ -45,7 +46,8 @@ def init(
     async def work(tools: Tools) -> list[str]:
         done: list[str] = []
         wanted = wanted_of(tools.settings, create_bucket=create_bucket)
-        async for step in Provisioner(tools.aws, wanted).missing():
+        patience = Patience(tell=printing.complain)
+        async for step in Provisioner(tools.aws, wanted, patience).missing():
             if not json:
                 printing.say(f"{'would ' if dry_run else ''}{step.what}")
             if not dry_run:
