@@ -16,12 +16,13 @@ from typing import Any, Final
 import aiohttp
 
 from daylily_daemon.adapters import identity, provision
-from daylily_daemon.adapters.aws import Aws, AwsOptions, OnCall, translated
+from daylily_daemon.adapters.aws import Aws, AwsOptions, OnCall, options_from, translated
 from daylily_daemon.adapters.deadletters import DeadLetters, Pair
 from daylily_daemon.adapters.drops import S3Drops
 from daylily_daemon.adapters.dynamodb import DynamoTrail, DynamoWorksets, Tables
 from daylily_daemon.adapters.envelopes import Origin, read_command, read_event
 from daylily_daemon.adapters.host import RandomIds, Room, StateDir, SystemClock
+from daylily_daemon.adapters.http import opened_session
 from daylily_daemon.adapters.inputs import S3Inputs
 from daylily_daemon.adapters.notifiers.linear import Linear
 from daylily_daemon.adapters.notifiers.s3_sentinels import S3Sentinels
@@ -151,9 +152,8 @@ def daemon_name(settings: Settings) -> str:
 
 
 def aws_of(settings: Settings, on_call: OnCall | None = None) -> Aws:
-    aws = settings.aws
-    options = AwsOptions(region=aws.region, profile=aws.profile, endpoint_url=aws.endpoint_url)
-    return Aws(options, on_call=on_call)
+    given = AwsOptions(**settings.aws.model_dump())
+    return Aws(options_from(os.environ, given), on_call=on_call)
 
 
 def tables_of(settings: Settings) -> Tables:
@@ -394,7 +394,7 @@ async def open_daemon(
     """Wire a daemon. Raises Permanent for what ``init`` has not made, Transient if AWS is away."""
     settings = tools.settings
     live = Live(dials)
-    async with aiohttp.ClientSession() as http:
+    async with opened_session(os.environ) as http:
         outlets = Outlets(
             http=http,
             objects=tools.objects,

@@ -24,6 +24,7 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from daylily_daemon.adapters.aws import config_file, profile_region
 from daylily_daemon.domain.document import BadDocument, Document, parse, shown
 from daylily_daemon.domain.errors import DaemonError
 from daylily_daemon.domain.model import Category, Problem
@@ -161,6 +162,7 @@ def load(sources: Sources) -> Loaded:
         reading.take_file(sources.config)
     reading.take_environment()
     reading.take_command_line()
+    reading.take_profile_region()
     reading.take_secret_files()
     reading.require()
     settings = reading.validated()
@@ -381,6 +383,19 @@ class _Reading:
                 self.report(place, what, todo)
             else:
                 self.take_text(key, text, place)
+
+    def take_profile_region(self) -> None:
+        """As with other AWS tools, the profile's region outweighs the default, and nothing else does."""
+        given, profile = self.given.get("aws.region"), self.given.get("aws.profile")
+        if given and given.value != LEAVES["aws.region"].default:
+            return
+        if given and self.place("aws.region").file != str(shipped("default.yaml")):
+            return
+        environment = self.sources.environment
+        name = str(profile.value) if profile else ""
+        if region := profile_region(environment, name):
+            where = f"(profile {name or 'default'})"
+            self.take_text("aws.region", region, Place(config_file(environment), where))
 
     def take_secret_files(self) -> None:
         for key in [key for key in self.given if LEAVES.get(_secret_of(key))]:

@@ -152,10 +152,15 @@ class Section(BaseModel):
 
 
 class Aws(Section):
-    region: Region = fixed("us-west-2", "AWS region of tables, queues, topic and buckets.")
+    region: Region = fixed(
+        "us-west-2",
+        "AWS region of tables, queues, topic and buckets; where none is set, the profile's counts first.",
+    )
     profile: str = fixed("", "Profile of the AWS configuration files; empty takes the usual chain.")
     endpoint_url: Endpoint = fixed(
-        "", "Where AWS answers instead of its own addresses (emulators)."
+        "",
+        "Where AWS answers instead of its own addresses (emulators); AWS_ENDPOINT_URL_<SERVICE> and the "
+        "profile's endpoint_url are obeyed too.",
     )
 
 

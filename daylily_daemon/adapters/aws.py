@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final
 
@@ -12,6 +12,7 @@ import anyio
 import botocore.exceptions as aws
 from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
+from botocore.configloader import load_config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from daylily_daemon.adapters.answers import error_code
@@ -28,9 +29,11 @@ __all__ = (
     "Aws",
     "AwsOptions",
     "OnCall",
+    "config_file",
     "error_code",
     "is_missing",
     "options_from",
+    "profile_region",
     "translated",
 )
 
@@ -61,20 +64,49 @@ class AwsOptions:
     """Checks our own arguments; switched off it saves a tenth of the CPU of a call."""
 
 
-def options_from(environ: Mapping[str, str]) -> AwsOptions:
-    """Read the variables that other AWS tools obey too; what is unset keeps its default."""
+def options_from(environ: Mapping[str, str], given: AwsOptions | None = None) -> AwsOptions:
+    """Return what ``given`` says and the variables that other AWS tools obey.
+
+    A service's own AWS_ENDPOINT_URL_… outweighs the general endpoint. Where neither names one, the SDK obeys
+    the profile, ``services`` sections too; AWS_IGNORE_CONFIGURED_ENDPOINT_URLS switches off all but settings.
+    """
+    given = given or _from_variables(environ)
+    if environ.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "").strip().lower() == "true":
+        configured = given.endpoint_url == environ.get("AWS_ENDPOINT_URL", "")
+        return replace(given, endpoint_url="" if configured else given.endpoint_url)
     prefix = "AWS_ENDPOINT_URL_"
-    default = AwsOptions()
+    urls = {
+        name.removeprefix(prefix).lower(): url
+        for name, url in environ.items()
+        if name.startswith(prefix) and url
+    }
+    return replace(given, endpoint_urls=urls)
+
+
+def _from_variables(environ: Mapping[str, str]) -> AwsOptions:
+    profile = environ.get("AWS_PROFILE", "")
+    region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")
     return AwsOptions(
-        region=environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or default.region,
-        profile=environ.get("AWS_PROFILE", ""),
+        region=region or profile_region(environ, profile) or AwsOptions().region,
+        profile=profile,
         endpoint_url=environ.get("AWS_ENDPOINT_URL", ""),
-        endpoint_urls={
-            name.removeprefix(prefix).lower(): url
-            for name, url in environ.items()
-            if name.startswith(prefix) and url
-        },
     )
+
+
+def config_file(environ: Mapping[str, str]) -> str:
+    """Return where the AWS tools' configuration lies, empty if there is no telling."""
+    home = environ.get("HOME", "")
+    return environ.get("AWS_CONFIG_FILE") or (f"{home}/.aws/config" if home else "")
+
+
+def profile_region(environ: Mapping[str, str], profile: str) -> str:
+    """Return the region of ``profile`` (empty for the default one), empty if it has none."""
+    path = config_file(environ)
+    try:
+        profiles = load_config(path)["profiles"] if path else {}
+    except (BotoCoreError, OSError, ValueError):
+        return ""  # whoever needs the file says what is wrong with it
+    return str(profiles.get(profile or "default", {}).get("region", ""))
 
 
 class Aws:
@@ -218,7 +250,8 @@ def _config(options: AwsOptions, service: str, max_attempts: int, elsewhere: boo
         user_agent_extra="daylily-daemon",
         # What a transfer reads is verified by the transfer itself, over resumed pieces too.
         response_checksum_validation="when_required",
-        s3={"addressing_style": "path" if elsewhere else "auto"},
+        # Otherwise as the profile says.
+        s3={"addressing_style": "path"} if elsewhere else None,
     )
 
 

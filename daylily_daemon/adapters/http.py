@@ -14,17 +14,22 @@ from __future__ import annotations
 
 import contextlib
 import re
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from ipaddress import ip_address
 from typing import Final
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
+import structlog
 
 from daylily_daemon.adapters.retryafter import asked_wait_s, seconds_until
 from daylily_daemon.domain.errors import DaemonError, Impeded, Permanent, Transient, Unexpected
+
+log = structlog.get_logger()
 
 BODY_LIMIT_BYTES: Final = 64 * 1024
 _PRINTABLE: Final = re.compile(r"[\x21-\x7e]+")
@@ -76,6 +81,31 @@ class Reply:
         return seconds_until(at, self.headers.get("Date", ""))
 
 
+def opened_session(environ: Mapping[str, str]) -> aiohttp.ClientSession:
+    """Return a session that trusts what the system trusts and the bundle that the AWS tools are given.
+
+    A bundle that cannot be read is left out with a warning: its receivers then cannot prove who they are.
+    """
+    trusted = ssl.create_default_context()
+    if bundle := environ.get("AWS_CA_BUNDLE") or environ.get("REQUESTS_CA_BUNDLE"):
+        try:
+            trusted.load_verify_locations(bundle)
+        except OSError as exc:
+            log.warning("ca_bundle_unreadable", file=bundle, error=str(exc))
+    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=trusted))
+
+
+def proxy_of(url: str) -> str | None:
+    """Return the proxy that HTTPS_PROXY, HTTP_PROXY and NO_PROXY name for ``url``, as the AWS tools do.
+
+    aiohttp could read them by itself; it would read ~/.netrc too, and send what is there to receivers.
+    """
+    scheme, host = _split(url) or ("", "")
+    if not host or _is_loopback(host) or proxy_bypass(urlsplit(url).netloc):
+        return None
+    return getproxies().get(scheme)
+
+
 async def post_json(
     session: aiohttp.ClientSession,
     url: str,
@@ -94,6 +124,7 @@ async def post_json(
             data=body,
             headers={**_HEADERS, **headers},
             timeout=aiohttp.ClientTimeout(total=timeout_s),
+            proxy=proxy_of(url),
             allow_redirects=False,
             auto_decompress=False,
         ) as response:

@@ -294,3 +294,78 @@ async def test_keys_that_somebody_replaced_are_found_without_a_restart(
         await db.list_tables()
     assert "OLD/" in script.signed[0]
     assert "NEW/" in script.signed[-1]
+
+
+MANY = {
+    "AWS_ENDPOINT_URL": "http://127.0.0.1:1",
+    "AWS_ENDPOINT_URL_DYNAMODB": "http://127.0.0.1:2",
+    "AWS_ENDPOINT_URL_SQS": "",
+}
+
+
+def test_a_services_own_endpoint_outweighs_the_general_one_also_from_settings() -> None:
+    given = AwsOptions(region="eu-west-1", endpoint_url="http://127.0.0.1:3")
+    found = options_from(MANY, given)
+    assert (found.region, found.endpoint_url) == ("eu-west-1", "http://127.0.0.1:3")
+    assert found.endpoint_urls == {"dynamodb": "http://127.0.0.1:2"}
+
+
+def test_configured_endpoints_can_be_switched_off_and_settings_stay() -> None:
+    off = MANY | {"AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "TRUE"}
+    found = options_from(off)
+    assert (found.endpoint_url, found.endpoint_urls) == ("", {})
+    from_variable = AwsOptions(endpoint_url="http://127.0.0.1:1")
+    assert options_from(off, from_variable).endpoint_url == ""
+    from_settings = AwsOptions(endpoint_url="http://127.0.0.1:3")
+    assert options_from(off, from_settings).endpoint_url == "http://127.0.0.1:3"
+
+
+PROFILES = """
+[default]
+region = eu-west-2
+services = lab
+endpoint_url = http://127.0.0.1:4
+[profile other]
+region = eu-west-3
+[services lab]
+dynamodb =
+  endpoint_url = http://127.0.0.1:5
+"""
+
+
+async def test_endpoints_of_a_profile_are_obeyed_as_by_other_tools(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _config(tmp_path / "config", PROFILES)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    async with Aws(options_from({})) as opened:
+        db, sqs = await opened.client("dynamodb"), await opened.client("sqs")
+        assert db.meta.endpoint_url == "http://127.0.0.1:5"
+        assert sqs.meta.endpoint_url == "http://127.0.0.1:4"
+    monkeypatch.setenv("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "true")
+    async with Aws(options_from({})) as opened:
+        db = await opened.client("dynamodb")
+        assert "amazonaws.com" in db.meta.endpoint_url
+
+
+def _config(path: Path, text: str) -> None:
+    path.write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("variables", "region"),
+    [
+        ({}, "eu-west-2"),
+        ({"AWS_PROFILE": "other"}, "eu-west-3"),
+        ({"AWS_PROFILE": "nobody"}, "us-west-2"),
+        ({"AWS_DEFAULT_REGION": "us-east-1"}, "us-east-1"),
+        ({"AWS_CONFIG_FILE": "/no/such/file"}, "us-west-2"),
+        ({"AWS_CONFIG_FILE": "/"}, "us-west-2"),
+    ],
+)
+def test_the_region_of_the_profile_counts_where_no_variable_gives_one(
+    tmp_path: Path, variables: dict[str, str], region: str
+) -> None:
+    _config(tmp_path / "config", PROFILES)
+    found = options_from({"AWS_CONFIG_FILE": str(tmp_path / "config")} | variables)
+    assert found.region == region

@@ -7,17 +7,27 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final
 
 import aiohttp
 import anyio
 import pytest
+from aiohttp import web
 from anyio.abc import SocketStream
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daylily_daemon.adapters.http import BODY_LIMIT_BYTES, Reply, accept, post_json
+from daylily_daemon.adapters.http import (
+    BODY_LIMIT_BYTES,
+    Reply,
+    accept,
+    opened_session,
+    post_json,
+    proxy_of,
+)
 from daylily_daemon.domain.errors import DaemonError, Impeded, Permanent, Transient
+from tests.contract.receivers import Heard, Receiver
 
 
 def latin(raw: bytes) -> str:
@@ -89,8 +99,10 @@ def test_retry_after_is_read_by_the_receivers_own_clock_and_never_beyond_an_hour
     ],
 )
 async def test_a_receiver_that_cannot_be_reached_is_told_from_one_that_cannot_exist(
-    url: str, kind: type[Exception]
+    monkeypatch: pytest.MonkeyPatch, url: str, kind: type[Exception]
 ) -> None:
+    for name in ("HTTPS_PROXY", "https_proxy"):
+        monkeypatch.delenv(name)
     async with aiohttp.ClientSession() as session:
         with pytest.raises(kind) as caught:
             await post_json(session, url, b"{}", {}, 20.0)
@@ -246,3 +258,67 @@ async def test_an_answer_without_end_takes_no_longer_than_its_time(head: bytes) 
 @settings(max_examples=60)
 def test_any_bytes_for_an_answer_are_an_answer_or_unknown(answer: bytes) -> None:
     anyio.run(told, Wire(b"HTTP/1.1 " + answer))
+
+
+async def test_a_receiver_is_reached_through_the_proxy_of_the_host(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def answer(heard: Heard) -> web.Response:
+        return web.Response(status=204)
+
+    receiver = Receiver(answer)
+    async with receiver.serving() as url, opened_session({}) as session:
+        monkeypatch.setenv("HTTP_PROXY", f"http://user:pass@{url.host}:{url.port}")
+        monkeypatch.setenv("http_proxy", f"http://user:pass@{url.host}:{url.port}")
+        reply = await post_json(session, "http://hook.example/x", b"{}", {}, 5.0)
+    assert reply.status == 204
+    (heard,) = receiver.heard
+    assert heard.path == "http://hook.example/x"
+    assert heard.headers["Proxy-Authorization"].startswith("Basic ")
+    assert "Authorization" not in heard.headers
+
+
+@pytest.mark.parametrize(
+    ("url", "proxy"),
+    [
+        ("https://hooks.slack.com/x", "http://proxy.lab:3128"),
+        ("https://inside.lab/x", None),
+        ("https://a.inside.lab:8443/x", None),
+        ("http://127.0.0.1:1/x", None),
+        ("http://localhost/x", None),
+        ("https://[::1/", None),
+    ],
+)
+def test_no_proxy_is_obeyed(monkeypatch: pytest.MonkeyPatch, url: str, proxy: str | None) -> None:
+    for name in ("https_proxy", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://proxy.lab:3128")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "10.0.0.0/8, .inside.lab")
+    assert proxy_of(url) == proxy
+
+
+@pytest.mark.parametrize("bundle", ["/no/such.pem", "/etc", "/dev/null", ""])
+async def test_a_bundle_that_cannot_be_read_takes_no_channel_away(bundle: str) -> None:
+    async with opened_session({"AWS_CA_BUNDLE": bundle}) as session:
+        assert not session.closed
+
+
+async def test_nothing_of_netrc_reaches_a_receiver(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NETRC", str(_netrc(tmp_path)))
+
+    async def answer(heard: Heard) -> web.Response:
+        return web.Response(status=204)
+
+    receiver = Receiver(answer)
+    async with receiver.serving() as url, opened_session({}) as session:
+        await post_json(session, str(url), b"{}", {}, 5.0)
+    assert "Authorization" not in receiver.heard[0].headers
+
+
+def _netrc(folder: Path) -> Path:
+    path = folder / "netrc"
+    path.write_text("default login lab password secret\n")
+    path.chmod(0o600)
+    return path
