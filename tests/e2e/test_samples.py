@@ -114,13 +114,19 @@ def test_whole_worksets_are_accepted_as_they_are_and_complete(
     lab.start()
     for name in (samples.run, samples.help):
         lab.drop(samples.folder / name)
+    shared = f"s3://{samples.bucket}/{samples.results}"
+    places = {}
     for name in (samples.run, samples.help):
         done = lab.wait_for(name, State.COMPLETE)
-        assert done.results_s3_uri == f"s3://{samples.bucket}/{samples.results}"
         assert done.metrics["reads"] == 4
-    key = f"{samples.results}summary.tsv"
-    answer = lab.aws("s3").get_object(Bucket=samples.bucket, Key=key)
-    assert len(answer["Body"].read().splitlines()) == 2
+        places[name] = done.results_s3_uri
+    # Both recipes name one place: who is second gets a folder of its own name below it.
+    first, second = sorted(places, key=lambda name: places[name])
+    assert (places[first], places[second]) == (shared, f"{shared}{second}/")
+    for place in places.values():
+        key = place.removeprefix(f"s3://{samples.bucket}/") + "summary.tsv"
+        answer = lab.aws("s3").get_object(Bucket=samples.bucket, Key=key)
+        assert len(answer["Body"].read().splitlines()) == 2
 
 
 def test_run_arguments_reach_the_pipeline_as_the_recipe_quotes_them(
