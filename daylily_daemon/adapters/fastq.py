@@ -62,14 +62,16 @@ class Read:
     quality: bytes
 
 
-def count_reads(path: Path) -> tuple[Counts, bytes]:
+def count_reads(path: Path, named: str = "") -> tuple[Counts, bytes]:
     """Read the whole file; return its counts and a digest of its read names in their order.
 
-    Both files of a pair have the same digest. Raises Permanent naming file and line.
+    Both files of a pair have the same digest. Raises Permanent naming line and file, the latter as ``named``
+    says.
     """
     names = blake2b(digest_size=16)
     reads = bases = gc_bases = quality_sum = 0
-    for read in _reads(path):
+    said = named or str(path)
+    for read in _reads(path, said):
         names.update(read.name + b"\n")
         reads += 1
         bases += len(read.bases)
@@ -77,25 +79,25 @@ def count_reads(path: Path) -> tuple[Counts, bytes]:
         gc_bases += upper.count(b"G") + upper.count(b"C")
         quality_sum += sum(read.quality) - 33 * len(read.quality)
     if reads == 0:
-        raise _invalid(path, 1, "it holds no read")
+        raise _invalid(said, 1, "it holds no read")
     counts = Counts(reads=reads, bases=bases, gc_bases=gc_bases, quality_sum=quality_sum)
     return counts, names.digest()
 
 
-def _reads(path: Path) -> Iterator[Read]:
-    lines = _lines(path)
+def _reads(path: Path, said: str) -> Iterator[Read]:
+    lines = _lines(path, said)
     for number, header in lines:
         if not header.startswith(b"@") or not _name(header):
             what = f"expected '@' and the name of a read, found {_shown(header)}"
-            raise _invalid(path, number, what)
+            raise _invalid(said, number, what)
         record = [next(lines, None) for _ in range(3)]
         if any(line is None for line in record):
-            raise _invalid(path, number, "the file ends within a read (is it truncated?)")
+            raise _invalid(said, number, "the file ends within a read (is it truncated?)")
         bases, plus, quality = (line[1] for line in record if line)
         fault = _fault(header, bases, plus, quality)
         if fault:
             offset, what = fault
-            raise _invalid(path, number + offset, what)
+            raise _invalid(said, number + offset, what)
         yield Read(_name(header), bases, quality)
 
 
@@ -119,7 +121,7 @@ def _name(header: bytes) -> bytes:
     return name[:-2] if name.endswith((b"/1", b"/2")) else name
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+def _lines(path: Path, said: str) -> Iterator[tuple[int, bytes]]:
     """Yield 1-based numbers and lines without their ends."""
     number = 0
     try:
@@ -127,15 +129,15 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
             while line := file.readline(_LONGEST_LINE):
                 number += 1
                 if len(line) == _LONGEST_LINE:
-                    raise _invalid(path, number, "the line does not end within 64 MiB")
+                    raise _invalid(said, number, "the line does not end within 64 MiB")
                 yield number, line.rstrip(b"\r\n")
     except (EOFError, zlib.error, gzip.BadGzipFile) as exc:
         what = f"its gzip data are damaged or truncated: {str(exc).rstrip('.')}"
-        raise _invalid(path, number + 1, what) from exc
+        raise _invalid(said, number + 1, what) from exc
     except FileNotFoundError as exc:
-        raise Permanent(f"Missing input files: {path} does not exist. {_TODO}") from exc
+        raise Permanent(f"Missing input files: {said} does not exist. {_TODO}") from exc
     except OSError as exc:
-        raise Permanent(f"{path} cannot be read: {exc.strerror}. Check its permissions.") from exc
+        raise Permanent(f"{said} cannot be read: {exc.strerror}. Check its permissions.") from exc
 
 
 def _opened(path: Path) -> io.BufferedIOBase:
@@ -144,8 +146,8 @@ def _opened(path: Path) -> io.BufferedIOBase:
     return gzip.open(path, "rb") if compressed else path.open("rb")
 
 
-def _invalid(path: Path, line: int, what: str) -> Permanent:
-    return Permanent(f"Invalid FASTQ file {path}, line {line}: {what}. {_TODO}")
+def _invalid(said: str, line: int, what: str) -> Permanent:
+    return Permanent(f"Invalid FASTQ file {said}, line {line}: {what}. {_TODO}")
 
 
 def _shown(line: bytes) -> str:

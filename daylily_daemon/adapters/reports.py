@@ -15,9 +15,11 @@ from daylily_daemon.adapters.fastq import Counts, count_reads
 from daylily_daemon.adapters.transfer import local_files
 from daylily_daemon.domain.columns import input_column
 from daylily_daemon.domain.errors import Permanent
-from daylily_daemon.domain.sheet import InputFile, Sheet, read_sheet
+from daylily_daemon.domain.sheet import SHEET_FILE, InputFile, Sheet, read_sheet
 
 SUMMARY_FILE: Final = "summary.tsv"
+SENT_SHEET: Final = "stage_samples.submitted.tsv"
+"""The sheet as the lab sent it, beside the one that names local files."""
 _FASTQ: Final = re.compile(r"\.(?:fq|fastq)(?:\.gz)?$", re.IGNORECASE)
 _COLUMNS: Final = ("sample", "files", "reads", "bases", "gc_fraction", "mean_quality")
 
@@ -107,6 +109,8 @@ class _Reads:
     """One FASTQ file."""
 
     path: Path
+    named: str
+    """As the lab wrote it, with the sheet and line where it did."""
     line: int
     """Of the sheet."""
     pair: str
@@ -124,11 +128,35 @@ def _sheet(sheet_file: Path) -> Sheet:
 def _samples(sheet_file: Path, sheet: Sheet) -> dict[str, list[_Reads]]:
     samples: dict[str, list[_Reads]] = {}
     with local_files(f"Reading the files of {sheet_file}"):
+        sent = _as_sent(sheet_file, sheet)
         for row in sheet.rows:
             for file in row.files:
                 reads = _reads(sheet_file, row.line, file)
-                samples.setdefault(row.sample_id, []).extend(reads)
+                named = (replace(one, named=_named(one.path, file, sent)) for one in reads)
+                samples.setdefault(row.sample_id, []).extend(named)
     return samples
+
+
+def _as_sent(sheet_file: Path, sheet: Sheet) -> dict[str, InputFile]:
+    """Return what the lab wrote for each path of a staged sheet: the same cells of the sheet that it sent."""
+    path = sheet_file.with_name(SENT_SHEET)
+    sent = read_sheet(path.read_bytes()) if path.is_file() else None
+    if not isinstance(sent, Sheet) or len(sent.rows) != len(sheet.rows):
+        return {}
+    pairs = zip(sheet.rows, sent.rows, strict=True)
+    return {
+        here.path: there
+        for row, original in pairs
+        for here, there in zip(row.files, original.files, strict=False)
+    }
+
+
+def _named(path: Path, file: InputFile, sent: Mapping[str, InputFile]) -> str:
+    original = sent.get(file.path)
+    if original is None:
+        return str(path)
+    within = str(path).removeprefix(file.path) if file.kind.is_folder else ""
+    return f"{original.path}{within} ({SHEET_FILE}, {original.where})"
 
 
 def _coverage(sheet: Sheet) -> dict[str, float]:
@@ -149,11 +177,12 @@ def _reads(sheet_file: Path, line: int, file: InputFile) -> Iterator[_Reads]:
         )
     path = sheet_file.parent / file.path
     if file.kind.is_folder:
-        yield from (_Reads(path=one, line=line, pair="") for one in _fastq_files(path))
+        yield from (
+            _Reads(path=one, named=str(one), line=line, pair="") for one in _fastq_files(path)
+        )
         return
-    yield _Reads(
-        path=path, line=line, pair=column.first or column.name if file.kind.is_mate else ""
-    )
+    pair = column.first or column.name if file.kind.is_mate else ""
+    yield _Reads(path=path, named=str(path), line=line, pair=pair)
 
 
 def _fastq_files(folder: Path) -> list[Path]:
@@ -166,14 +195,14 @@ def _fastq_files(folder: Path) -> list[Path]:
 
 
 def _report(sample: str, reads: Sequence[_Reads], step: Callable[[], None]) -> SampleReport:
-    counts, orders = Counts(), dict[tuple[int, str], tuple[Path, bytes]]()
+    counts, orders = Counts(), dict[tuple[int, str], tuple[str, bytes]]()
     for file in reads:
-        found, order = count_reads(file.path)
+        found, order = count_reads(file.path, file.named)
         counts += found
-        first, expected = orders.setdefault((file.line, file.pair), (file.path, order))
+        first, expected = orders.setdefault((file.line, file.pair), (file.named, order))
         if file.pair and order != expected:
             raise Permanent(
-                f"Invalid FASTQ pair (line {file.line} of the sheet): {first} and {file.path} do not "
+                f"Invalid FASTQ pair (line {file.line} of the sheet): {first} and {file.named} do not "
                 "hold the same reads in the same order. Upload the two files of one run, unsorted and "
                 "unfiltered."
             )

@@ -18,6 +18,7 @@ from anyio import to_thread
 
 from daylily_daemon.adapters.looking import Closed, Found, Look, look_in_s3, look_on_this_host
 from daylily_daemon.adapters.objects import Denied
+from daylily_daemon.adapters.reports import SENT_SHEET
 from daylily_daemon.adapters.s3 import S3Objects
 from daylily_daemon.adapters.transfer import (
     CopyOptions,
@@ -52,8 +53,6 @@ from daylily_daemon.domain.sheet import (
 )
 
 INFO_FILE: Final = "daylily_info.yaml"
-SENT_SHEET: Final = "stage_samples.submitted.tsv"
-"""The sheet as the lab sent it."""
 INPUTS_FOLDER: Final = "inputs"
 
 _SENT: Final = (

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from daylily_daemon.adapters.fastq import Counts, count_reads
+from daylily_daemon.adapters.reports import report_on_samples
 from daylily_daemon.cli import steps
 from daylily_daemon.cli.sampledata import SampleWorkset, write_sample_workset
 from daylily_daemon.domain.errors import Permanent
@@ -226,3 +227,24 @@ def test_a_folder_without_fastq_files_is_missing_input(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 1
     assert "there is no FASTQ file in" in result.stderr
+
+
+def test_a_damaged_file_is_named_as_the_lab_wrote_it(tmp_path: Path) -> None:
+    stage = tmp_path / "stage"
+    local = stage / "inputs" / "reads" / "drops" / "ws1"
+    (local / "pass").mkdir(parents=True)
+    (local / "a.fq").write_bytes(GOOD)
+    (local / "pass" / "bad.fq").write_bytes(b"@r1\nACGT\n")
+    (stage / "stage_samples.submitted.tsv").write_text(
+        "# by the lab\nSAMPLE_ID\tONT_FQ\nS1\tsample_data/a.fq\nS2\ts3://reads/pass/\n"
+    )
+    staged = stage / "stage_samples.tsv"
+    staged.write_text(f"SAMPLE_ID\tONT_FQ\nS1\t{local}/a.fq\nS2\t{local}/pass/\n")
+    with pytest.raises(Permanent) as damaged:
+        report_on_samples(staged, tmp_path / "results", lambda *_: None)
+    said = "s3://reads/pass/bad.fq (stage_samples.tsv, line 4, column ONT_FQ), line 1: "
+    assert said in str(damaged.value)
+    assert str(tmp_path) not in str(damaged.value)
+    (stage / "stage_samples.submitted.tsv").unlink()
+    with pytest.raises(Permanent, match=r"inputs/reads/drops/ws1/pass/bad\.fq, line 1"):
+        report_on_samples(staged, tmp_path / "results", lambda *_: None)
