@@ -27,7 +27,7 @@ from daylily_daemon.adapters.inputs import S3Inputs
 from daylily_daemon.adapters.notifiers.linear import Linear
 from daylily_daemon.adapters.notifiers.s3_sentinels import S3Sentinels
 from daylily_daemon.adapters.notifiers.slack import Slack
-from daylily_daemon.adapters.notifiers.sns import Sns
+from daylily_daemon.adapters.notifiers.sns import NamedTopic, Sns
 from daylily_daemon.adapters.notifiers.webhook import Webhook
 from daylily_daemon.adapters.pipelines import load_pipelines
 from daylily_daemon.adapters.runners.launch import Isolation, passed_on
@@ -36,7 +36,7 @@ from daylily_daemon.adapters.runners.tmux import TmuxRunner
 from daylily_daemon.adapters.s3 import S3Objects
 from daylily_daemon.adapters.sqs import Decode, QueueConfig, SqsMailbox
 from daylily_daemon.domain.admission import Limits
-from daylily_daemon.domain.errors import Permanent
+from daylily_daemon.domain.errors import Impeded, Permanent
 from daylily_daemon.domain.failures import FailurePattern
 from daylily_daemon.domain.lifecycle import Policy
 from daylily_daemon.domain.model import Record
@@ -65,11 +65,15 @@ class Outlets:
     http: aiohttp.ClientSession
     objects: S3Objects
     sns: Any
-    topic_arn: str
 
 
 def _sns(settings: Settings, outlets: Outlets) -> Notifier:
-    return Sns(client=outlets.sns, topic_arn=outlets.topic_arn)
+    topic = settings.topic
+    if topic.sns_topic_arn:
+        return Sns(client=outlets.sns, topic_arn=topic.sns_topic_arn)
+    return NamedTopic(
+        client=outlets.sns, find=partial(_topic_arn, outlets.sns, topic.sns_topic_name)
+    )
 
 
 def _s3_sentinels(settings: Settings, outlets: Outlets) -> Notifier:
@@ -400,7 +404,6 @@ async def open_daemon(
             objects=tools.objects,
             # The outbox repeats by itself; a repeat of the SDK would be one that nobody counts.
             sns=await tools.aws.client("sns", max_attempts=1),
-            topic_arn=await _topic_arn(tools),
         )
         clock = SystemClock()
         health = Health(clock)
@@ -426,14 +429,11 @@ async def open_daemon(
         yield Daemon(supervisor=supervisor, live=live, channels=channels)
 
 
-async def _topic_arn(tools: Tools) -> str:
-    settings = tools.settings
-    if settings.topic.sns_topic_arn or not settings.notifications.sns.enabled:
-        return settings.topic.sns_topic_arn
-    name = settings.topic.sns_topic_name
-    arn = await provision.find_topic(await tools.aws.client("sns"), name)
+async def _topic_arn(sns: Any, name: str) -> str:
+    """Raises Impeded if there is no such topic: notices wait until there is one."""
+    arn = await provision.find_topic(sns, name)
     if arn is None:
-        raise Permanent(
+        raise Impeded(
             f"The topic {name} does not exist. Run `daylily-daemon init`, set topic.sns_topic_arn, or "
             "switch notifications.sns off."
         )

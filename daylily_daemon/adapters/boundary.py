@@ -33,6 +33,7 @@ from daylily_daemon.adapters.answers import (
     meaning_of,
     shown,
 )
+from daylily_daemon.adapters.headnode import credentials_advice
 from daylily_daemon.adapters.retryafter import asked_wait_s
 from daylily_daemon.domain.errors import DaemonError, Impeded, Permanent, Transient
 
@@ -202,7 +203,7 @@ def _of_credentials(exc: Exception) -> DaemonError:
         f"There are no usable AWS credentials on this host ({told}). Check the role of the host, "
         "or AWS_PROFILE, the files in ~/.aws and the program they name."
     )
-    return _coded(Impeded(text), CREDENTIALS)
+    return _coded(Impeded(f"{text} {credentials_advice()}".rstrip()), CREDENTIALS)
 
 
 def _of_answer(exc: ClientError, what: str) -> DaemonError:

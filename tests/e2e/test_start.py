@@ -77,6 +77,17 @@ def test_without_aws_it_says_so_once_waits_and_ends_when_told(lab: Lab) -> None:
     assert not daemon.said("started")
 
 
+def test_a_missing_topic_keeps_notices_waiting_and_nothing_else(lab: Lab) -> None:
+    sns, topic = lab.aws("sns"), f"arn:aws:sns:us-west-2:123456789012:{lab.topic}"
+    sns.delete_topic(TopicArn=topic)
+    daemon = lab.start()
+    lab.wait_for(lab.drop_sample("untold"), State.COMPLETE)
+    assert "The topic" in daemon.wait_said("notice_delayed")["reason"]
+    lab.provision()
+    lab.wait_paid("untold")
+    assert daemon.terminate() == 0
+
+
 def test_settings_that_are_broken_while_it_waits_are_refused(lab: Lab) -> None:
     daemon = lab.start("--set", f"aws.endpoint_url={NOBODY_LISTENS}", wait=False)
     waits_for(daemon, NOBODY_LISTENS)

@@ -6,6 +6,7 @@ of each workset. A standard topic tells at least once, and in no order.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Protocol
@@ -38,6 +39,23 @@ class Sns:
             request["MessageDeduplicationId"] = sha256(record.id.encode()).hexdigest()
         async with translated(f"the topic {self.topic_arn}"):
             await self.client.publish(**request)
+
+
+@dataclass(slots=True)
+class NamedTopic:
+    """The topic that ``find`` returns the ARN of, looked for when there is something to tell.
+
+    Not before: a topic that is missing, or may not be listed, keeps notices waiting and nothing else.
+    """
+
+    client: Publisher
+    find: Callable[[], Awaitable[str]]
+    _found: Sns | None = None
+
+    async def deliver(self, record: Record) -> None:
+        if self._found is None:
+            self._found = Sns(client=self.client, topic_arn=await self.find())
+        await self._found.deliver(record)
 
 
 def _attributes(record: Record) -> dict[str, dict[str, str]]:
