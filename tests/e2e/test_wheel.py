@@ -25,7 +25,7 @@ from tests.wheels import export
 
 OPERATIONS: Final = ROOT / "docs" / "operations.md"
 INSTALLING: Final = re.compile(
-    r"then install it with the locked requirements:\n\n```sh\n(.*?)```", re.DOTALL
+    r"install it with\s+the locked requirements:\n\n```sh\n(.*?)```", re.DOTALL
 )
 NOT_HERE: Final = re.compile(
     r"make |useradd |ln -s |systemctl |install -d -o daylily |install .*/etc/systemd/"
@@ -115,6 +115,29 @@ def test_nothing_of_the_tests_is_on_its_path(lab: Lab, installed: Path) -> None:
     ).stdout.splitlines()
     assert Path(told[0]).is_relative_to(installed / "opt")
     assert [line for line in told if line.startswith(str(ROOT))] == []
+
+
+def test_every_module_but_those_of_the_demo_can_be_imported(lab: Lab, installed: Path) -> None:
+    """A module that needs what only the tests have would otherwise be noticed on a head node."""
+    code = """
+import importlib, pkgutil, daylily_daemon
+names = [m.name for m in pkgutil.walk_packages(daylily_daemon.__path__, "daylily_daemon.")]
+for name in names:
+    if name not in ("daylily_daemon.__main__", "daylily_daemon.cli.emulator"):
+        importlib.import_module(name)
+print(len(names))
+"""
+    python = str(installed / "opt" / "bin" / "python")
+    told = subprocess.run(
+        (python, "-c", code),
+        cwd=lab.folder,
+        env=lab.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert told.stderr == ""
+    assert int(told.stdout) > 50
 
 
 def test_the_example_of_the_settings_is_the_one_to_be_edited(lab: Lab, installed: Path) -> None:
