@@ -83,7 +83,7 @@ def _code() -> int:
     except UsageError as exc:
         text = StringIO()
         exc.show(file=text)
-        printing.complain(text.getvalue().rstrip(), style="")
+        printing.complain_as_it_is(text.getvalue().rstrip())
         return int(Exit.USAGE)
     except typer.Exit as exc:
         return exc.exit_code

@@ -218,12 +218,18 @@ def _tell(outcome: Outcome, how: How) -> None:
             "stays there until it does."
         )
     elif outcome.is_stopping:
-        printing.complain(f"{what}: {answer.text}. Its job has not ended yet.")
+        printing.complain(
+            f"{command.workset_id}: {sentence(answer.text)} Its job has not ended yet."
+        )
     elif outcome.code is Exit.OK:
         state = f" It is {outcome.workset.shown_state}." if outcome.workset else ""
-        printing.say(f"{what}: {answer.text}.{state}")
+        printing.say(f"{command.workset_id}: {sentence(answer.text)}{state}")
     else:
-        printing.complain(f"{what}: {answer.text}.")
+        printing.complain(f"{command.workset_id}: {sentence(answer.text)}")
+
+
+def sentence(text: str) -> str:
+    return text if text.endswith((".", "?", "!")) else f"{text}."
 
 
 def verb(ask: Ask) -> str:

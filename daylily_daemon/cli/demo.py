@@ -281,7 +281,8 @@ async def _play(stage: Stage, tools: Tools, ids: list[str]) -> int:
         printing.say_facts(_report(stage, ended[id], trails[id], dropped[id], mail))
     wrong = [ws.id for ws in ended.values() if (ws.state is State.COMPLETE) == (ws.id == BAD)]
     if wrong:
-        printing.complain(f"Not as expected: {', '.join(wrong)}\n{stage.log_tail('daemon')}")
+        printing.complain(f"Not as expected: {', '.join(wrong)}")
+        printing.complain_as_it_is(stage.log_tail("daemon"))
     return 1 if wrong else 0
 
 

@@ -7,6 +7,7 @@ left out or wrapped, and each row is one line. Everything that comes in is made 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -20,6 +21,7 @@ ROOM: Final = 24
 """Cells that the last column needs to be worth reading beside the others."""
 INDENT: Final = 4
 ELLIPSIS: Final = "…"
+_WORD: Final = re.compile(r" *[^ ]+")
 
 
 class Run(NamedTuple):
@@ -88,12 +90,12 @@ def wrapped(text: str, room: int | None) -> Iterator[str]:
 def _wrapped_line(line: str, room: int) -> Iterator[str]:
     indent = line[: len(line) - len(line.lstrip(" "))]
     current = ""
-    for word in line.split():
-        longer = f"{current} {word}" if current else indent + word
-        if current and cell_len(longer) > room:
+    for word in _WORD.findall(line):
+        if current and cell_len(current + word) > room:
             yield current
-            longer = indent + word
-        current = longer
+            current = indent + word.lstrip(" ")
+        else:
+            current += word
     yield current
 
 

@@ -32,8 +32,8 @@ LISTED: Final = (
 )
 RECORDS: Final = (
     Column(heading="#"),
-    Column(heading="AT (UTC)", missed=1),
-    Column(heading="TYPE", missed=2),
+    Column(heading="AT (UTC)"),
+    Column(heading="TYPE", missed=1),
     Column(heading="STATE"),
     Column(heading="WHAT"),
 )

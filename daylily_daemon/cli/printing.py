@@ -63,6 +63,11 @@ def complain(text: str, style: str = "red") -> None:
     _print(_err, ((Run(line, style),) for line in wrapped(text, _width(sys.stderr))))
 
 
+def complain_as_it_is(text: str) -> None:
+    """Print on stderr what was laid out already: the help of a command, a tail of a log."""
+    _print(_err, ((Run(line),) for line in wrapped(text, None)))
+
+
 def say_facts(pairs: Iterable[tuple[str, str]]) -> None:
     _print(_out, facts(pairs, width()))
 

@@ -24,7 +24,7 @@ from daylily_daemon.domain.errors import DaemonError
 from daylily_daemon.settings import describe, load
 
 Problems = list[str]
-SHOWN: Final = tuple(Column(heading=name) for name in ("SETTING", "FROM", "VALUE"))
+SHOWN: Final = tuple(Column(heading=name) for name in ("SETTING", "VALUE (FROM)"))
 
 
 def init(
@@ -87,5 +87,5 @@ def check_config(
     if json:
         output.print_json({r.key: {"value": r.value_shown, "origin": r.origin} for r in rows})
         return
-    shown = [(row.key, row.origin, row.value_shown) for row in rows]
+    shown = [(row.key, f"{row.value_shown} ({row.origin})".lstrip()) for row in rows]
     printing.say_grid(Grid(columns=SHOWN, rows=shown))

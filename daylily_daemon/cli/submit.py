@@ -28,6 +28,7 @@ from daylily_daemon.cli.asking import (
     check_wait,
     command_for,
     is_settled,
+    sentence,
     why_no_answer,
 )
 from daylily_daemon.cli.options import (
@@ -141,7 +142,7 @@ def _tell(outcome: Outcome, *, wait: bool) -> None:
             f"does.{outcome.hint}"
         )
     elif answer.effect in (CommandEffect.NONE, CommandEffect.REFUSED):
-        printing.complain(f"{answer.text}.")
+        printing.complain(sentence(answer.text))
     elif ws is not None:
         printing.say(f"{id} is {ws.shown_state}. {output.reason_text(ws)}".rstrip())
 
@@ -175,7 +176,7 @@ def check_effect(ws: Workset | None, command: Command) -> None:
         return
     for answer in commands.apply(ws, command, SystemClock().now()).answers:
         if answer.effect in (CommandEffect.NONE, CommandEffect.REFUSED):
-            raise Failed(f"Nothing was submitted: {answer.text}.")
+            raise Failed(f"Nothing was submitted: {sentence(answer.text)}")
 
 
 def _in_control_bucket(uri: str, bucket: str, prefix: str) -> WorksetId:
@@ -209,8 +210,8 @@ async def _upload(folder: Path, id: WorksetId, ask: Submit, tools: Tools) -> Non
 
 
 def _tell_absent(drop: LocalDrop) -> None:
-    for sentence in drop.absent:
-        printing.complain(f"{sentence} It must be in S3 already, or come soon.", style="")
+    for absent in drop.absent:
+        printing.complain(f"{absent} It must be in S3 already, or come soon.", style="")
 
 
 async def _until_settled(command: Command, timeout_s: float | None, tools: Tools) -> Outcome:

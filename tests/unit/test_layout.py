@@ -178,4 +178,5 @@ def test_sentences_are_broken_between_words_only() -> None:
         assert " ".join(lines) == text
         assert all(cell_len(line) <= room or " " not in line for line in lines)
     assert list(wrapped("a  b", None)) == ["a  b"]
+    assert list(wrapped("my  file.fastq is  missing", 14)) == ["my  file.fastq", "is  missing"]
     assert list(wrapped("  indented words here", 12)) == ["  indented", "  words here"]
