@@ -14,7 +14,8 @@ import pytest
 
 from daylily_daemon.cli.sampledata import SampleWorkset
 from daylily_daemon.domain.model import Priority, State
-from tests.e2e.harness import PREFIX, PROGRAM, Lab, opened, until
+from tests.e2e.cut_wire import wire_to
+from tests.e2e.harness import PREFIX, PROGRAM, Answer, Lab, opened, until
 
 NOBODY_LISTENS = "http://127.0.0.1:9"
 GATED = 'while [ ! -e "$gate" ]; do sleep 0.1; done'
@@ -270,6 +271,34 @@ def test_status_is_good_only_while_the_daemon_is_well(lab: Lab) -> None:
     lab.state.write_status({**said, "pid": os.getpid()})
     replaced = lab.run_cli("status", "--set", f"aws.endpoint_url={NOBODY_LISTENS}")
     assert (replaced.code, "is not its own any more" in replaced.words) == (1, True)
+
+
+def test_a_daemon_that_is_cut_off_from_aws_is_not_well_though_its_process_is(lab: Lab) -> None:
+    lab.pipeline("noting", **PIPELINES["gated"])
+    with wire_to(lab.url) as wire:
+        daemon = lab.start("--set", f"aws.endpoint_url={wire.url}")
+        lab.drop_sample("long")
+        lab.wait_started("long", "1 run")
+        until(lambda: "It runs, attempt 1" in lab.run_cli("explain", "long").words)
+        wire.cut()
+        told = until(lambda: _if_ill(lab), why=lambda: str(lab.run_cli("status")))
+        assert told is not None
+        assert told.code == 1
+        assert "The table of worksets fails since" in told.words
+        why = lab.run_cli("explain", "long").words
+        assert "It runs" not in why
+        assert "this daemon is not well" in why or "has not renewed its claim" in why
+        wire.join()
+        until(lambda: lab.run_cli("status").code == 0, why=lambda: str(lab.run_cli("status")))
+        assert "It runs, attempt 1" in lab.run_cli("explain", "long").words
+        lab.open_gate("long")
+        lab.wait_for("long", State.COMPLETE)
+        assert daemon.terminate() == 0
+
+
+def _if_ill(lab: Lab) -> Answer | None:
+    answer = lab.run_cli("status")
+    return answer if answer.code else None
 
 
 def test_a_submission_that_no_daemon_has_answered_is_mentioned(lab: Lab) -> None:

@@ -56,6 +56,9 @@ def test_a_daemon_that_finishes_its_passes_and_reaches_everything_is_well() -> N
     )
 
 
+@pytest.mark.reported(
+    "E", "running, although it hangs or is dead (tomcounsell/ai#984, kuna#437, CORE#173)"
+)
 @pytest.mark.parametrize(
     ("status", "life", "age_s", "words"),
     [
@@ -127,6 +130,9 @@ def _of(pid: int) -> Process:
     return vitals.this_process().model_copy(update={"pid": pid, "start_time": int(fields[19])})
 
 
+@pytest.mark.reported(
+    "E", "a process number that was given to somebody else counts as alive (prime-agent#1046)"
+)
 def test_a_process_is_known_by_its_number_its_start_and_its_boot(
     sleeper: subprocess.Popen[bytes],
 ) -> None:

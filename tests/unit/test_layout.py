@@ -39,6 +39,9 @@ def _listing(*worksets: Workset, width: int | None) -> list[str]:
     return _text(output.list_grid(worksets).lines(width))
 
 
+@pytest.mark.reported(
+    "E", "identifiers cut at the end of a narrow table (kleinkram#2358, fabric-dw-mcp-cli#427)"
+)
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("id", IDS)
 def test_list_shows_every_id_and_state_whole_beside_a_long_reason(
@@ -71,6 +74,7 @@ def test_at_eighty_columns_the_reason_has_room_to_be_read() -> None:
     assert "stage_samples.tsv, line 7" in line
 
 
+@pytest.mark.reported("E", "a pipe cut at 80 columns (hassette#1855, repowise#1402)")
 def test_in_a_pipe_each_workset_is_one_line_with_its_whole_reason() -> None:
     lines = _listing(
         _workset(LONG_ID, state=State.FAILED, error_details=REASON + "end"),

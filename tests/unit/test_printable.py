@@ -46,6 +46,10 @@ HOSTILE = {
 }
 
 
+@pytest.mark.reported(
+    "C",
+    "escape sequences in fields and messages reach the terminal (kubernetes#101695, kubernetes#107617)",
+)
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
 def test_what_a_terminal_obeys_or_hides_is_spelled_out(text: str) -> None:
     shown = printable.one_line(text)
@@ -69,6 +73,10 @@ def test_markup_emoji_codes_and_languages_stay_as_they_are(text: str) -> None:
     assert printable.lines(text) == text
 
 
+@pytest.mark.reported(
+    "C",
+    "a carriage return overwrites a line (kubernetes#112553); names that are no UTF-8 (plaso#3717)",
+)
 @given(st.text(alphabet=st.characters(), max_size=60))
 @example("\x1b\x1b[m[31m")
 def test_no_text_at_all_gets_through_and_plain_text_is_untouched(text: str) -> None:
@@ -113,6 +121,9 @@ def test_however_a_log_is_cut_into_pieces_it_reads_the_same() -> None:
     assert _read(*pieces) == _read(raw) == "é患者\nx\n"
 
 
+@pytest.mark.reported(
+    "C", "control characters of a log reach the prompt (moby#30137, picoclaw#2377)"
+)
 @given(st.binary(max_size=200), st.integers(0, 200))
 def test_no_log_reaches_a_terminal_with_anything_it_obeys(raw: bytes, cut: int) -> None:
     shown = _read(raw[:cut], raw[cut:])
