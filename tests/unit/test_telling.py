@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from daylily_daemon.adapters.runners.telling import (
     END_BYTES,
     MOST_FAILURES,
     telling,
+    with_rule_logs,
 )
 from daylily_daemon.domain.failures import classify
 from daylily_daemon.domain.model import Ended, Outcome
@@ -64,3 +66,48 @@ def test_what_lies_near_the_end_is_not_kept_twice(tmp_path: Path, gap: int) -> N
 
 def test_no_log_tells_nothing(tmp_path: Path) -> None:
     assert telling(str(tmp_path)) == b""
+
+
+def failed_at(folder: Path, version: int = 9) -> str:
+    recorded = (RECORDED / f"sort.snakemake{version}.log").read_text(encoding="utf-8")
+    tail = with_rule_logs(recorded, str(folder))
+    return classify(Outcome(ended=Ended.EXITED, code=1, tail=tail)).code
+
+
+@pytest.fixture
+def rule_log(tmp_path: Path) -> Path:
+    path = tmp_path / "run" / "logs" / "bwa" / "HG002.sort.log"
+    path.parent.mkdir(parents=True)
+    return path
+
+
+@pytest.mark.reported("D", "a reason that stands in the log of the rule alone (snakemake#2709)")
+@pytest.mark.parametrize("version", [7, 8, 9])
+def test_what_a_failed_rule_wrote_into_its_own_log_is_found(
+    tmp_path: Path, rule_log: Path, version: int
+) -> None:
+    rule_log.write_bytes(b"x" * 9_000 + b"\nsort: No space left on device\n=====\n\xff\x1b[0m\n")
+    assert failed_at(tmp_path / "run", version) == "WS-RES-002"
+
+
+def test_a_log_outside_the_folder_of_the_run_is_not_read(tmp_path: Path, rule_log: Path) -> None:
+    outside = tmp_path / "outside.log"
+    outside.write_text("sort: No space left on device\n")
+    rule_log.symlink_to(outside)
+    assert failed_at(tmp_path / "run") == "WS-UNK-000"
+    text = "Building DAG of jobs...\nError in rule x:\n    log: ../outside.log, /etc/passwd\n"
+    assert with_rule_logs(text, str(tmp_path / "run")) == text
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path, rule_log: Path) -> None:
+    os.mkfifo(rule_log)
+    assert failed_at(tmp_path / "run") == "WS-UNK-000"
+    rule_log.unlink()
+    rule_log.mkdir()
+    assert failed_at(tmp_path / "run") == "WS-UNK-000"
+
+
+def test_a_log_that_is_shown_already_is_not_shown_again(tmp_path: Path, rule_log: Path) -> None:
+    rule_log.write_text("anything\n")
+    recorded = (RECORDED / "show-failed-logs.snakemake9.log").read_text(encoding="utf-8")
+    assert with_rule_logs(recorded, str(tmp_path / "run")) == recorded

@@ -47,7 +47,7 @@ from daylily_daemon.adapters.runners.launch import Isolation, Launch, advice
 from daylily_daemon.adapters.runners.logs import ProgressReader, clean, follow, tail
 from daylily_daemon.adapters.runners.procfs import Identity
 from daylily_daemon.adapters.runners.report import UnusableError, read_report
-from daylily_daemon.adapters.runners.telling import telling
+from daylily_daemon.adapters.runners.telling import telling, with_rule_logs
 from daylily_daemon.domain.errors import Permanent, Transient, Unclear
 from daylily_daemon.domain.model import Ended, Job, JobName, Outcome, Progress
 
@@ -382,7 +382,8 @@ class ProcessRunner:
         record = await self._disk.run(place.files.record)
         if record is None:
             return None
-        tail = await self._tail(place)
+        found = await self._tail(place)
+        tail = await self._data.run(partial(with_rule_logs, found, token.terms.cwd))
         rebooted = record.boot_id != self._home.machine.boot_id
         if record.ended is Ended.STOPPED and rebooted and not record.asked_to_stop:
             # A machine that goes down politely asks every shim to stop.

@@ -5,10 +5,13 @@ A workflow that keeps going after a failure may write for hours; the failed rule
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Iterator
 from typing import Final
 
-from daylily_daemon.adapters.runners.logs import Cursor
+from daylily_daemon.adapters.runners.logs import Cursor, clean
+from daylily_daemon.domain.failures import read_log
 from daylily_daemon.domain.workflow_log import FAILURES
 
 END_BYTES: Final = 32 * 1024
@@ -17,6 +20,7 @@ SEARCHED_BYTES: Final = 16 * 1024 * 1024
 AROUND_BYTES: Final = 6 * 1024
 """What is kept before a failure, for the rule's wildcards, and after it."""
 MOST_FAILURES: Final = 4
+RULE_LOG_BYTES: Final = 4 * 1024
 _MARKS: Final = tuple(text.encode() for text in FAILURES)
 
 
@@ -46,3 +50,36 @@ def _failures(text: bytes, end: int) -> Iterator[int]:
 
 def _parted(kept: bytes, gap: bool) -> bytes:
     return b"\n" if kept and gap else b""
+
+
+def with_rule_logs(text: str, cwd: str) -> str:
+    """Return ``text`` and, framed as Snakemake does it, the ends of the log files it names for failed rules.
+
+    Only regular files inside ``cwd``: what a log names is foreign. May hang, as disks do; raises nothing.
+    """
+    if not any(mark in text for mark in FAILURES):
+        return text
+    names = [name for job in read_log(text).failed[:MOST_FAILURES] for name in job.logs[:2]]
+    shown = {name: _end_inside(cwd, name) for name in names if f"Logfile {name}:" not in text}
+    frames = (f"\nLogfile {name}:\n=====\n{end}\n=====" for name, end in shown.items() if end)
+    return text + "".join(frames)
+
+
+def _end_inside(cwd: str, name: str) -> str:
+    """Return the end of a file, empty if it is none or lies elsewhere."""
+    root, path = os.path.realpath(cwd), os.path.realpath(os.path.join(cwd, name))
+    if os.path.commonpath((root, path)) != root:
+        return ""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return ""
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            return ""
+        return clean(os.pread(fd, RULE_LOG_BYTES, max(status.st_size - RULE_LOG_BYTES, 0))).strip()
+    except OSError:
+        return ""
+    finally:
+        os.close(fd)
