@@ -165,7 +165,7 @@ class _Reading:
         keys: Mapping[str, object] = self.document.value
         if len(keys) > MAX_KEYS:
             what = f"There are {len(keys):,} keys; at most {MAX_KEYS} are allowed."
-            self._add((), what, "Keep those that are read, and `notes`.")
+            self._add((list(keys)[MAX_KEYS],), what, "Keep those that are read, and `notes`.")
             raise Enough
         for key in (key for key in keys if key not in _KNOWN and key != "notes"):
             near = meant(key, _BY_FOLD, keys) or _SYNONYMS.get(plain(key), "")
@@ -405,8 +405,6 @@ class _Reading:
     def _where(self, path: KeyPath) -> str:
         line = self._line(path)
         key = "".join(f"[{part}]" if isinstance(part, int) else f".{_key(part)}" for part in path)
-        if not key:
-            return ""
         return f"line {line}, key {key[1:]}" if line else f"key {key[1:]}"
 
 

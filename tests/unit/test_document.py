@@ -13,6 +13,7 @@ from daylily_daemon.domain.document import (
     MAX_ALIASES,
     MAX_BYTES,
     MAX_DEPTH,
+    MAX_NODES,
     BadDocument,
     Document,
     decode_text,
@@ -45,6 +46,12 @@ def read(data: bytes) -> Document | Problem:
 
 def value(text: str) -> object:
     return parse(text.encode(), FILE).value
+
+
+def test_keys_and_values_are_bounded() -> None:
+    most = "[" + "x," * (MAX_NODES - 1) + "]"
+    assert value(most) == ["x"] * (MAX_NODES - 1)
+    assert f"more than {MAX_NODES:,} keys and values" in refused("[" + "x," * MAX_NODES + "]").what
 
 
 def test_plain_data_comes_out_as_plain_data() -> None:

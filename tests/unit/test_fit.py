@@ -116,6 +116,7 @@ def test_the_coverage_of_a_sample_is_obeyed_or_refused() -> None:
     asks = recipe(SAMPLES)
     named = sheet_from_samples(asks.samples)
     assert unmet(pipeline(COVERAGE=(1, 100)), asks, named) == ()
+    assert len(unmet(pipeline(COVERAGE=(31, 100)), asks, named)) == 1
     (problem,) = unmet(pipeline(), asks, named)
     assert problem.where == "line 3, key samples[0].coverage"
     staged = read_sheet(text_from_samples(asks.samples).encode())

@@ -73,7 +73,7 @@ def odd_path(count: int) -> object:
 @pytest.mark.parametrize(
     ("work", "small"),
     [
-        (keys, 1_000),
+        (keys, 250),
         (samples, 300),
         (bad_samples, 300),
         (unknown_keys, 1_000),

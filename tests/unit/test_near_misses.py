@@ -112,6 +112,8 @@ def test_a_column_with_one_slip_is_refused_or_understood(names: tuple[str, str])
     [
         ("R2 FQ", "R2_FQ"),
         ("R2FQ", "R2_FQ"),
+        ("R_FQ", "R1_FQ"),
+        ("R22_FQ", "R2_FQ"),
         ("R2_FQ.", "R2_FQ"),
         ("EXPERIMENT_ID", "EXPERIMENTID"),
         ("RUNID", "RUN_ID"),

@@ -13,6 +13,7 @@ from daylily_daemon.domain.recipe import (
     CLONE_KEYS,
     EXPORT_KEYS,
     MAX_CHARS,
+    MAX_KEYS,
     RUN_KEYS,
     Recipe,
     read_recipe,
@@ -448,3 +449,28 @@ def test_any_bytes_are_a_recipe_or_a_list_of_problems(data: bytes) -> None:
 def test_no_operator_without_quotes_is_ever_overlooked(text: str) -> None:
     if shell_text(text) == "" and not set(text) & set("'\"\\"):
         assert not set(text) & set(";&|<>`")
+
+
+@pytest.mark.parametrize("none", ["na", "NA", "none", "null", "~", "'.'", "'-'", "N/A", "''"])
+def test_no_second_file_may_be_said_in_many_ways(none: str) -> None:
+    text = f"pipeline: demo\nsamples: [{{sample_id: S1, fastq_r1: a.fq, fastq_r2: {none}}}]\n"
+    assert accepted(text).samples == (Sample(sample_id="S1", fastq_r1="a.fq", line=2),)
+    assert "missing" in only(text.replace("a.fq", none).replace(f"r2: {none}", "r2: b.fq")).what
+
+
+@pytest.mark.parametrize(
+    "key", ["dy-r", "clone", "budget", "export_uri", "pipeline", "workdir_name"]
+)
+@pytest.mark.parametrize("char", ["\u2018", "\u201f", "\u2010", "\u2015", "\u2212", "\u2026"])
+def test_typographic_quotes_and_dashes_are_named_with_what_to_type(key: str, char: str) -> None:
+    problems = refused(f"run: help\n{key}: a{char}b\n")
+    told = next(problem for problem in problems if problem.where == f"line 2, key {key}")
+    assert f"U+{ord(char):04X}" in told.what
+    assert told.todo.startswith("Type ")
+
+
+def test_keys_are_bounded() -> None:
+    many = "".join(f"k{i}: x\n" for i in range(MAX_KEYS))
+    assert f"at most {MAX_KEYS} are allowed" in only("dy-r: help\n" + many).what
+    sample = ", ".join(f"k{i}: x" for i in range(MAX_KEYS + 1))
+    assert only(f"pipeline: demo\nsamples: [{{{sample}}}]\n").where == "line 2, key samples[0]"

@@ -75,6 +75,11 @@ def test_below_the_header_no_line_is_a_comment(line: str) -> None:
     assert "line 3" in read(f"{HEADER}S1\t1\ta\tb\tx\n{line}\n")[0]  # type: ignore[index]
 
 
+def test_a_row_whose_free_text_begins_with_a_sign_is_told_too() -> None:
+    assert "line 2: The line begins with `#`" in told("NOTES\tSAMPLE_ID\tR1_FQ\n#2\tS1\ta\n")
+    assert rows("SAMPLE_ID\tR1_FQ\tNOTES\nS1\ta\t#2\n") == [(2, "S1", ["a"])]
+
+
 @pytest.mark.parametrize("comment", ["# made by the lab", "## x\ty", "#", "#comment", "  # x"])
 def test_comments_stand_above_the_header(comment: str) -> None:
     assert rows(f"{comment}\n\n{comment}\n{HEADER}S1\t1\ta\tb\tx\n") == [(5, "S1", ["a", "b"])]
@@ -98,6 +103,13 @@ def test_quotes_around_cells_are_taken_off() -> None:
     assert rows('SAMPLE_ID\tR1_FQ\tNOTES\nS1\ta\t5" disk\n') == [(2, "S1", ["a"])]
 
 
+def test_a_staged_sheet_says_na_where_there_is_no_file() -> None:
+    cells = ["", "na", "NA", "none", ".", "-", "NaN"]
+    data = "SAMPLE_ID\tR1_FQ\tR2_FQ\n" + "".join(f"S{i}\ta\t{c}\n" for i, c in enumerate(cells))
+    staged = [line.split("\t")[2] for line in relocated(data.encode(), str).splitlines()[1:]]
+    assert staged == ["", "na", "NA", "na", "na", "na", "na"]
+
+
 @pytest.mark.parametrize("cell", ['"a\tb"', '"a\nS2\tb"', '"a', '"a"b"'])
 def test_tabs_line_breaks_and_stray_quotes_in_a_quoted_cell_are_told(cell: str) -> None:
     problems = read(f"SAMPLE_ID\tR1_FQ\nS1\t{cell}\n")
@@ -117,6 +129,7 @@ def test_what_stands_below_no_name_is_told() -> None:
     assert "There is 'x' in column 4, which has no name" in told(
         "SAMPLE_ID\tR1_FQ\t\t\nS1\ta\t\tx\n"
     )
+    assert "There is 'x' in column 3, which has no name" in told("SAMPLE_ID\tR1_FQ\t\nS1\ta\tx\n")
     assert "Column 2 has no name" in told("SAMPLE_ID\t\tR1_FQ\nS1\t\ta\n")
 
 
