@@ -248,3 +248,10 @@ def test_a_damaged_file_is_named_as_the_lab_wrote_it(tmp_path: Path) -> None:
     (stage / "stage_samples.submitted.tsv").unlink()
     with pytest.raises(Permanent, match=r"inputs/reads/drops/ws1/pass/bad\.fq, line 1"):
         report_on_samples(staged, tmp_path / "results", lambda *_: None)
+
+
+def test_the_coverage_that_is_wanted_is_said_beside_what_was_found(tmp_path: Path) -> None:
+    written(tmp_path, GOOD, "a.fq")
+    header = "SAMPLE_ID\tR1_FQ\tCOVERAGE\n"
+    assert reported(tmp_path, f"{header}S1\ta.fq\t30\n")["coverage_wanted"] == 30
+    assert "coverage_wanted" not in reported(tmp_path, f"{header}S1\ta.fq\tna\n")
