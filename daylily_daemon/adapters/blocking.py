@@ -52,10 +52,20 @@ class _Call:
 
 
 class Disk:
-    """Makes blocking calls about one kind of folder, named ``what`` for people."""
+    """Makes blocking calls about one kind of folder, named ``what`` for people; ``on`` is what it is on.
 
-    def __init__(self, what: str, *, limit_s: float = LIMIT_S, hanging: int = HANGING) -> None:
-        self._what = what
+    Calls that hang are in the way of others of the same object alone.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        on: str = "disk of the ",
+        limit_s: float = LIMIT_S,
+        hanging: int = HANGING,
+    ) -> None:
+        self._what = f"{on}{what}"
         self._limit_s = limit_s
         self._most_hanging = hanging
         self._hanging = 0
@@ -89,7 +99,7 @@ class Disk:
             with suppress(RuntimeError):  # the loop has ended: nobody is there to be told
                 from_thread.run_sync(told, token=token)
 
-        threading.Thread(target=body, daemon=True, name=f"disk of {self._what}").start()
+        threading.Thread(target=body, daemon=True, name=self._what).start()
         try:
             await done.wait()
         finally:
@@ -104,6 +114,6 @@ class Disk:
 
     def _sentence(self, why: str) -> str:
         return (
-            f"The disk of the {self._what} does not answer ({why}). Is its mount stalled? It is asked again, "
+            f"The {self._what} does not answer ({why}). Is its mount stalled? It is asked again, "
             "and nothing is concluded from it."
         )

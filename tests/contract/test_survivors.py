@@ -45,6 +45,9 @@ async def lab(tmp_path: Path) -> AsyncIterator[ProcessHarness]:
 # Survivors of another attempt
 
 
+@pytest.mark.reported(
+    "A", "an executor that died while its client was away is started again (nomad#17424)"
+)
 async def test_nothing_is_started_beside_what_an_earlier_attempt_left(lab: ProcessHarness) -> None:
     first, second = a_job(lab, gated(lab)), a_job(lab, "exit 5", attempt=2)
     await start(lab, first)
@@ -86,6 +89,7 @@ async def test_jobs_of_other_worksets_and_installations_are_in_nobodys_way(
 # An end without a record
 
 
+@pytest.mark.reported("A", "a process tree found by a variable that children drop (fastbuild#486)")
 async def test_a_child_without_environment_is_alive_by_its_session(lab: ProcessHarness) -> None:
     job = a_job(lab, "env -i sleep 60.25 & wait")
     await start(lab, job)
@@ -99,6 +103,7 @@ async def test_a_child_without_environment_is_alive_by_its_session(lab: ProcessH
     assert pids_of("sleep 60.25") == []
 
 
+@pytest.mark.reported("A", "processes that live on after their executor was killed (nomad#6980)")
 async def test_a_child_that_washed_everything_off_keeps_the_end_unclear(
     lab: ProcessHarness,
 ) -> None:
@@ -207,6 +212,7 @@ def over_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "link", link)
 
 
+@pytest.mark.reported("A", "NFS reports failure for a link that landed (prime-agent#2035)")
 def test_a_shim_knows_its_token_whatever_link_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -245,6 +251,7 @@ async def test_a_revocation_is_known_and_durable_whatever_link_said(
         await lab.runner().ensure(job)
 
 
+@pytest.mark.reported("B", "a read of /proc or of a stalled disk never returns (moby#15204)")
 async def test_a_disk_that_stalls_is_an_unknown_answer_in_bounded_time(lab: ProcessHarness) -> None:
     job, runner = a_job(lab, "true"), lab.processes()
     runner._disk = Disk("job folders", limit_s=0.2)
@@ -286,6 +293,9 @@ async def test_output_that_was_lost_and_a_report_that_is_none_are_warnings(
 # Units
 
 
+@pytest.mark.reported(
+    "G", "a unit of a user has other limits than the program that makes it (scylladb#7133)"
+)
 def test_a_unit_has_the_umask_and_the_open_files_of_the_daemon(lab: ProcessHarness) -> None:
     job = lab.job(Act())
     before = os.umask(0o027)

@@ -42,6 +42,7 @@ async def lab(tmp_path: Path) -> AsyncIterator[ProcessHarness]:
 # The folder
 
 
+@pytest.mark.reported("A", "a data directory under another path (nomad#632)")
 async def test_a_job_is_adopted_where_its_state_directory_was_moved_to(lab: ProcessHarness) -> None:
     job = a_job(lab, gated(lab, 3), success_file="made")
     job = replace(job, scope=lab.runner().scope)
@@ -112,6 +113,7 @@ async def test_a_copy_does_not_answer_for_a_folder_that_is_gone(lab: ProcessHarn
     assert not copied.exists()
 
 
+@pytest.mark.reported("A", "the data directory removed under running tasks (nomad#9512)")
 @pytest.mark.parametrize("vanished", ["token", "folder"])
 async def test_a_start_that_was_seen_and_left_no_token_is_unclear(
     lab: ProcessHarness, vanished: str
@@ -173,6 +175,7 @@ def apart(tmp_path: Path, verb: str, boot: str, asked: dict[str, Any]) -> dict[s
     return answer
 
 
+@pytest.mark.reported("A", "two agents of one image have one identity (graylog2-server#25446)")
 @pytest.mark.needs_root  # for mounts
 @pytest.mark.parametrize("storage", ["copied", "shared"])
 def test_a_second_machine_of_one_image_neither_starts_nor_ends_the_job(
@@ -205,6 +208,7 @@ def test_a_second_machine_of_one_image_neither_starts_nor_ends_the_job(
     end_all(str(tmp_path))
 
 
+@pytest.mark.reported("A", "a pid of a dead container is alive in the next one (paseo#5128)")
 async def test_a_job_of_another_process_namespace_is_out_of_sight(lab: ProcessHarness) -> None:
     job = a_job(lab, "exit 3")
     await start(lab, job)

@@ -277,3 +277,50 @@ def test_secrets_and_memory_of_the_daemon_are_closed_to_its_user(head: HeadNode)
         said = head.machine.says("setpriv", *AS_DAYLILY, "sh", "-c", f"cat /proc/{pid}/{file} 2>&1")
         assert "Permission denied" in said
     assert int(head.shows("LimitNOFILE")) == MOST_FILES
+
+
+# Ends without a record
+
+
+def kill_keeper_and_command(head: HeadNode, name: str) -> None:
+    """As an operator, or a machine short of memory, does: neither can say how it ended."""
+    pids = [str(head.record(name, file)["pid"]) for file in ("token", "running.json")]
+    head.until((head.job_dir(name) / "group.json").exists)
+    head.machine.run("kill", "-9", *pids)
+
+
+@every_way
+def test_a_control_group_proves_that_nothing_of_a_killed_job_is_left(head: HeadNode) -> None:
+    head.drop("killed")
+    kill_keeper_and_command(head, "killed")
+    found = head.wait("killed", State.FAILED)
+    assert found.error_code == "WS-JOB-001"
+    assert head.starts("killed") == ["killed 1 run"]
+
+
+@in_sessions
+def test_a_process_that_nobody_knows_keeps_the_end_unclear(head: HeadNode) -> None:
+    head.drop("unclear")
+    group = f"/sys/fs/cgroup/system.slice/{SERVICE}/cgroup.procs"
+    stray = f"echo $$ > {group}; setsid env -i sleep 321 > /dev/null 2>&1 &"
+    head.machine.run("sh", "-c", stray)
+    kill_keeper_and_command(head, "unclear")
+    found = head.wait_until("unclear", lambda ws: ws.unclear)
+    assert found.state is State.IN_PROGRESS
+    head.machine.run("pkill", "-9", "-f", "sleep 321")
+    head.wait("unclear", State.FAILED)
+
+
+@every_way
+def test_a_job_has_the_umask_and_the_open_files_of_the_daemon(head: HeadNode) -> None:
+    head.drop("limits")
+    daemon, job = head.main_pid, head.record("limits", "running.json")["pid"]
+
+    def shown(pid: int, file: str, name: str) -> str:
+        lines = head.proc(pid, file).read_text(encoding="utf-8").splitlines()
+        return next(line for line in lines if line.startswith(name))
+
+    for file, name in (("status", "Umask:"), ("limits", "Max open files")):
+        assert shown(job, file, name) == shown(daemon, file, name)
+    head.end("limits", 0)
+    assert_ended(head, "limits", 0)

@@ -102,6 +102,7 @@ class ProcessRunner:
         self._late_record_s = late_record_s
         self._disk = Disk("job folders")
         self._data = Disk("runs' data")
+        self._kernel = Disk("list of processes", on="")
         self._watch = procfs.Watch()
         self._readers: dict[JobName, ProgressReader] = {}
 
@@ -361,7 +362,7 @@ class ProcessRunner:
         known = remains.Job(token.mark or place.known.mark, place.known.places)
         for _ in range(PROOFS):
             try:
-                if not await self._disk.run(partial(remains.are_proved_gone, known, group)):
+                if not await self._kernel.run(partial(remains.are_proved_gone, known, group)):
                     return False
             except OSError:  # a process that is hidden proves nothing
                 return False
@@ -439,7 +440,7 @@ class ProcessRunner:
 
     async def _look(self, look: Callable[[], T]) -> T:
         try:
-            return await self._disk.run(look)
+            return await self._kernel.run(look)
         except OSError as exc:
             raise Transient(f"The processes of this machine cannot be looked at: {exc}.") from exc
 
