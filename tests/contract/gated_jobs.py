@@ -58,6 +58,11 @@ async def kill_keeper_and_command(lab: ProcessHarness, job: Job) -> None:
     await eventually(lambda: not procfs.is_alive(command))
 
 
+def nap(seconds: int) -> str:
+    """Return a command that lasts so long, and that no other test process gives at the same time."""
+    return f"sleep {seconds}.{os.getpid()}"
+
+
 def pids_of(said: str) -> list[int]:
     found = []
     for name in filter(str.isdigit, os.listdir("/proc")):

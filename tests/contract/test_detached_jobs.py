@@ -13,7 +13,7 @@ import anyio
 import pytest
 
 from daylily_daemon.adapters.identity import identified
-from daylily_daemon.adapters.runners import procfs, shim
+from daylily_daemon.adapters.runners import procfs, shim, telling
 from daylily_daemon.adapters.runners.jobdir import JobDirectory, Revoked
 from daylily_daemon.adapters.runners.launch import Isolation, Launch
 from daylily_daemon.adapters.runners.process import ProcessRunner, follow
@@ -258,7 +258,7 @@ async def test_a_flood_of_output_stays_within_the_limit_and_keeps_the_end(
     sizes = [(Path(job.directory) / name).stat().st_size for name in ("log", "log.1")]
     assert sum(sizes) <= 100_000
     assert outcome.tail.endswith("the end\n")
-    assert len(outcome.tail) <= 8 * 1024
+    assert len(outcome.tail) <= telling.END_BYTES
 
 
 async def test_a_log_that_cannot_be_written_does_not_disturb_the_job(

@@ -26,6 +26,7 @@ from tests.contract.gated_jobs import (
     gated,
     kill,
     kill_keeper_and_command,
+    nap,
     pids_of,
     start,
 )
@@ -91,31 +92,31 @@ async def test_jobs_of_other_worksets_and_installations_are_in_nobodys_way(
 
 @pytest.mark.reported("A", "a process tree found by a variable that children drop (fastbuild#486)")
 async def test_a_child_without_environment_is_alive_by_its_session(lab: ProcessHarness) -> None:
-    job = a_job(lab, "env -i sleep 60.25 & wait")
+    job = a_job(lab, f"env -i {nap(60)} & wait")
     await start(lab, job)
-    await eventually(lambda: bool(pids_of("sleep 60.25")))
+    await eventually(lambda: bool(pids_of(nap(60))))
     await kill_keeper_and_command(lab, job)
     with anyio.move_on_after(1) as waiting:
         await lab.runner().wait(job)
     assert waiting.cancelled_caught, "its child was still running"
     with pytest.raises(Unclear, match="left no record"):
         await lab.runner().stop(job)
-    assert pids_of("sleep 60.25") == []
+    assert pids_of(nap(60)) == []
 
 
 @pytest.mark.reported("A", "processes that live on after their executor was killed (nomad#6980)")
 async def test_a_child_that_washed_everything_off_keeps_the_end_unclear(
     lab: ProcessHarness,
 ) -> None:
-    job = a_job(lab, "setsid env -i sleep 60.75 & wait")
+    job = a_job(lab, f"setsid env -i {nap(61)} & wait")
     await start(lab, job)
-    await eventually(lambda: bool(pids_of("sleep 60.75")))
+    await eventually(lambda: bool(pids_of(nap(61))))
     await kill_keeper_and_command(lab, job)
     for call in (lab.runner().wait, lab.runner().stop, lab.runner().wait):
         with pytest.raises(Unclear, match=r"`setsid env -i`.*retry ws-0 --host-gone"):
             await call(job)
-    assert len(pids_of("sleep 60.75")) == 1
-    os.kill(pids_of("sleep 60.75")[0], signal.SIGKILL)
+    assert len(pids_of(nap(61))) == 1
+    os.kill(pids_of(nap(61))[0], signal.SIGKILL)
 
 
 @contextmanager
@@ -153,18 +154,18 @@ async def started_in(group: Path, lab: ProcessHarness, job: Job) -> None:
 @pytest.mark.needs_root  # for control groups
 @pytest.mark.parametrize("washed", [True, False])
 async def test_a_control_group_proves_what_marks_cannot(lab: ProcessHarness, washed: bool) -> None:
-    child = "setsid env -i sleep 61.25 & wait" if washed else "wait"
-    job = a_job(lab, f"sleep 61.5 & {child}")
+    child = f"setsid env -i {nap(62)} & wait" if washed else "wait"
+    job = a_job(lab, f"{nap(63)} & {child}")
     with control_group(f"daylily-test-{os.getpid()}") as group:
         await started_in(group, lab, job)
-        await eventually(lambda: len(pids_of("sleep 61.25")) == washed)
+        await eventually(lambda: len(pids_of(nap(62))) == washed)
         await kill_keeper_and_command(lab, job)
-        for pid in pids_of("sleep 61.5"):
+        for pid in pids_of(nap(63)):
             os.kill(pid, signal.SIGKILL)
         if washed:
             with pytest.raises(Unclear):
                 await lab.runner().wait(job)
-            os.kill(pids_of("sleep 61.25")[0], signal.SIGKILL)
+            os.kill(pids_of(nap(62))[0], signal.SIGKILL)
         await eventually(lambda: not (group / "cgroup.procs").read_text())
         assert (await lab.runner().wait(job)).ended is Ended.LOST
         await lab.runner().stop(job)
@@ -176,17 +177,17 @@ async def test_what_belongs_to_others_in_a_shared_group_does_not_hide_the_end(
     lab: ProcessHarness,
 ) -> None:
     """As in the shipped unit: all jobs, and the daemon, live in one group."""
-    job, name = a_job(lab, "wait; sleep 62.5"), f"daylily-test-shared-{os.getpid()}"
-    other = replace(lab.shell("env -i sleep 62.25 & wait"), name=JobName("other.1.run"))
+    job, name = a_job(lab, f"wait; {nap(64)}"), f"daylily-test-shared-{os.getpid()}"
+    other = replace(lab.shell(f"env -i {nap(65)} & wait"), name=JobName("other.1.run"))
     with control_group(name) as group:
         await started_in(group, lab, other)
         await started_in(group, lab, job)
-        await orphan_in(group, "sleep 62.75", {shim.VIEW_MARK: "1"})
+        await orphan_in(group, f"{nap(66)}", {shim.VIEW_MARK: "1"})
         await kill_keeper_and_command(lab, job)
-        for pid in pids_of("sleep 62.5"):
+        for pid in pids_of(nap(64)):
             os.kill(pid, signal.SIGKILL)
         assert (await lab.runner().wait(job)).ended is Ended.LOST
-        await orphan_in(group, "sleep 63.25", {})
+        await orphan_in(group, f"{nap(67)}", {})
         with pytest.raises(Unclear):
             await lab.runner().wait(job)
 

@@ -9,17 +9,20 @@ import os
 import re
 import resource
 import socket
+import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
 from daylily_daemon.adapters.runners import shim
+from daylily_daemon.adapters.runners.logs import clean
 from daylily_daemon.adapters.runners.remains import unit_of
 from daylily_daemon.domain.model import Job
 
+LAUNCH_TIMEOUT_S: Final = 30.0
 UNIT_STOP_MARGIN_S: Final = 30
 """Beyond the grace period, for the shim to write its record before systemd kills it."""
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -98,6 +101,24 @@ def _umask() -> int:
 def _open_files() -> str:
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     return ":".join("infinity" if n == resource.RLIM_INFINITY else str(n) for n in limits)
+
+
+def run_launcher(argv: Sequence[str], environment: Mapping[str, str]) -> tuple[int, str]:
+    """Return the exit code of a launcher, and what it said to stderr at its end.
+
+    In a thread that can be left: one that hangs on a disk cannot be killed, nor can its end be waited for.
+    """
+    done = subprocess.run(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=environment,
+        start_new_session=True,
+        timeout=LAUNCH_TIMEOUT_S,
+        check=False,
+    )
+    return done.returncode, clean(done.stderr[-500:]).strip()
 
 
 def advice(isolation: Isolation) -> str:

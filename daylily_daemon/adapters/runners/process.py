@@ -43,7 +43,7 @@ from daylily_daemon.adapters.runners.jobdir import (
     moved_to,
     root_of,
 )
-from daylily_daemon.adapters.runners.launch import Isolation, Launch, advice
+from daylily_daemon.adapters.runners.launch import Isolation, Launch, advice, run_launcher
 from daylily_daemon.adapters.runners.logs import ProgressReader, clean, follow, tail
 from daylily_daemon.adapters.runners.procfs import Identity
 from daylily_daemon.adapters.runners.report import UnusableError, read_report
@@ -53,9 +53,9 @@ from daylily_daemon.domain.model import Ended, Job, JobName, Outcome, Progress
 
 __all__ = ["Isolation", "ProcessRunner", "follow", "tail"]
 
-LAUNCH_TIMEOUT_S: Final = 30.0
 RECORD_POLL_S: Final = 0.1
 KILL_AGAIN_S: Final = 0.1
+LAUNCHED_WITHIN_S: Final = 35.0
 QUIET_WITHIN_S: Final = 5.0
 """In which the shim of the step before has ended, or one that is being started has won its token."""
 PROOFS: Final = 3
@@ -103,6 +103,7 @@ class ProcessRunner:
         self._disk = Disk("job folders")
         self._data = Disk("runs' data")
         self._kernel = Disk("list of processes", on="")
+        self._launcher = Disk("launcher of jobs", on="", limit_s=LAUNCHED_WITHIN_S)
         self._watch = procfs.Watch()
         self._readers: dict[JobName, ProgressReader] = {}
 
@@ -192,9 +193,12 @@ class ProcessRunner:
                     await self._disk.run(place.files.note_stop)
                     await self._end(place, token)
 
-    async def directory_of(self, job: Job) -> str:
-        """Return where the job's folder is now: the folder of all jobs may have been moved."""
-        return (await self._place(job)).files.path
+    async def running(self, job: Job) -> tuple[str, Identity | None]:
+        """Return where the job's folder is now, and the shim while it runs."""
+        files = (await self._place(job)).files
+        token = await self._disk.run(files.token)
+        alive = isinstance(token, Started) and token.shim.in_sight and _is_alive(token.shim)
+        return files.path, token.shim if isinstance(token, Started) and alive else None
 
     async def _place(self, job: Job) -> _Place:
         return await self._disk.run(partial(self._found, job))
@@ -241,8 +245,8 @@ class ProcessRunner:
         if not job.argv:
             await self._give_up(place)
         elif await self._is_quiet(place):
-            mark, machine = place.known.mark, self._home.machine.id
-            await self._disk.run(partial(place.files.prepare, job, mark, machine))
+            prepare = partial(place.files.prepare, job, place.known.mark, self._home.machine.id)
+            await self._disk.run(prepare)
             said = await self._launch(place)
             if not await self._was_started(place):
                 raise Transient(f"The start of job {job.name} was not confirmed: {said}")
@@ -285,22 +289,15 @@ class ProcessRunner:
             place.job, place.files.path, place.known.mark, tuple(self._base_environment)
         )
         argv = launch.argv(self._isolation)
+        environment = launch.environment(self._base_environment, self._isolation)
         try:
-            with anyio.fail_after(LAUNCH_TIMEOUT_S):
-                done = await anyio.run_process(
-                    argv,
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    check=False,
-                    env=launch.environment(self._base_environment, self._isolation),
-                    start_new_session=True,
-                )
-        except TimeoutError:
-            return f"{argv[0]} gave no answer within {LAUNCH_TIMEOUT_S:.0f} seconds."
+            code, said = await self._launcher.run(partial(run_launcher, argv, environment))
+        except subprocess.TimeoutExpired:
+            return f"{argv[0]} gave no answer in time."
         except OSError as exc:
             return f"{argv[0]} cannot be run: {exc.strerror}."
-        said = clean(done.stderr[-500:]).strip() or (await self._tail(place))[-500:].strip()
-        return f"{argv[0]} ended with {done.returncode}. {said}{advice(self._isolation)}"
+        said = said or (await self._tail(place))[-500:].strip()
+        return f"{argv[0]} ended with {code}. {said}{advice(self._isolation)}"
 
     # The end
 

@@ -14,10 +14,8 @@ from typing import Final
 
 import anyio
 import structlog
-from anyio import to_thread
 
-from daylily_daemon.adapters.runners import procfs, shim
-from daylily_daemon.adapters.runners.jobdir import JobDirectory, Started
+from daylily_daemon.adapters.runners import shim
 from daylily_daemon.adapters.runners.logs import clean
 from daylily_daemon.adapters.runners.process import ProcessRunner
 from daylily_daemon.domain.errors import Transient
@@ -47,10 +45,9 @@ class TmuxRunner:
         """Start ``job`` as ProcessRunner does; a session that cannot be opened is only a warning."""
         await self._processes.ensure(job)
         try:
-            directory = await self._processes.directory_of(job)
-            running = await to_thread.run_sync(_running_shim, directory)
-            if running is not None:
-                await self._open_session(job, directory, running.pid)
+            directory, keeper = await self._processes.running(job)
+            if keeper is not None:
+                await self._open_session(job, directory, keeper.pid)
         except (OSError, TimeoutError, Transient) as exc:
             log.warning("tmux_session_not_opened", job=job.name, error=str(exc) or repr(exc))
 
@@ -89,10 +86,3 @@ class TmuxRunner:
 def session_name(job: Job) -> str:
     """Return the session's name; tmux takes a dot for the end of one."""
     return f"daylily_{job.name.replace('.', '-')}"
-
-
-def _running_shim(directory: str) -> procfs.Identity | None:
-    token = JobDirectory(directory).token()
-    if not isinstance(token, Started) or not procfs.is_alive(token.shim):
-        return None
-    return token.shim
