@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import getpass
 import os
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +17,7 @@ SCRIPT: Final = "/opt/parallelcluster/scripts/imds/imds-access.sh"
 _SIGNS: Final = (SCRIPT, "/etc/parallelcluster", "/opt/parallelcluster")
 
 
+@cache
 def credentials_advice(root: Path = Path("/")) -> str:
     """Return, as a sentence, what lets this user get the role's credentials; empty on other machines."""
     if not any(os.path.exists(root / sign.lstrip("/")) for sign in _SIGNS):

@@ -20,6 +20,7 @@ from typing import Final, TypeVar
 from anyio import CapacityLimiter, create_task_group
 from anyio.to_thread import run_sync
 
+from daylily_daemon.adapters.blocking import Disk
 from daylily_daemon.adapters.envelopes import IGNORE
 from daylily_daemon.adapters.looking import (
     Closed,
@@ -86,8 +87,6 @@ from daylily_daemon.domain.sheet import (
 
 AT_ONCE: Final = 32
 """Questions about input files that are open at the same time."""
-LOCAL_AT_ONCE: Final = 4
-"""Threads that look at local files; a file system that hangs holds up no more than these."""
 PARSED_AT_ONCE: Final = 1
 """Parsing is work for the CPU, seconds of it for the largest files; leases must beat meanwhile."""
 
@@ -155,7 +154,8 @@ class S3Inputs:
         roots = tuple(os.path.normpath(root) for root in local_roots)
         self._territory = replace(territory or Territory(), local_roots=roots)
         self._remembered = Remembered()
-        self._local_limit = CapacityLimiter(LOCAL_AT_ONCE)
+        self._disks = {root: Disk(f"inputs below {root}") for root in roots}
+        self._disk = Disk("local inputs")
         self._parse_limit = CapacityLimiter(PARSED_AT_ONCE)
 
     async def inspect(self, workset: Workset) -> Inspection:
@@ -274,7 +274,7 @@ class S3Inputs:
         if problems or not any(True for _ in local_paths(mentions)):
             return problems
         lead = partial(_mislead, mentions, task.land)
-        return await run_sync(lead, abandon_on_cancel=True, limiter=self._local_limit)
+        return await self._disk.run(lead)
 
     async def _with_files(
         self, task: _Task, recipe: Recipe, sheet: Sheet, pipeline: Pipeline
@@ -330,11 +330,16 @@ class S3Inputs:
             raise lost[0]
         return looks
 
+    def _disk_of(self, path: str) -> Disk:
+        """Return who asks about ``path``: a mount that hangs holds up what lies below it and no more."""
+        roots = (root for root in self._disks if path.startswith(f"{root}/"))
+        return self._disks.get(next(roots, ""), self._disk)
+
     async def _look(self, task: _Task, place: Place) -> Look:
         drop = task.drop
         if isinstance(place, LocalPlace):
             look = partial(look_on_this_host, place, partial(_judge_real, place, task.land))
-            return await run_sync(look, abandon_on_cancel=True, limiter=self._local_limit)
+            return await self._disk_of(place.path).run(look)
         if drop.holds(place):
             try:
                 return await look_at_listed(self._objects, place, drop.at(place))

@@ -13,7 +13,6 @@ from typing import Any, Final
 
 import anyio
 import structlog
-import typer
 from anyio import (
     CancelScope,
     create_task_group,
@@ -69,7 +68,7 @@ def run(config: ConfigOption = None, set_: SetOption = None) -> None:
         _log_as("info", "auto", metrics)
         log.debug("limits", open_files=own_process.raise_open_files())
         whole = replace(where, environment={**where.environment, **secrets})
-        raise typer.Exit(_lived(Service(whole, metrics)))
+        printing.leave(_lived(Service(whole, metrics)))
 
 
 def _lived(service: Service) -> int:

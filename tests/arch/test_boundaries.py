@@ -12,8 +12,9 @@ from tests.arch.repository import ROOT, python_files
 PACKAGE = ROOT / "daylily_daemon"
 JOBS_OWN = ("transfer", "staging.py", "reports.py", "fastq.py", "localdrop.py")
 """What runs in the process of a step or a command, whose loop holds up nobody else."""
-KERNEL_ONLY = ("procfs.py", "shim.py")
-"""They look into /proc, which is no disk; the rest of the shim runs in a process of its own."""
+KERNEL_ONLY = ("procfs.py", "shim.py", "headnode.py")
+"""They look into /proc, which is no disk, and once for a name on the system's own disk; the rest of the
+shim runs in a process of its own."""
 FILE_METHODS = frozenset(
     {
         *("read_text", "read_bytes", "write_text", "write_bytes", "exists", "is_file", "is_dir"),
@@ -189,6 +190,22 @@ def test_no_file_system_call_is_made_on_the_loop_of_the_daemon() -> None:
         if _is_async(function) and (function.touches or function.calls & blocking)
     ]
     assert sorted(wrong) == []
+
+
+def test_a_thread_of_the_daemon_is_waited_for_no_longer_than_a_limit() -> None:
+    """File-system calls go through ``Disk``. Other threads are for work of the CPU, which ends by itself."""
+    wrong = []
+    for path in [*_modules("engine", "adapters"), PACKAGE / "cli" / "run.py"]:
+        if any(part in (*JOBS_OWN, "exporting.py", "logs.py") for part in path.parts):
+            continue
+        for call in (n for n in ast.walk(_parsed(path)) if isinstance(n, ast.Call)):
+            name, words = _name_of(call.func), {w.arg: ast.unparse(w.value) for w in call.keywords}
+            bounded = words.get("abandon_on_cancel") == "True" or "_parse_limit" in words.get(
+                "limiter", ""
+            )
+            if name.endswith("run_sync") and "from_thread" not in name and not bounded:
+                wrong.append(f"{path.relative_to(ROOT)}:{call.lineno}")
+    assert wrong == []
 
 
 def _is_async(function: _Function) -> bool:
