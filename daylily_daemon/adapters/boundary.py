@@ -13,6 +13,7 @@ import os
 import re
 import ssl
 import traceback
+import zlib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final, assert_never
@@ -64,8 +65,17 @@ def undamaged(operation_model: Any, response_dict: Mapping[str, Any], **_: Any) 
     if response_dict.get("status_code", 0) >= 300 or not isinstance(body, bytes):
         return
     service = operation_model.service_model.service_name
-    if _PAGE.match(body) or (service in _IN_JSON and not _is_object(body, service)):
+    broken = service in _IN_JSON and not _is_object(body, service)
+    if _PAGE.match(body) or broken or not _has_its_sum(body, response_dict.get("headers") or {}):
         raise ResponseParserError(f"{operation_model.name} was answered with something else.")
+
+
+def _has_its_sum(body: bytes, headers: Mapping[str, str]) -> bool:
+    """DynamoDB sends the CRC-32 of what it answers, of the packed bytes if it packs them."""
+    told = str(headers.get("x-amz-crc32", ""))
+    if not re.fullmatch("[0-9]{1,10}", told) or headers.get("content-encoding"):
+        return True
+    return zlib.crc32(body) == int(told)
 
 
 def _is_object(body: bytes, service: str) -> bool:

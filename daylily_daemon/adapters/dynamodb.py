@@ -13,8 +13,10 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 import structlog
+from anyio import sleep
 from botocore.exceptions import ClientError
 
+from daylily_daemon.adapters.answers import Meaning, advice_on, meaning_of, shown
 from daylily_daemon.adapters.aws import translated
 from daylily_daemon.adapters.codec import (
     ONCE,
@@ -31,7 +33,7 @@ from daylily_daemon.adapters.codec import (
     workset_from_item,
     workset_to_item,
 )
-from daylily_daemon.domain.errors import AlreadyDone, Permanent, Transient
+from daylily_daemon.domain.errors import AlreadyDone, DaemonError, Impeded, Permanent, Transient
 from daylily_daemon.domain.model import Answer, Record, State, Workset, WorksetId
 from daylily_daemon.ports import Announced, Change, Conflict, OwedPage
 
@@ -40,6 +42,10 @@ log = structlog.get_logger()
 _ANNOUNCED: Final = "workset_id, sentinel, submitted_at"
 _BATCH: Final = 100
 """Keys in one BatchGetItem, a limit of DynamoDB."""
+UNPROCESSED_TRIES: Final = 10
+"""How often in a row a batch may be answered in part."""
+FIRST_PAUSE_S: Final = 0.05
+"""Before what was left unprocessed is asked for again; doubles, up to a second."""
 COUNTED: Final = 1000
 """Worksets of one state that are counted; beyond, it is enough to know that there are more."""
 
@@ -112,17 +118,28 @@ class DynamoWorksets:
 
     async def announced(self, ids: Sequence[WorksetId]) -> Mapping[WorksetId, Announced]:
         found: dict[WorksetId, Announced] = {}
-        table = self._tables.worksets
         for start in range(0, len(ids), _BATCH):
             keys = [_key(id) for id in dict.fromkeys(ids[start : start + _BATCH])]
-            while keys:
-                asked = {table: {"Keys": keys, "ProjectionExpression": _ANNOUNCED}}
-                async with translated():
-                    answer = await self._client.batch_get_item(RequestItems=asked)
-                items = (plain_item(item) for item in answer["Responses"][table])
-                found.update({WorksetId(item["workset_id"]): _announced(item) for item in items})
-                keys = answer.get("UnprocessedKeys", {}).get(table, {}).get("Keys", [])
+            for item in await self._all_of(keys):
+                found[WorksetId(item["workset_id"])] = _announced(item)
         return found
+
+    async def _all_of(self, keys: list[Item]) -> list[Item]:
+        """Return the items there are of ``keys``. Raises Transient if some are left unread for long."""
+        table, found, pause_s = self._tables.worksets, list[Item](), FIRST_PAUSE_S
+        for _ in range(UNPROCESSED_TRIES):
+            asked = {table: {"Keys": keys, "ProjectionExpression": _ANNOUNCED}}
+            async with translated(f"table {table}"):
+                answer = await self._client.batch_get_item(RequestItems=asked)
+            found += [plain_item(item) for item in answer.get("Responses", {}).get(table, [])]
+            keys = (answer.get("UnprocessedKeys") or {}).get(table, {}).get("Keys", [])
+            if not keys:
+                return found
+            await sleep(pause_s)
+            pause_s = min(2 * pause_s, 1.0)
+        raise Transient(
+            f"DynamoDB left {len(keys)} items of table {table} unread, again and again."
+        )
 
     async def count(self, state: State, *, most: int = COUNTED) -> Count:
         """Return how many worksets are in ``state`` by the index, looking at no more than ``most`` and one.
@@ -196,7 +213,7 @@ class DynamoWorksets:
             except ClientError as exc:
                 if _code(exc) != "TransactionCanceledException":
                     raise
-                reasons = exc.response.get("CancellationReasons", [])
+                reasons = exc.response.get("CancellationReasons") or []
                 raise _reason(reasons, once=bool(change.once)) from exc
 
     def _put_event(self, item: Item) -> Item:
@@ -351,17 +368,37 @@ class _Refused(Permanent):
 
 def _reason(reasons: Sequence[Mapping[str, Any]], *, once: bool) -> Exception:
     """Return what the cancellation means; ``once``: the last part is the marker of a submission."""
-    codes = [reason.get("Code", "None") for reason in reasons]
+    codes = [str(reason.get("Code") or "None") for reason in reasons]
     if codes and codes[0] == "ConditionalCheckFailed":
         return _Refused(reasons[0].get("Item"))
+    others = [reason for reason in reasons if reason.get("Code") not in _NO_TROUBLE]
+    if others:
+        # First: what was not looked at for its sake may be our own write, which makes the rest refuse.
+        return _of_trouble(others)
     if once and codes and codes[-1] == "ConditionalCheckFailed":
         return _Refused(None, once=True)
     if "ConditionalCheckFailed" in codes:
         return Permanent("An audit record of this number exists already; was it written by hand?")
-    if any(code in ("ValidationError", "ItemCollectionSizeLimitExceeded") for code in codes):
-        messages = "; ".join(str(r.get("Message")) for r in reasons if r.get("Message"))
-        return Permanent(f"DynamoDB refuses the write: {messages}")
-    return Transient(f"DynamoDB canceled the transaction: {', '.join(codes) or 'no reason given'}")
+    return Transient("DynamoDB canceled the transaction and gave no reason.")
+
+
+_NO_TROUBLE: Final = frozenset({None, "None", "ConditionalCheckFailed"})
+
+
+def _of_trouble(reasons: Sequence[Mapping[str, Any]]) -> DaemonError:
+    """Return what may pass before what is ours, and a no only if all are."""
+    said = [(str(r.get("Code")), str(r.get("Message") or "")) for r in reasons]
+    meanings = [meaning_of("TransactWriteItems", code, 400, words) for code, words in said]
+    told = "; ".join(dict.fromkeys(shown(f"{words} ({code})".strip()) for code, words in said))
+    error: DaemonError
+    if Meaning.AGAIN in meanings:
+        error = Transient(f"DynamoDB canceled the transaction: {told}. It will be tried again.")
+    elif Meaning.OURS in meanings:
+        error = Impeded(f"DynamoDB canceled the transaction: {told}. {advice_on(said[0][0])}")
+    else:
+        error = Permanent(f"DynamoDB refuses the write: {told}.")
+    error.code = said[0][0]
+    return error
 
 
 class _Update:
