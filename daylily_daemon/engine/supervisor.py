@@ -152,6 +152,8 @@ class Supervisor:
     _in_progress: tuple[Workset, ...] = ()
     _nudge: Event = field(default_factory=Event)
     _next_look: float = 0.0
+    _looked: bool = False
+    """Whether the index was read since the start: before, nobody knows what runs."""
     _passes: int = 0
     _held: str = ""
     _watch: Watch = field(init=False)
@@ -213,6 +215,7 @@ class Supervisor:
         if known is not None and known.version > ws.version:
             return
         self._board.pop(ws.id, None)
+        self._in_progress = tuple(known for known in self._in_progress if known.id != ws.id)
         if ws.state in (State.READY, State.RETRYING, State.IN_PROGRESS):
             self._board[ws.id] = ws
             self._pinned[ws.id] = current_time()
@@ -285,6 +288,7 @@ class Supervisor:
             fresh.update({ws.id: ws for ws in await store.in_state(state, limit=LOOKED_AT)})
         self._board = {**fresh, **self._newer(fresh)}
         self._in_progress = tuple(await store.in_state(State.IN_PROGRESS, limit=LOOKED_AT))
+        self._looked = True
         self._watch.keep_only({ws.id for ws in (*self._in_progress, *fresh.values())})
         for ws in (*self._in_progress, *fresh.values()):
             if ws.lock_owner not in (None, self.desk.owner):
@@ -311,7 +315,19 @@ class Supervisor:
             reachable = self.place.sees(ws.runner_scope) or host_is_gone(ws)
             if ws.state is State.IN_PROGRESS and reachable and self._free(ws):
                 self._take(ws, tending)
-        self._in_progress = tuple(ws for ws in self._in_progress if ws.id not in self._active)
+
+    def _unheld(self) -> dict[WorksetId, str]:
+        """Return runs of this host that nobody works on now, by customer: their jobs take slots all the same.
+
+        So it is after a start until they are adopted, and whenever a claim has to be made again.
+        """
+        return {
+            ws.id: ws.customer_id
+            for ws in (*self._in_progress, *self._board.values())
+            if ws.state is State.IN_PROGRESS
+            and ws.lock_owner in (None, self.desk.owner)
+            and self.place.sees(ws.runner_scope)
+        }
 
     def _inspect(self, tg: TaskGroup) -> None:
         """Check the input of worksets that have no plan yet, each when it is due."""
@@ -345,9 +361,9 @@ class Supervisor:
     def _admit(self, tending: TaskGroup) -> None:
         now, dials = self.desk.clock.now(), self.live.now
         free = [ws for ws in self._board.values() if due(ws, now) and self._free(ws)]
-        if not free or self._held:
+        if not free or self._held or not self._looked:
             return
-        active = {id: held.customer for id, held in self._active.items()}
+        active = self._unheld() | {id: held.customer for id, held in self._active.items()}
         capacity = capacity_of(dials.limits, active, self._in_progress)
         if capacity.running >= dials.limits.slots:
             return

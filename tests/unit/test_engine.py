@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import anyio
 
+from daylily_daemon.adapters.memory import MemoryWorksets, Table
 from daylily_daemon.adapters.memory_runner import MemoryMachine, MemoryRunner, Script
 from daylily_daemon.domain.admission import Limits
+from daylily_daemon.domain.errors import Transient
 from daylily_daemon.domain.lifecycle import Policy
 from daylily_daemon.domain.model import (
     Cancel,
@@ -327,3 +330,35 @@ def test_the_steps_of_a_run_share_its_time_limit() -> None:
         assert world.workset("w1").error_code == "WS-TIME-001"
 
     play(story)
+
+
+def test_a_run_takes_its_slot_from_the_start_of_the_daemon_that_adopts_it() -> None:
+    """Seen as three runs in two slots: the index was throttled when a daemon came back."""
+
+    async def story() -> None:
+        world = World(machine=MemoryMachine(lambda _: Script(duration_s=100)))
+        world.dials = replace(world.dials, limits=Limits(slots=1))
+        async with killed_daemon(world):
+            await world.submit("w1")
+            await until(lambda: bool(world.machine.starts))
+        parts = parts_of(world)
+        throttled = Throttled(world.table, until_s=anyio.current_time() + 60)
+        async with daemon(world, parts=replace(parts, worksets=throttled)):
+            await world.submit("w2")
+            await until(lambda: is_in(world, "w2", State.COMPLETE))
+        assert [name[:2] for name in world.machine.starts] == ["w1"] * 5 + ["w2"] * 5
+
+    play(story)
+
+
+class Throttled(MemoryWorksets):
+    """A store whose index does not answer until then."""
+
+    def __init__(self, table: Table, until_s: float) -> None:
+        super().__init__(table)
+        self._until_s = until_s
+
+    async def in_state(self, state: State, *, limit: int = 1000) -> Sequence[Workset]:
+        if anyio.current_time() < self._until_s:
+            raise Transient("throttled")
+        return await super().in_state(state, limit=limit)
