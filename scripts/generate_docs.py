@@ -23,6 +23,7 @@ import anyio
 import failure_codes
 import refused_examples
 import reported_cases
+import simulated
 import typer
 
 from daylily_daemon import settings
@@ -435,6 +436,8 @@ BLOCKS: Final[Mapping[str, Callable[[], str]]] = {
     "refused-sheets": refused_sheets,
     "refused-inputs": refused_inputs,
     "reported-cases": reported,
+    "simulated-troubles": lambda: simulated.troubles(ROOT),
+    "simulated-knobs": lambda: simulated.knobs(ROOT),
 }
 
 if __name__ == "__main__":

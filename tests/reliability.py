@@ -20,7 +20,8 @@ from tests.arch.repository import ROOT
 from tests.model import check
 from tests.sim.hunt import DRIVERS, pairs_of, quietly
 from tests.sim.mutants import BY_NAME, MUTANTS
-from tests.sim.stories import STORIES, Outcome, crash_points, play_seed, play_with_deaths
+from tests.sim.stories import STORIES, Outcome, crash_points, play_with_deaths
+from tests.sim.storms import play_seed
 from tests.sim.wire import Death
 
 PAGE: Final = ROOT / "docs" / "reliability.md"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 
 from tests.sim.mutants import BY_NAME
-from tests.sim.stories import STORIES, play_seed, play_with_deaths
+from tests.sim.stories import STORIES, play_with_deaths
+from tests.sim.storms import STORM, play_seed
 from tests.sim.wire import Death
 
 
@@ -28,10 +30,12 @@ def main() -> int:
     if options.mutant:
         story = STORIES[options.story].with_bug(BY_NAME[options.mutant].plant)
     if options.seed is not None:
-        outcome = play_seed(options.seed, story if options.mutant else None)
+        outcome = play_seed(options.seed, replace(STORM, patches=story.patches))
     else:
         deaths = frozenset(_strike(text, options.cut) for text in options.strike)
         outcome = play_with_deaths(story, deaths)
+    for drawn in outcome.drawn:
+        sys.stdout.write(f"drawn: {drawn}\n")
     for line in outcome.history:
         sys.stdout.write(f"{line[2]} {line[0]:<12} {line[1]:<12} {line[3]}\n")
     sys.stdout.write("\n".join(outcome.broken) + "\n" if outcome.broken else "nothing broke\n")

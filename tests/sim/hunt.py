@@ -12,7 +12,9 @@ from itertools import combinations
 import structlog
 
 from tests.sim.mutants import Mutant
-from tests.sim.stories import STORIES, crash_points, play_seed, play_with_deaths
+from tests.sim.stories import STORIES, crash_points, play_with_deaths
+from tests.sim.storms import STORM, play_seed, play_troubles
+from tests.sim.troubles import BY_NAME
 from tests.sim.wire import Death
 
 
@@ -59,9 +61,20 @@ def by_cuts(mutant: Mutant, cut_s: float = 200.0) -> str:
 
 def by_seeds(mutant: Mutant, seeds: int = 25) -> str:
     """Return the first seed that shows ``mutant``."""
-    story = replace(STORIES["plain"], failures=0.15, patches=mutant.plant)
+    story = replace(STORM, patches=mutant.plant)
     for seed in range(seeds):
         outcome = play_seed(seed, story)
+        if outcome.broken:
+            return f"seed {seed}: {outcome.broken[0]}"
+    return ""
+
+
+def by_troubles(mutant: Mutant, seeds: int = 4) -> str:
+    """Return the first seed with which the troubles that should show ``mutant`` do."""
+    kinds = [BY_NAME[name] for name in mutant.shown_by]
+    story = replace(STORM, patches=mutant.plant)
+    for seed in range(1, seeds + 1) if kinds else ():
+        outcome = play_troubles(kinds, seed, story)
         if outcome.broken:
             return f"seed {seed}: {outcome.broken[0]}"
     return ""
@@ -79,6 +92,7 @@ def _when(death: Death) -> str:
 
 DRIVERS = {
     "no fault": by_no_fault,
+    "its trouble alone": by_troubles,
     "cut off at every effect": by_cuts,
     "killed at every effect": by_crash_points,
     "seeds": by_seeds,
@@ -86,8 +100,9 @@ DRIVERS = {
 
 
 def caught(mutant: Mutant) -> str:
-    """Return the first evidence any driver finds, the cheapest driver first; empty if it lives."""
-    for name, driver in DRIVERS.items():
+    """Return the first evidence any driver finds, the likeliest driver first; empty if it lives."""
+    likeliest = {"its trouble alone": by_troubles} if mutant.shown_by else {}
+    for name, driver in {**likeliest, **DRIVERS}.items():
         if evidence := driver(mutant):
             return f"{name}: {evidence}"
     return ""

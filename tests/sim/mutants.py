@@ -7,9 +7,9 @@ defect of the simulation, and fails the build.
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -23,35 +23,8 @@ from daylily_daemon.domain.errors import Transient
 from daylily_daemon.domain.model import Ended, JobName, Outcome, Record, State, Workset
 from daylily_daemon.engine import doorbell, lease, outbox, shepherd, supervisor
 from daylily_daemon.ports import Change, Delivery, Unreadable
-
-Planted = Callable[[], AbstractContextManager[Any]]
-
-
-@dataclass(frozen=True)
-class Mutant:
-    name: str
-    bug: str
-    plant: Planted
-
-
-@contextmanager
-def put(*places: tuple[object, str, Any]) -> Iterator[None]:
-    """Replace attributes for as long as the body runs."""
-    with ExitStack() as stack:
-        for owner, name, value in places:
-            stack.callback(setattr, owner, name, getattr(owner, name))
-            setattr(owner, name, value)
-        yield
-
-
-MUTANTS: list[Mutant] = []
-
-
-def mutant(bug: str) -> Callable[[Callable[[], list[tuple[object, str, Any]]]], None]:
-    def add(places: Callable[[], list[tuple[object, str, Any]]]) -> None:
-        MUTANTS.append(Mutant(places.__name__, bug, lambda: put(*places())))
-
-    return add
+from tests.sim import field_mutants
+from tests.sim.planting import MUTANTS, Mutant, mutant
 
 
 @mutant("a write is not conditional: neither version nor fence is compared")
@@ -385,3 +358,4 @@ def poison_blocks() -> list[tuple[object, str, Any]]:
 
 
 BY_NAME = {m.name: m for m in MUTANTS}
+__all__ = ["BY_NAME", "MUTANTS", "Mutant", "field_mutants"]

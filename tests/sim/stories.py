@@ -4,25 +4,37 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import anyio
 
+from daylily_daemon.domain.errors import Transient
 from daylily_daemon.domain.lifecycle import Policy
-from daylily_daemon.domain.model import Cancel, Ignore, Priority, Retry, SetPriority, State, Step
+from daylily_daemon.domain.model import (
+    Cancel,
+    Priority,
+    Retry,
+    SetPriority,
+    State,
+    Step,
+    WorksetId,
+)
 from daylily_daemon.engine.supervisor import Supervisor
 from daylily_daemon.ports import Unreadable
+from tests.sim.knobs import Knobs
+from tests.sim.ports import MISSING, Input, SteppedClock
+from tests.sim.promises import broken
 from tests.sim.vclock import BACKEND
-from tests.sim.wire import QUIET, ROUGH, Death, Weather, Wire
-from tests.sim.world import Sim, SteppedClock
+from tests.sim.wire import QUIET, Death, Outage, Weather, Wire
+from tests.sim.world import Sim
 from tests.unit.daemons import supervisor_of
 
 REST_WITHIN_S = 1800.0
 """How long everything may take to settle once the weather is quiet."""
-REST_AFTER_STORM_S = 2 * 3600.0
-"""The same when clocks were set back, and with them the ends of pauses put off."""
+LOOK_S = 15.0
+"""Between two looks for worksets that wait in vain."""
 
 Script = Callable[[Sim], Awaitable[None]]
 
@@ -38,6 +50,8 @@ class Outcome:
     happened: list[Death]
     starts: int
     crashes: int
+    drawn: list[str]
+    """Which knobs and troubles a seed drew."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,13 +60,10 @@ class Story:
     script: Script
     failures: float = 0.0
     daemons: int = 1
-    lengths_s: tuple[float, float] = (5.0, 40.0)
-    """How long jobs last."""
+    knobs: Knobs = field(default_factory=Knobs)
     rest_s: float = 2.0
     """How long a dead daemon stays dead."""
     weather: Weather = QUIET
-    skewed: bool = False
-    """Whether the wall clocks of the daemons differ by minutes."""
     patches: Callable[[], Any] | None = field(default=None)
     """Plants a bug for as long as the story is played."""
 
@@ -140,12 +151,59 @@ async def announce_and_announce_again(sim: Sim) -> None:
     sim.announce("w1", "e2")
 
 
+async def drop_a_crowd(sim: Sim) -> None:
+    for n in range(8):
+        sim.announce(f"w{n}", f"w{n}")
+    await anyio.sleep(1)
+
+
+async def wait_for_late_files(sim: Sim) -> None:
+    """First the files never come; then they are dropped again, and come within their time."""
+    id = WorksetId("w1")
+    sim.inputs[id] = Input(until=300.0, answer=MISSING)
+    sim.announce(id, "e1")
+    await anyio.sleep(400)
+    sim.inputs[id] = Input(until=anyio.current_time() + 60, answer=MISSING)
+    sim.announce(id, "e2")
+
+
+async def flood_the_inbox(sim: Sim) -> None:
+    sim.announce("w1", "w1")
+    await anyio.sleep(20)
+    for _ in range(12):
+        await sim.world.ask("w1", SetPriority(priority=Priority.LOW))
+
+
+async def retry_what_failed(sim: Sim) -> None:
+    await sim.world.submit("w1")
+    await anyio.sleep(400)
+    await sim.world.ask("w1", Retry())
+
+
+async def tell_past_a_dead_channel(sim: Sim) -> None:
+    """More is owed to a dead channel than one look shows, and then the daemon dies."""
+    for channel, until in (("slack", 2000.0), ("sns", 320.0)):
+        gone = Outage(calls=(channel,), until=until, error=lambda call: Transient(f"{call}: gone"))
+        sim.log.outages.append(gone)
+    for n in range(15):
+        sim.announce(f"w{n}", f"w{n}")
+    await anyio.sleep(300)
+    for wire in sim.wires.values():
+        wire.died.set()
+    await anyio.sleep(1000)
+
+
 PLAIN = Story(name="plain", script=submit_one)
 FAILING = Story(name="failing", script=submit_one, failures=0.5)
 CANCELED = Story(name="canceled", script=submit_and_cancel)
 BUSY = Story(name="busy", script=submit_twice_and_more, failures=0.2)
-SHARED = Story(name="shared", script=submit_and_cancel_late, daemons=2, lengths_s=(20.0, 120.0))
-RACING = Story(name="racing", script=cancel_at_the_end, lengths_s=(1.0, 1.0))
+SHARED = Story(
+    name="shared",
+    script=submit_and_cancel_late,
+    daemons=2,
+    knobs=Knobs(shortest_s=20.0, longest_s=120.0),
+)
+RACING = Story(name="racing", script=cancel_at_the_end, knobs=Knobs(shortest_s=1.0, longest_s=1.0))
 HASTY = Story(name="hasty", script=submit_and_ask_at_once)
 REPEATED = Story(
     name="repeated",
@@ -153,10 +211,30 @@ REPEATED = Story(
     weather=Weather(answer_lost=0.3, blind_repeat=1.0, slow_s=0.02),
 )
 ENDED = Story(name="ended", script=end_at_each_notice, failures=0.3)
-SKEWED = replace(SHARED, name="skewed", script=hand_over_and_back, skewed=True)
+SKEWED = replace(
+    SHARED,
+    name="skewed",
+    script=hand_over_and_back,
+    knobs=Knobs(shortest_s=20.0, longest_s=120.0, skewed=True),
+)
 DESERTED = Story(name="deserted", script=submit_one, daemons=2, rest_s=10 * REST_WITHIN_S)
 DROPPED = Story(name="dropped", script=announce_and_announce_again, failures=0.5)
 SLOW = Story(name="slow", script=cancel_a_slow_start, weather=Weather(slow_start=0.9, slow_s=0.02))
+CROWDED = Story(
+    name="crowded",
+    script=drop_a_crowd,
+    knobs=Knobs(slots=3, per_customer=1, customers=4, sweep_s=5.0),
+)
+LATE = Story(name="late", script=wait_for_late_files)
+FLOODED = Story(name="flooded", script=flood_the_inbox, knobs=Knobs(inbox=2))
+GRACELESS = Story(name="graceless", script=submit_one, knobs=Knobs(grace_s=0.0))
+HOPELESS = Story(name="hopeless", script=retry_what_failed, failures=1.0)
+MUTED = Story(
+    name="muted",
+    script=tell_past_a_dead_channel,
+    knobs=Knobs(page=20, shortest_s=1.0, longest_s=2.0),
+    daemons=2,
+)
 STORIES = {
     story.name: story
     for story in (
@@ -174,28 +252,57 @@ STORIES = {
             SKEWED,
             REPEATED,
             ENDED,
+            CROWDED,
+            LATE,
+            FLOODED,
+            GRACELESS,
+            HOPELESS,
+            MUTED,
         ),
     )
 }
 
 
-def new_sim(seed: int, story: Story) -> Sim:
-    sim = Sim(random.Random(seed), failures=story.failures, lengths_s=story.lengths_s)
-    sim.skewed = story.skewed
-    policy = Policy(max_retries=2, base_s=20, cap_s=60)
-    sim.world.dials = replace(sim.world.dials, policy=policy, look_s=30.0)
+def new_sim(seed: int, story: Story, knobs: Knobs | None = None) -> Sim:
+    knobs = knobs or story.knobs
+    sim = Sim(random.Random(seed), knobs, failures=story.failures)
+    sim.lengths_s = (knobs.shortest_s, knobs.longest_s)
+    sim.skewed = knobs.skewed
+    sim.world.lease = knobs.lease
+    sim.world.outbox = replace(sim.world.outbox, per_channel=knobs.per_channel)
+    sim.world.dials = replace(
+        sim.world.dials,
+        policy=Policy(
+            max_retries=knobs.max_retries, base_s=20, cap_s=60, input_wait_s=knobs.input_wait_s
+        ),
+        limits=knobs.limits,
+        look_s=30.0,
+        sweep_s=knobs.sweep_s,
+        reconcile_s=knobs.reconcile_s,
+        give_up_s=knobs.give_up_s,
+        grace_s=knobs.grace_s,
+    )
     return sim
 
 
-async def _life(sim: Sim, name: str, weather: Callable[[], Weather], rest_s: float) -> None:
+async def watch(sim: Sim) -> None:
+    """Look for worksets that wait although there is room."""
+    while True:
+        await anyio.sleep(LOOK_S)
+        sim.look_for_the_forgotten()
+
+
+async def life(sim: Sim, name: str, weather: Callable[[], Weather], rest_s: float) -> None:
     """Run a daemon; whenever it dies or is told to end, start it again after a pause."""
     clock = sim.clocks.setdefault(name, SteppedClock())
     clock.off_s = sim.rng.uniform(-300, 300) if sim.skewed else 0.0
     while True:
-        wire = Wire(sim.log, sim.rng, sim.spawn, name)
+        wire = Wire(sim.log, sim.rng, sim.spawn, name, sim.knobs.ttl_s)
         wire.weather = weather()
         sim.wires[name] = wire
-        supervisor = supervisor_of(sim.world, sim.parts(wire), name, clock)
+        made = supervisor_of(sim.world, sim.parts(wire), name, clock)
+        supervisor = replace(made, held=sim.held, index_lag_s=sim.knobs.index_lag_s)
+        sim.supervisors[name] = supervisor
         async with anyio.create_task_group() as tg:
             tg.start_soon(_until_told, sim, supervisor, wire)
             await wire.died.wait()
@@ -214,33 +321,32 @@ async def _until_told(sim: Sim, supervisor: Supervisor, wire: Wire) -> None:
     wire.died.set()
 
 
-async def _until_rest(sim: Sim, within_s: float = REST_WITHIN_S) -> None:
+async def until_rest(sim: Sim, within_s: float = REST_WITHIN_S) -> None:
     with anyio.move_on_after(within_s):
         while not sim.at_rest and not sim.violations:
-            await anyio.sleep(1.0)
+            await anyio.sleep(3.0)
 
 
 @contextmanager
-def _patched(story: Story) -> Iterator[None]:
-    if story.patches is None:
-        yield
-        return
-    with story.patches():
+def patched(story: Story) -> Iterator[None]:
+    planted = story.patches() if story.patches else nullcontext()
+    with planted, story.knobs.planted():
         yield
 
 
-def _outcome(sim: Sim, *, exactly_once: bool) -> Outcome:
+def outcome_of(sim: Sim, *, exactly_once: bool) -> Outcome:
     table = sim.world.table
     records = [r for rows in table.records.values() for r in rows]
     history = [(r.id, r.state, r.at.isoformat(), r.message) for r in records]
     return Outcome(
-        broken=sim.broken(exactly_once=exactly_once),
+        broken=broken(sim, exactly_once=exactly_once),
         effects=list(sim.log.effects),
         history=history,
         virtual_s=anyio.current_time(),
         happened=list(sim.log.happened),
         starts=len(sim.world.machine.starts),
         crashes=sim.crashes,
+        drawn=sim.drawn,
     )
 
 
@@ -250,11 +356,12 @@ async def _with_deaths(story: Story, seed: int, deaths: frozenset[Death]) -> Out
     async with anyio.create_task_group() as tg:
         sim.spawner = tg
         for name in "abc"[: story.daemons]:
-            tg.start_soon(_life, sim, name, lambda: story.weather, story.rest_s)
+            tg.start_soon(life, sim, name, lambda: story.weather, story.rest_s)
+        tg.start_soon(watch, sim)
         await story.script(sim)
-        await _until_rest(sim)
+        await until_rest(sim)
         certain = not deaths and not story.weather.answer_lost
-        outcome = _outcome(sim, exactly_once=certain)
+        outcome = outcome_of(sim, exactly_once=certain)
         tg.cancel_scope.cancel()
     return outcome
 
@@ -263,7 +370,7 @@ def play_with_deaths(
     story: Story, deaths: frozenset[Death] = frozenset(), seed: int = 1
 ) -> Outcome:
     """Play ``story`` on a quiet day, killing the daemon at exactly these effects."""
-    with _patched(story):
+    with patched(story):
         return anyio.run(_with_deaths, story, seed, deaths, backend_options=BACKEND)
 
 
@@ -271,111 +378,3 @@ def crash_points(story: Story, cut_s: float = 0.0) -> list[Death]:
     """Return every place at which a daemon of ``story`` can be struck: before and after every effect."""
     effects = len(play_with_deaths(story).effects)
     return [Death(at, after, cut_s) for at in range(effects) for after in (False, True)]
-
-
-async def _weathered(story: Story, seed: int) -> Outcome:
-    sim = new_sim(seed, story)
-    sim.skewed = True
-    sim.accidents = ROUGH.accidents
-    rng = sim.rng
-    sim.lengths_s = rng.choice([(5.0, 40.0), (1.0, 10.0), (30.0, 600.0)])
-    storm = {"on": True}
-    daemons = rng.choice([1, 2, 2, 3])
-    async with anyio.create_task_group() as tg:
-        sim.spawner = tg
-        for name in "abc"[:daemons]:
-            tg.start_soon(
-                _life, sim, name, lambda: ROUGH if storm["on"] else QUIET, rng.uniform(1, 90)
-            )
-        tg.start_soon(_misfortunes, sim, storm)
-        for n in range(4):
-            _announce_somehow(sim, f"w{n}")
-            await anyio.sleep(rng.uniform(0, 60))
-            if rng.random() < 0.6:
-                await _ask_something(sim)
-        await anyio.sleep(rng.uniform(60, 600))
-        storm["on"] = False
-        sim.accidents = sim.disk_full_until = 0.0
-        for wire in sim.wires.values():
-            wire.calm_down()
-        await _until_rest(sim, REST_AFTER_STORM_S)
-        await anyio.sleep(ROUGH.late_s + 1)
-        await _until_rest(sim, REST_AFTER_STORM_S)
-        outcome = _outcome(sim, exactly_once=False)
-        tg.cancel_scope.cancel()
-    return outcome
-
-
-async def _ask_something(sim: Sim) -> None:
-    """Ask as the command line does: only of a workset that is there."""
-    if known := sorted(sim.world.table.worksets):
-        asks = [Cancel(), Retry(), Ignore(), SetPriority(priority=Priority.URGENT)]
-        await sim.world.ask(sim.rng.choice(known), sim.rng.choice(asks))
-
-
-def _announce_somehow(sim: Sim, id: str) -> None:
-    """Tell of a drop once or more often, in any order and with any delay."""
-    for _ in range(sim.rng.choice([1, 1, 2, 3])):
-        sim.spawn(_announce_later, sim, id)
-    sim.announce(id, id)
-
-
-async def _announce_later(sim: Sim, id: str) -> None:
-    await anyio.sleep(sim.rng.choice([0.0, 1.0, 60.0, 400.0]))
-    sim.announce(id, id)
-
-
-async def _misfortunes(sim: Sim, storm: dict[str, bool]) -> None:
-    """Let something befall a daemon, or all of them, as long as the storm lasts."""
-    while storm["on"]:
-        await anyio.sleep(sim.rng.uniform(5, 120))
-        wire = sim.rng.choice(list(sim.wires.values()))
-        misfortune = sim.rng.choice(MISFORTUNES)
-        if storm["on"]:
-            misfortune(sim, wire)
-
-
-def _kill(sim: Sim, wire: Wire) -> None:
-    wire.died.set()
-
-
-def _end(sim: Sim, wire: Wire) -> None:
-    wire.told_to_end.set()
-
-
-def _cut_off(sim: Sim, wire: Wire) -> None:
-    wire.cut_until = anyio.current_time() + sim.rng.uniform(5, 200)
-
-
-def _pause(sim: Sim, wire: Wire) -> None:
-    wire.paused_until = anyio.current_time() + sim.rng.choice([5.0, 70.0, 600.0])
-
-
-def _throttle_everybody(sim: Sim, wire: Wire) -> None:
-    for each in sim.wires.values():
-        each.throttled_until = anyio.current_time() + sim.rng.uniform(5, 120)
-
-
-def _set_the_clock(sim: Sim, wire: Wire) -> None:
-    sim.clocks[wire.name].off_s += sim.rng.uniform(-1800, 1800)
-
-
-def _fill_the_disk(sim: Sim, wire: Wire) -> None:
-    sim.disk_full_until = anyio.current_time() + sim.rng.uniform(5, 120)
-
-
-def _reboot(sim: Sim, wire: Wire) -> None:
-    sim.reboot()
-
-
-MISFORTUNES = (
-    *(_kill, _kill, _kill, _end, _end, _cut_off, _cut_off, _pause, _pause),
-    *(_throttle_everybody, _set_the_clock, _fill_the_disk, _reboot),
-)
-
-
-def play_seed(seed: int, story: Story | None = None) -> Outcome:
-    """Play a storm of faults chosen by ``seed``, then a quiet phase in which everything must settle."""
-    story = story or Story(name="storm", script=submit_one, failures=0.15)
-    with _patched(story):
-        return anyio.run(_weathered, story, seed, backend_options=BACKEND)

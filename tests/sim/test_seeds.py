@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.sim.hunt import quietly
-from tests.sim.stories import STORIES, crash_points, play_seed, play_with_deaths
+from tests.sim.stories import STORIES, crash_points, play_with_deaths
+from tests.sim.storms import play_seed
 from tests.sim.wire import Death
 
 SEEDS = int(os.environ.get("SEEDS", "500"))

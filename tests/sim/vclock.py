@@ -12,13 +12,16 @@ class Stuck(AssertionError):
 
 
 class _Selector(selectors.SelectSelector):
+    """Nothing in a story comes through a descriptor: the system is asked only when time stands still."""
+
     loop: VirtualLoop
 
     def select(self, timeout: float | None = None) -> list[tuple[Any, int]]:
-        ready = super().select(0)
-        if ready or timeout == 0:
-            return ready
+        if timeout == 0:
+            return []
         if timeout is None:
+            if ready := super().select(0):
+                return ready
             raise Stuck(f"at {self.loop.time():.3f} s")
         self.loop.now += max(timeout, 1e-9)
         return []

@@ -2,7 +2,8 @@
 
 A call is an *effect* with a number. On the way there it may be lost, on the way back its answer may be
 lost, with or without the SDK's blind repeat; it may be slow; the daemon may die before or after it, or be cut
-off for a while. A dead daemon never hears back again, and nothing it sends arrives.
+off for a while. A dead daemon never hears back again, and nothing it sends arrives. An *outage* is wider:
+calls of some kind fail in one way for a while, for one daemon or for everybody.
 """
 
 from __future__ import annotations
@@ -69,6 +70,36 @@ class Death:
     """Not killed, but cut off for so long; 0 kills."""
 
 
+CHANNELS = ("sns", "slack")
+
+
+@dataclass(kw_only=True)
+class Outage:
+    """Some calls fail in one way until they are healed."""
+
+    calls: tuple[str, ...]
+    """Roles (``worksets``), or methods of them (``worksets.in_state``)."""
+    until: float
+    error: Callable[[str], Exception]
+    """Made from the name of the call."""
+    share: float = 1.0
+    """How many of the calls fail."""
+    answered: bool = False
+    """Whether what was asked for happens all the same, and the answer is what nobody can make sense of."""
+    lasts_on_s: float = 0.0
+    """How long after its end it is still felt: who was asked to wait, waits."""
+    of: str = ""
+    """The daemon it befalls; empty for everybody."""
+
+    @property
+    def on_a_channel(self) -> bool:
+        """Whether it excuses nothing but notices."""
+        return self.calls[0].split(".")[0] in CHANNELS
+
+    def befalls(self, daemon: str, role: str, name: str) -> bool:
+        return self.of in ("", daemon) and not {role, f"{role}.{name}"}.isdisjoint(self.calls)
+
+
 @dataclass
 class Log:
     """What crossed all wires of a world, numbered."""
@@ -76,18 +107,30 @@ class Log:
     effects: list[str] = field(default_factory=list)
     deaths: set[Death] = field(default_factory=set)
     happened: list[Death] = field(default_factory=list)
+    outages: list[Outage] = field(default_factory=list)
+    """All there ever were, over or not."""
 
 
-READS = ("receive", "in_state", "owed", "unannounced", "wait", "progress")
+READS = (
+    *("receive", "in_state", "owed", "unannounced", "as_it_is", "announced"),
+    *("wait", "progress", "look", "answer_to"),
+)
 """Calls that change nothing: dying there is dying between effects."""
 
 
 class Wire:
     def __init__(
-        self, log: Log, rng: random.Random, spawn: Callable[..., None], name: str = "a"
+        self,
+        log: Log,
+        rng: random.Random,
+        spawn: Callable[..., None],
+        name: str = "a",
+        ttl_s: float = 60.0,
     ) -> None:
         self.log = log
         self.name = name
+        self.aftermath_s = 2 * ttl_s + 10.0
+        """How long trouble that is over excuses what it left: a lease that ran out, and was noticed."""
         self.weather = QUIET
         self.cut_until = self.throttled_until = self.paused_until = -math.inf
         self.born_at = anyio.current_time()
@@ -104,12 +147,14 @@ class Wire:
     def had_bad_weather(self) -> bool:
         """Whether anything happened lately that excuses a daemon that did not get its work done."""
         trouble = max(self.cut_until, self.throttled_until, self.paused_until)
-        return self.weather != QUIET or anyio.current_time() < trouble + 130.0
+        mine = (o for o in self.log.outages if o.of in ("", self.name) and not o.on_a_channel)
+        trouble = max([trouble, *(outage.until for outage in mine)])
+        return self.weather != QUIET or anyio.current_time() < trouble + self.aftermath_s
 
     @property
     def was_in_trouble(self) -> bool:
         """Whether anything happened lately that excuses a lost lease."""
-        young = anyio.current_time() < self.born_at + 130.0
+        young = anyio.current_time() < self.born_at + self.aftermath_s
         return self.dead or young or self.had_bad_weather
 
     def calm_down(self) -> None:
@@ -119,8 +164,12 @@ class Wire:
         self.cut_until = min(self.cut_until, now)
         self.throttled_until = min(self.throttled_until, now)
 
-    async def call(self, name: str, do: Callable[[], Awaitable[Any]]) -> Any:
+    async def call(self, role: str, name: str, do: Callable[[], Awaitable[Any]]) -> Any:
         await self._travel()
+        if outage := self._outage(role, name):
+            if outage.answered:
+                await do()
+            raise outage.error(f"{role}.{name}")
         number = self._number(name)
         await self._die_if(number, after=False)
         self._lose(self.weather.lost, name)
@@ -137,8 +186,16 @@ class Wire:
                 return await do()
             raise Transient(f"{name}: the answer was lost")
         await self._die_if(number, after=True)
-        await self._travel()
+        await self._arrive()
         return result
+
+    def _outage(self, role: str, name: str) -> Outage | None:
+        now = anyio.current_time()
+        for outage in self.log.outages:
+            over = now >= outage.until or not outage.befalls(self.name, role, name)
+            if not over and (outage.share >= 1.0 or self._rng.random() < outage.share):
+                return outage
+        return None
 
     def _late(self, name: str) -> float:
         return self.weather.slow_start if name == "ensure" else self.weather.late
@@ -150,8 +207,12 @@ class Wire:
         return len(self.log.effects) - 1
 
     async def _travel(self) -> None:
-        slow_s = self.weather.slow_s
+        """Take as long as the way there and back does, at once: half as many timers."""
+        slow_s = 2 * self.weather.slow_s
         await anyio.sleep(self._rng.uniform(0, slow_s) if slow_s else 0)
+        await self._arrive()
+
+    async def _arrive(self) -> None:
         while (now := anyio.current_time()) < self.paused_until:
             await anyio.sleep(self.paused_until - now)
         if self.dead:
@@ -203,6 +264,6 @@ class Wired:
         async def crossing(*args: Any, **kwargs: Any) -> Any:
             if may_send and not self._wire.dead:
                 may_send(name, *args)
-            return await self._wire.call(name, lambda: found(*args, **kwargs))
+            return await self._wire.call(self._role, name, lambda: found(*args, **kwargs))
 
         return crossing

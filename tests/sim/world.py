@@ -1,153 +1,70 @@
 """A world that outlives its daemons, and what must never be true of it.
 
-Invariants are checked when they could break: at every write, every start of a job, every settled message and
-every delivered notice; ``broken`` adds what must hold once everything has come to rest.
+Invariants are checked when they could break: at every write, every start of a job, every settled or parked
+message and every delivered notice; ``promises`` adds what must hold once everything has come to rest.
 """
 
 from __future__ import annotations
 
 import random
-from collections import Counter as Tally
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from itertools import pairwise
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
 
-from daylily_daemon.adapters.memory import (
-    LoopClock,
-    MemoryMailbox,
-    MemoryTrail,
-    MemoryWorksets,
-    NoDrops,
-    Queue,
-)
-from daylily_daemon.adapters.memory_notifier import MemoryNotifier
-from daylily_daemon.adapters.memory_runner import MemoryMachine, MemoryRunner, Script
-from daylily_daemon.domain.decision import NEXT
-from daylily_daemon.domain.errors import Transient
+from daylily_daemon.adapters.memory import LoopClock, Queue
+from daylily_daemon.adapters.memory_runner import Script
+from daylily_daemon.domain.lifecycle import due
 from daylily_daemon.domain.model import (
     Command,
+    CommandEffect,
     Ended,
+    Inspection,
     Job,
     JobName,
+    Missing,
     Outcome,
     Record,
     RecordType,
+    Refused,
     State,
-    Submit,
+    Step,
     Workset,
     WorksetId,
 )
+from daylily_daemon.engine.supervisor import Supervisor
 from daylily_daemon.ports import Change, Delivery, Unreadable
+from tests.sim.knobs import Knobs
+from tests.sim.ports import (
+    Bucket,
+    Channel,
+    Input,
+    Jobs,
+    Machine,
+    Mailbox,
+    SimInputs,
+    SteppedClock,
+    Store,
+    Trail,
+    submission,
+)
 from tests.sim.wire import Log, Wire, Wired
 from tests.unit.daemons import Parts, World
 
-PROMPT_S = 60.0
-"""How long a command may wait for its answer on a quiet day; a beat is a quarter of that."""
 ACCIDENTS = (Ended.LOST, Ended.OUT_OF_MEMORY, Ended.HOST_LOST, Ended.SIGNALLED)
 RESTING = frozenset(State) - {State.READY, State.IN_PROGRESS, State.RETRYING}
-
-
-class SteppedClock(LoopClock):
-    """A wall clock that somebody sets from time to time."""
-
-    off_s = 0.0
-
-    def now(self) -> datetime:
-        return super().now() + timedelta(seconds=self.off_s)
-
-
-class Jobs(MemoryRunner):
-    """The runner of one daemon, which must not act on a workset that is not its own."""
-
-    def __init__(self, sim: Sim, wire: Wire) -> None:
-        super().__init__(sim.world.machine)
-        self._sim = sim
-        self._wire = wire
-
-    def may_send(self, name: str, job: Job) -> None:
-        """Called when a request leaves the daemon; it may arrive much later, and then harms nobody."""
-        if name in ("ensure", "stop"):
-            self._sim.acted(self._wire, name, job)
-        if name == "stop":
-            self._sim.stopped(job)
-
-    async def ensure(self, job: Job) -> None:
-        full = anyio.current_time() < self._sim.disk_full_until
-        if full or self._sim.rng.random() < self._wire.weather.refused:
-            raise Transient(f"{job.name} cannot be started now")
-        await super().ensure(job)
-
-    async def wait(self, job: Job) -> Outcome:
-        outcome = await super().wait(job)
-        if anyio.current_time() < self._sim.record_seen_at(job, self._wire):
-            raise Transient(f"{job.name} has ended, but its record is not there yet")
-        return outcome
-
-
-class Machine(MemoryMachine):
-    """Jobs, watched: a start is checked against what the store says at that moment."""
-
-    def __init__(self, sim: Sim) -> None:
-        super().__init__(sim.script)
-        self._sim = sim
-
-    def start(self, job: Job) -> None:
-        before = len(self.starts)
-        super().start(job)
-        if len(self.starts) > before:
-            self._sim.job_started(job)
-
-
-class Store(MemoryWorksets):
-    """The store, watched, with an index that may lag behind."""
-
-    def __init__(self, sim: Sim, wire: Wire) -> None:
-        super().__init__(sim.world.table)
-        self._sim = sim
-        self._wire = wire
-        self._older: dict[State, Sequence[Workset]] = {}
-
-    async def commit(self, change: Change) -> Workset:
-        stored = await super().commit(change)
-        self._sim.committed(change, stored)
-        return stored
-
-    async def in_state(self, state: State, *, limit: int = 1000) -> Sequence[Workset]:
-        found = await super().in_state(state, limit=limit)
-        older, self._older[state] = self._older.get(state, found), found
-        return older if self._sim.rng.random() < self._wire.weather.stale else found
-
-
-class Mailbox(MemoryMailbox):
-    def __init__(self, sim: Sim, queue: Queue, wire: Wire) -> None:
-        super().__init__(queue, most=10)
-        self._sim = sim
-        self._wire = wire
-
-    async def settle(self, deliveries: Sequence[Delivery]) -> None:
-        if self._queue is self._sim.world.commands:
-            self._sim.settled(deliveries)
-        else:
-            self._sim.passed_on(deliveries)
-        await super().settle(deliveries)
-        for delivery in deliveries:
-            if self._sim.rng.random() < self._wire.weather.redelivered:
-                self._sim.spawn(self._come_again, delivery)
-
-    async def _come_again(self, delivery: Delivery) -> None:
-        await anyio.sleep(self._sim.rng.uniform(0, 400))
-        self._queue.put(delivery.content, f"again {delivery.receipt}")
-
-
-class Channel(MemoryNotifier):
-    async def deliver(self, record: Record) -> None:
-        """Append, and nothing else: what is between the call and its effect is on the wire."""
-        self.delivered.append(record)
+DEFAULT_GRACE_S = 30.0
+WINDOW_S = 600.0
+"""Over which the writes of one workset are counted."""
+LATE_S = 10.0
+"""How long a start may take that was decided on before something changed."""
+TOLD_WITHIN_S = 300.0
+"""How long a notice may wait for a channel that is well, its teller's death included."""
+RELOADED_S = 30.0
+"""How long after a reload a start may still follow the limits before it."""
 
 
 @dataclass
@@ -155,9 +72,12 @@ class Sim:
     """One world, its luck, and everything that ever went wrong in it."""
 
     rng: random.Random
+    knobs: Knobs = field(default_factory=Knobs)
     world: World = field(default_factory=World)
     log: Log = field(default_factory=Log)
     violations: list[str] = field(default_factory=list)
+    drawn: list[str] = field(default_factory=list)
+    """What befell this world, and when."""
     failures: float = 0.0
     """How many jobs fail."""
     lengths_s: tuple[float, float] = (5.0, 40.0)
@@ -165,38 +85,91 @@ class Sim:
     skewed: bool = False
     wires: dict[str, Wire] = field(default_factory=dict)
     clocks: dict[str, SteppedClock] = field(default_factory=dict)
+    supervisors: dict[str, Supervisor] = field(default_factory=dict)
     records_at: dict[JobName, float] = field(default_factory=dict)
     disk_full_until: float = 0.0
+    no_room_since: float = 0.0
+    no_room_until: float = 0.0
     accidents: float = 0.0
+    huge: bool = False
+    """Whether anybody sends or reports what no item can hold."""
+    hostile: tuple[Any, ...] = ()
+    """Reports that jobs leave now, in place of none."""
     ends_at_notices: bool = False
     """Whether every write that people must hear of is the moment at which daemons are told to end."""
     spawner: TaskGroup | None = None
 
+    machines: dict[str, str] = field(default_factory=dict)
+    """The host of each daemon, where it is not the one all share."""
+    homes: dict[JobName, str] = field(default_factory=dict)
+    """The scope in which each job was started."""
+    gone: set[str] = field(default_factory=set)
+    """Scopes whose machine exists no more."""
+    lost_tokens: set[JobName] = field(default_factory=set)
+    index_stands_until: float = 0.0
+    newer: set[WorksetId] = field(default_factory=set)
+    """Items that a newer version wrote."""
+    inputs: dict[WorksetId, Input] = field(default_factory=dict)
+    bucket: dict[WorksetId, Command] = field(default_factory=dict)
+    """The submission that the trigger in each folder stands for now."""
+    edited: set[WorksetId] = field(default_factory=set)
+    """Worksets whose item somebody changed by hand."""
+    refusing_until: dict[str, float] = field(default_factory=dict)
+    """Channels that answer with a definite no, or did."""
+    parked_ids: set[str] = field(default_factory=set)
+    foreign: bool = False
+    """Whether something unforeseen happened that excuses a parked message or a parked input."""
+    graces: set[float] = field(default_factory=lambda: {DEFAULT_GRACE_S})
+    pipelines_changed: bool = False
+
+    _index: dict[WorksetId, Workset] = field(default_factory=dict)
+    _limits_before: list[tuple[float, int, int]] = field(default_factory=list)
+    _writes: dict[WorksetId, list[float]] = field(default_factory=lambda: defaultdict(list))
+    _versions: dict[WorksetId, int] = field(default_factory=dict)
+    _submitted_s: dict[WorksetId, float] = field(default_factory=dict)
+    _input_seen: dict[WorksetId, Inspection] = field(default_factory=dict)
+    _waits_since: dict[WorksetId, tuple[int, float]] = field(default_factory=dict)
+    owed_first: dict[str, frozenset[str]] = field(default_factory=dict)
+    """Whom each record was to tell when it was written."""
+    written_at: dict[str, float] = field(default_factory=dict)
+
+    machine: Machine = field(init=False)
+
     def __post_init__(self) -> None:
-        self.world.machine = Machine(self)
+        self.world.machine = self.machine = Machine(self)
+        self.world.inputs = SimInputs(self)
+        if self.knobs.grace_s is not None:
+            self.graces = {self.knobs.grace_s}
 
     def parts(self, wire: Wire) -> Parts:
         """Return the ports of one daemon, each behind its wire."""
-        world = self.world
+        world, store = self.world, Store(self, wire)
         plain: dict[str, Any] = {
-            "worksets": Store(self, wire),
-            "trail": MemoryTrail(world.table),
+            "worksets": store,
+            "trail": Trail(self, wire),
             "intake": Mailbox(self, world.intake, wire),
             "commands": Mailbox(self, world.commands, wire),
             "runner": Jobs(self, wire),
             "inputs": world.inputs,
+            "drops": Bucket(self, store),
         }
         wired: dict[str, Any] = {role: Wired(port, wire, role) for role, port in plain.items()}
         channels: dict[str, Any] = {
             name: Wired(Channel(delivered=told), wire, name) for name, told in world.told.items()
         }
-        return Parts(**wired, notifiers=channels, drops=NoDrops())
+        return Parts(**wired, notifiers=channels)
+
+    def chance(self, probability: float) -> bool:
+        return bool(probability) and self.rng.random() < probability
 
     def script(self, job: Job) -> Script:
         """Return what a job does; the same job does the same in every replay of a world."""
         luck = random.Random(f"{job.name}/{self.rng.random()}")
         bad = luck.random() < self.failures
-        outcome = Outcome(ended=Ended.EXITED, code=1 if bad else 0, tail="sim" if bad else "")
+        report = luck.choice(self.hostile) if self.hostile else {}
+        outcome = Outcome(
+            ended=Ended.EXITED, code=1 if bad else 0, tail="sim" if bad else "", report=report
+        )
         if luck.random() < self.accidents:
             outcome = Outcome(ended=luck.choice(ACCIDENTS))
         return Script(duration_s=luck.uniform(*self.lengths_s), outcome=outcome, stop_s=2.0)
@@ -206,10 +179,18 @@ class Sim:
         run = self.world.machine.run_of(job)
         if run is None:
             return 0.0
-        late = self.rng.random() < wire.weather.late_record
+        late = self.chance(wire.weather.late_record)
         return self.records_at.setdefault(
             job.name, run.ends_at + (self.rng.uniform(0, 300) if late else 0.0)
         )
+
+    # --- what befalls it ---------------------------------------------------------------------------
+
+    def machine_of(self, daemon: str) -> str:
+        return self.machines.get(daemon, "memory")
+
+    async def held(self) -> str:
+        return "the disk is full" if anyio.current_time() < self.no_room_until else ""
 
     def reboot(self) -> None:
         """Lose the machine under every job and every daemon."""
@@ -217,14 +198,51 @@ class Sim:
         for wire in self.wires.values():
             wire.died.set()
 
-    def announce(self, id: str, event: str) -> None:
-        """Let S3 tell of a drop. The same event may be told more than once."""
-        ask = Submit(bucket="b", prefix=f"p/{id}/")
-        name = f"s3-{event}"
-        command = Command(id=name, workset_id=WorksetId(id), by=f"s3:{event};", ask=ask)
+    def turn(self, **dials: Any) -> None:
+        """Reload every daemon with changed settings."""
+        limits = self.world.dials.limits
+        now = anyio.current_time()
+        self._limits_before.append((now + RELOADED_S, limits.slots, limits.per_customer))
+        self.world.dials = replace(self.world.dials, **dials)
+        if "grace_s" in dials:
+            self.graces.add(DEFAULT_GRACE_S if dials["grace_s"] is None else dials["grace_s"])
+        for supervisor in self.supervisors.values():
+            supervisor.live.now = self.world.dials
+
+    def stand_still(self, until: float) -> None:
+        """Let the index show this moment until then."""
+        self._index = dict(self.world.table.worksets)
+        self.index_stands_until = until
+
+    def old_index(self, state: State) -> list[Workset]:
+        found = [ws for ws in self._index.values() if ws.state is state]
+        return sorted(found, key=lambda ws: ws.priority_key)
+
+    def write_trigger(self, id: str, event: str) -> Command:
+        """Put ``daylily.ready``; whether S3 tells of it is another matter."""
+        command = submission(id, f"s3-{event}", self._customer(id))
+        self.bucket[command.workset_id] = command
         if all(known.id != command.id for known in self.world.asked):
             self.world.asked.append(command)
+        return command
+
+    def _customer(self, id: str) -> str:
+        labs = self.knobs.customers
+        return f"lab{int(id.strip('w') or 0) % labs}" if labs else ""
+
+    def announce(self, id: str, event: str) -> None:
+        """Let S3 tell of a drop. The same event may be told more than once."""
+        name = f"s3-{event}"
+        known = next((c for c in self.world.asked if c.id == name), None)
+        command = known or self.write_trigger(id, event)
         self.world.intake.put((command,), f"event {self.world.ids.fresh()}")
+
+    def come_again(self, queue: Queue, delivery: Delivery, within_s: float) -> None:
+        self.spawn(self._come_again, queue, delivery, self.rng.uniform(0, within_s))
+
+    async def _come_again(self, queue: Queue, delivery: Delivery, after_s: float) -> None:
+        await anyio.sleep(after_s)
+        queue.put(delivery.content, f"again {delivery.receipt}")
 
     def spawn(self, work: Any, *args: Any) -> None:
         if self.spawner is not None:
@@ -237,88 +255,251 @@ class Sim:
 
     def job_started(self, job: Job) -> None:
         id = WorksetId(job.name.split(".", 1)[0])
-        ws = self.world.table.worksets[id]
+        ws = self.world.table.worksets.get(id)
         alive = [n for n in self.world.machine.running() if n.split(".", 1)[0] == id]
         if len(alive) > 1:
             self.wrong(f"{id} has two live jobs: {sorted(alive)}")
-        if ws.state is not State.IN_PROGRESS or ws.job != job.name:
-            self.wrong(f"{job.name} started while {id} was {ws.state} with job {ws.job}")
         if self.world.machine.starts.count(job.name) > 1:
             self.wrong(f"{job.name} started twice")
+        if job.grace_s not in self.graces:
+            self.wrong(f"{job.name} has {job.grace_s} s to end, not {sorted(self.graces)}")
+        if ws is None or id in self.edited:
+            return
+        if ws.state is not State.IN_PROGRESS or ws.job != job.name:
+            self.wrong(f"{job.name} started while {id} was {ws.state} with job {ws.job}")
+        if job.step is Step.CLEANUP and not self._exported(ws):
+            self.wrong(f"{job.name} deletes what was not exported")
+
+    def _exported(self, ws: Workset) -> bool:
+        first = int(ws.run_id[1:] or 1)
+        names = [JobName(f"{ws.id}.{n}.{Step.EXPORT}") for n in range(first, ws.attempt + 1)]
+        ends = [self.world.machine.outcome_of(name) for name in names]
+        return any(end is not None and end.succeeded for end in ends)
 
     def acted(self, wire: Wire, what: str, job: Job) -> None:
-        ws = self.world.table.worksets[WorksetId(job.name.split(".", 1)[0])]
+        ws = self.world.table.worksets.get(WorksetId(job.name.split(".", 1)[0]))
+        if ws is None or ws.id in self.edited:
+            return
         if ws.lock_owner not in (wire.name, None):
             self.wrong(f"{wire.name} asked to {what} {job.name}, which {ws.lock_owner} holds")
+        if what == "ensure" and job.name in self.lost_tokens and not job.confirmed:
+            self.wrong(f"{wire.name} would start {job.name} again, which was seen to start")
 
     def stopped(self, job: Job) -> None:
-        ws = self.world.table.worksets[WorksetId(job.name.split(".", 1)[0])]
+        ws = self.world.table.worksets.get(WorksetId(job.name.split(".", 1)[0]))
+        if ws is None or ws.id in self.edited:
+            return
         if job.name in self.world.machine.running() and not ws.stopping:
             self.wrong(f"{job.name} is being stopped, though nobody asked for it")
 
-    def committed(self, change: Change, stored: Workset) -> None:
+    def committed(self, change: Change, stored: Workset, wire: Wire) -> None:
         current = self.world.table.worksets[stored.id]
         if change.nonce != self.world.table.nonces[stored.id]:
             return
         if current.version != stored.version:
             self.wrong(f"{stored.id} version {stored.version} was answered for {current.version}")
+        if self._versions.get(stored.id) == stored.version:
+            return
+        self._versions[stored.id] = stored.version
+        self._written(stored)
+        self._turned(change.before, stored, wire)
         for record in change.records:
+            self.owed_first[record.id] = record.owed
+            self.written_at[record.id] = anyio.current_time()
             self._record(record)
             if record.type is RecordType.LOCK_TIMEOUT and change.before:
                 self._taken_over(change.before)
-
         if self.ends_at_notices and any(record.notify for record in change.records):
-            for wire in self.wires.values():
-                wire.told_to_end.set()
+            for each in self.wires.values():
+                each.told_to_end.set()
+
+    def _turned(self, before: Workset | None, stored: Workset, wire: Wire) -> None:
+        if before is None or before.submitted_at != stored.submitted_at:
+            self._submitted_s[stored.id] = anyio.current_time()
+            self._input_seen.pop(stored.id, None)
+        if before is None:
+            return
+        if before.state in RESTING and stored.state is State.READY and stored.retry_count:
+            self.wrong(f"{stored.id} begins anew with {stored.retry_count} tries used up")
+        if before.attempt != stored.attempt:
+            self._began(stored, wire)
+
+    def _written(self, ws: Workset) -> None:
+        """Nothing makes an owner write without pause."""
+        now, rows = anyio.current_time(), self._writes[ws.id]
+        rows.append(now)
+        while rows[0] < now - WINDOW_S:
+            rows.pop(0)
+        asked = sum(command.workset_id == ws.id for command in self.world.asked)
+        most = 80 + 4 * asked + WINDOW_S / self.knobs.lease.beat_s
+        if len(rows) > most:
+            self.wrong(f"{ws.id} was written {len(rows)} times within {WINDOW_S:.0f} s")
+            rows.clear()
+
+    def _began(self, ws: Workset, wire: Wire) -> None:
+        """No daemon starts more than it may, of all and of one customer."""
+        if wire.had_bad_weather or ws.state is not State.IN_PROGRESS:
+            return
+        if self.no_room_since + LATE_S < anyio.current_time() < self.no_room_until:
+            self.wrong(f"{wire.name} starts {ws.id}, though there is no room")
+        slots, per_customer = self._allowed()
+        scope = f"host:{self.machine_of(wire.name)}"
+        mine = (w for w in self._in_progress() if w.lock_owner == wire.name)
+        held = [w for w in mine if w.runner_scope == scope]
+        if len(held) > slots:
+            self.wrong(f"{wire.name} runs {len(held)} worksets in {slots} slots")
+        same = [w for w in held if w.customer_id == ws.customer_id]
+        if per_customer and len(same) > per_customer:
+            self.wrong(f"{wire.name} runs {len(same)} of customer {ws.customer_id!r} alone")
+
+    def _in_progress(self) -> list[Workset]:
+        return [w for w in self.world.table.worksets.values() if w.state is State.IN_PROGRESS]
+
+    def _allowed(self) -> tuple[int, int]:
+        now, limits = anyio.current_time(), self.world.dials.limits
+        lately = [(s, c) for until, s, c in self._limits_before if now < until]
+        pairs = [*lately, (limits.slots, limits.per_customer)]
+        unlimited = any(c == 0 for _, c in pairs)
+        return max(s for s, _ in pairs), 0 if unlimited else max(c for _, c in pairs)
 
     def ended_well(self, wire: Wire) -> None:
         """A daemon that ends on a quiet day holds no lease any more and owes nothing."""
+        if not wire.told_to_end.is_set():
+            self.wrong(f"{wire.name} ended, though nobody told it to")
         if wire.had_bad_weather:
             return
         table = self.world.table
         for ws in table.worksets.values():
-            if ws.lock_owner == wire.name:
+            if ws.lock_owner == wire.name and ws.runner_scope not in self.gone:
                 self.wrong(f"{wire.name} ended with {ws.id} locked")
+        lately = anyio.current_time() - WINDOW_S
+        well = {name for name in self.world.told if self._out_until(name) < lately}
         for record in (r for rows in table.records.values() for r in rows):
-            if record.owed and record.teller == wire.name:
+            if record.owed & well and record.teller == wire.name:
                 self.wrong(f"{wire.name} ended and still owed {record.id}")
 
     def _taken_over(self, before: Workset) -> None:
         wire = self.wires.get(before.lock_owner or "")
-        if wire is not None and not wire.was_in_trouble:
+        if before.runner_scope in self.gone:
+            return
+        if wire is not None and not wire.was_in_trouble and before.id not in self.edited:
             self.wrong(f"{before.id} was taken from {wire.name}, which was well")
 
     def _record(self, record: Record) -> None:
+        if record.message.startswith("input refused"):
+            self._refused(record)
         told_failed = record.type is RecordType.ERROR and record.state is not State.ERROR
         if told_failed and (step := record.details.get("step")):
             attempt = record.message.split("attempt ", 1)[1].split(" ", 1)[0]
             name = JobName(f"{record.workset_id}.{attempt}.{step}")
+            never_ran = name not in self.world.machine.starts
             end = self.world.machine.outcome_of(name)
-            if end is None or end.succeeded:
+            excused = self.pipelines_changed and never_ran
+            if (end is None or end.succeeded) and not excused:
                 self.wrong(f"{name} was called failed, but was not: {record.message}")
+
+    def saw_input(self, ws: Workset, answer: Inspection) -> Inspection:
+        if ws.submitted_at == getattr(self.world.table.worksets.get(ws.id), "submitted_at", None):
+            self._input_seen[ws.id] = answer
+        return answer
+
+    def _refused(self, record: Record) -> None:
+        """An input is refused for what was found, and files that are late get their time."""
+        seen = self._input_seen.get(record.workset_id)
+        waited_s = anyio.current_time() - self._submitted_s[record.workset_id]
+        wait_s = self.world.dials.policy.input_wait_s
+        if isinstance(seen, Missing):
+            if waited_s < wait_s - 1.0 and not self.skewed:
+                self.wrong(f"{record.id} refused after {waited_s:.0f} s, not {wait_s:.0f}")
+        elif not isinstance(seen, Refused) and not self.foreign:
+            self.wrong(f"{record.id} was refused, though its input was {seen}")
 
     def settled(self, deliveries: Sequence[Delivery]) -> None:
         table = self.world.table
         for delivery in deliveries:
             if isinstance(delivery.content, Unreadable):
+                self.wrong(f"a message was deleted unread: {delivery.content.reason}")
                 continue
             for command in delivery.content:
-                ws = table.worksets.get(command.workset_id)
-                applied = ws is not None and (
-                    command.id in ws.seen_commands
-                    or any(c.id == command.id for c in ws.inbox)
-                    or (ws.id, command.id) in table.answers
-                )
-                if not applied:
+                if (command.workset_id, command.id) not in table.answers:
                     self.wrong(f"{command.id} was deleted before {command.workset_id} had it")
 
     def passed_on(self, deliveries: Sequence[Delivery]) -> None:
         for delivery in deliveries:
             for command in () if isinstance(delivery.content, Unreadable) else delivery.content:
-                if command.id not in self.world.commands.seen:
+                ids = {c.id for c in self.world.asked if c.workset_id == command.workset_id}
+                if not ids & self.world.commands.seen.keys():
                     self.wrong(f"{command.id} was deleted before it was passed on")
 
-    # --- and once everything has come to rest ----------------------------------------------------
+    def parked(self, delivery: Delivery, reason: str) -> None:
+        """Only what can never be read, or met something unforeseen, is parked."""
+        if isinstance(delivery.content, Unreadable):
+            return
+        for command in delivery.content:
+            self.parked_ids.add(command.id)
+            excused = self.foreign or "too large" in reason or "newer version" in reason
+            if not excused and "commands waiting" not in reason:
+                self.wrong(f"{command.id} on {command.workset_id} was parked: {reason}")
+
+    def struck_off(
+        self, record: Record, told: frozenset[str], given_up: frozenset[str], wire: Wire
+    ) -> None:
+        """A notice is struck off once it was delivered, refused for good, or is too old."""
+        for channel in told:
+            if all(r.id != record.id for r in self.world.told[channel]):
+                self.wrong(f"{record.id} was struck off, and {channel} was not told")
+        age_s = (self.clocks[wire.name].now() - record.at).total_seconds()
+        written_s = self.written_at[record.id]
+        for channel in given_up:
+            refused = written_s < self.refusing_until.get(channel, 0.0)
+            if not refused and age_s < self.world.dials.give_up_s - 60.0:
+                self.wrong(f"{record.id} was given up on {channel} after {age_s:.0f} s")
+
+    def look_for_the_forgotten(self) -> None:
+        """No workset waits while a daemon that is well has room for it, and no notice for a dead channel."""
+        self._look_for_untold()
+        now, at = anyio.current_time(), LoopClock().now()
+        for ws in self.world.table.worksets.values():
+            waits = due(ws, at) and ws.lock_owner is None and ws.id not in self.newer
+            known = self._waits_since.get(ws.id)
+            if not waits:
+                self._waits_since.pop(ws.id, None)
+            elif known is None or known[0] != ws.version:
+                self._waits_since[ws.id] = (ws.version, now)
+            elif now - known[1] > 90.0 + 3 * self.knobs.sweep_s:
+                self._forgotten(ws)
+
+    def _look_for_untold(self) -> None:
+        now = anyio.current_time()
+        if any(wire.was_in_trouble for wire in self.wires.values()):
+            return
+        well = [name for name in self.world.told if now > self._out_until(name) + WINDOW_S]
+        for record in (r for rows in self.world.table.records.values() for r in rows):
+            late = now - self.written_at.get(record.id, now) > TOLD_WITHIN_S
+            if late and not record.owed.isdisjoint(well):
+                self.wrong(f"{record.id} waits, and {sorted(record.owed & set(well))} is well")
+
+    def _out_until(self, channel: str) -> float:
+        its = (o for o in self.log.outages if o.calls[0].split(".")[0] == channel)
+        found = [outage.until + outage.lasts_on_s for outage in its]
+        return max(found, default=-WINDOW_S)
+
+    def _forgotten(self, ws: Workset) -> None:
+        slots, per_customer = self._allowed()
+        running = self._in_progress()
+        same = sum(w.customer_id == ws.customer_id for w in running)
+        crowded = len(self.world.table.worksets) > self.knobs.looked_at
+        if (per_customer and same >= per_customer) or crowded or self.skewed:
+            return
+        for wire in self.wires.values():
+            busy = sum(w.lock_owner == wire.name for w in running)
+            if busy < slots and not wire.was_in_trouble and not self._hampered():
+                self.wrong(f"{ws.id} waits, and {wire.name} runs {busy} in {slots} slots")
+
+    def _hampered(self) -> bool:
+        hampered = (self.no_room_until, self.index_stands_until, self.disk_full_until)
+        lately = [until for until, _, _ in self._limits_before]
+        return anyio.current_time() < max(*hampered, *lately, 0.0) + 120.0
 
     @property
     def at_rest(self) -> bool:
@@ -328,73 +509,11 @@ class Sim:
             and not self.world.intake.messages
             and all(ws.state in RESTING and not ws.inbox for ws in table.worksets.values())
             and not any(r.owed for rows in table.records.values() for r in rows)
+            and all(self.answered(command) for command in self.bucket.values())
         )
 
-    def broken(self, *, exactly_once: bool = False) -> list[str]:
-        """Return what must not be true at the end. ``exactly_once``: no crash excuses a repeat."""
-        found = list(self.violations)
-        for ws in self.world.table.worksets.values():
-            found += self._left_over(ws)
-        found += self._commands(prompt=exactly_once)
-        queues = (self.world.intake, self.world.commands)
-        found += [f"{m.content} is left in a queue" for queue in queues for m in queue.messages]
-        for name, told in self.world.told.items():
-            found += self._notices(name, told, exactly_once)
-        if running := self.world.machine.running():
-            found.append(f"still running: {sorted(running)}")
-        return found
-
-    def _left_over(self, ws: Workset) -> list[str]:
-        found = []
-        if ws.state not in RESTING:
-            found.append(f"{ws.id} is left {ws.state}")
-        if ws.lock_owner:
-            found.append(f"{ws.id} is left locked by {ws.lock_owner}")
-        found += [f"{command.id} is left in the inbox of {ws.id}" for command in ws.inbox]
-        rows = self.world.table.records[ws.id]
-        if not self.crashes and not self.log.happened and not self.skewed:
-            found += [
-                f"{r.id} on a quiet day: {r.message}" for r in rows if "goes on with" in r.message
-            ]
-        began = sum(r.state is State.IN_PROGRESS and r.previous is State.READY for r in rows)
-        if began != ws.attempt:
-            found.append(f"{ws.id} began {began} times, but counts {ws.attempt} attempts")
-        if [r.seq for r in rows] != list(range(1, len(rows) + 1)):
-            found.append(f"{ws.id} has gaps in its audit trail")
-        found.extend(
-            f"{ws.id} went from {a.state} to {b.state}"
-            for a, b in pairwise(rows)
-            if b.state != a.state and b.state not in NEXT[a.state]
-        )
-        return found
-
-    def _commands(self, *, prompt: bool) -> list[str]:
-        """Every command left exactly one record, whatever became of it; on a quiet day soon."""
-        found = []
-        for command in self.world.asked:
-            rows = self.world.table.records.get(command.workset_id, [])
-            count = sum(r.by == command.by for r in rows)
-            late = sum(command.by in r.message for r in rows)
-            if not (count or late):
-                found.append(f"{command.id} on {command.workset_id} left no trace")
-            asked_at = self.world.asked_at.get(command.id)
-            first = next((r.at for r in rows if r.by == command.by), None)
-            if prompt and asked_at is not None and first is not None:
-                waited_s = first.timestamp() - LoopClock().start.timestamp() - asked_at
-                if waited_s > PROMPT_S and not self.skewed:
-                    found.append(f"{command.id} waited {waited_s:.0f} s for an answer")
-            if count > 1:
-                found.append(f"{command.id} on {command.workset_id} was applied {count} times")
-        return found
-
-    def _notices(self, name: str, told: list[Record], exactly_once: bool) -> list[str]:
-        wanted = {r.id for rows in self.world.table.records.values() for r in rows if r.notify}
-        got = Tally(r.id for r in told)
-        found = [f"{name} was never told {id}" for id in sorted(wanted - set(got))]
-        if exactly_once:
-            found += [f"{name} was told {id} {n} times" for id, n in got.items() if n > 1]
-        for id in self.world.table.worksets:
-            firsts = list(dict.fromkeys(r.seq for r in told if r.workset_id == id))
-            if firsts != sorted(firsts):
-                found.append(f"{name} heard of {id} out of order: {firsts}")
-        return found
+    def answered(self, command: Command) -> bool:
+        """Return whether something became of a command, for good."""
+        found = self.world.table.answers.get((command.workset_id, command.id))
+        final = found is not None and found.effect is not CommandEffect.QUEUED
+        return final or command.id in self.parked_ids

@@ -87,6 +87,8 @@ class World:
     )
     inputs: Inputs = field(default_factory=GoodInputs)
     ids: Counter = field(default_factory=Counter)
+    lease: LeaseConfig = field(default_factory=LeaseConfig)
+    outbox: OutboxConfig = field(default_factory=lambda: OutboxConfig(owner=""))
     asked: list[Command] = field(default_factory=list)
     asked_at: dict[str, float] = field(default_factory=dict)
 
@@ -153,7 +155,7 @@ def supervisor_of(
         for name, channel in parts.notifiers.items()
     }
     trail = guarded(parts.trail, "trail", health)
-    outbox = Outbox(trail, lambda: channels, clock, live, OutboxConfig(owner=owner))
+    outbox = Outbox(trail, lambda: channels, clock, live, replace(world.outbox, owner=owner))
     runner = guarded(parts.runner, "runner", health)
     desk = Desk(
         worksets=guarded(parts.worksets, "worksets", health),
@@ -165,7 +167,7 @@ def supervisor_of(
     return Supervisor(
         desk=desk,
         live=live,
-        lease=LeaseConfig(),
+        lease=world.lease,
         place=Place(runner="memory", scope=parts.runner.scope, data_dir="/data", jobs_dir="/jobs"),
         shepherd=Shepherd(runners={"memory": runner}, live=live),
         inspector=Inspector(desk=desk, live=live, inputs=guarded(parts.inputs, "inputs", health)),

@@ -1,0 +1,364 @@
+"""Bugs of the kinds a tired engineer writes, which only trouble of the field or a tiny limit shows."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any
+
+from anyio import CapacityLimiter, sleep
+
+from daylily_daemon.adapters import memory
+from daylily_daemon.domain import admission, commands, lifecycle
+from daylily_daemon.domain.admission import Capacity
+from daylily_daemon.domain.decision import Decision
+from daylily_daemon.domain.errors import Impeded, Permanent, Transient
+from daylily_daemon.domain.model import (
+    Command,
+    Inspection,
+    Record,
+    Refused,
+    Step,
+    Submit,
+    Workset,
+)
+from daylily_daemon.engine import doorbell, health, inspector, lease, outbox, shepherd, supervisor
+from daylily_daemon.ports import Delivery, Mailbox, OwedPage
+from tests.sim.planting import Places, mutant
+from tests.sim.ports import PROBLEM
+
+# --- limits --------------------------------------------------------------------------------------
+
+
+@mutant("one workset of a customer more runs than may")
+def one_more_of_a_customer() -> Places:
+    original = admission.admit
+
+    def admit(candidates: Any, capacity: Capacity, now: Any) -> Any:
+        limit = capacity.limits.per_customer
+        limits = replace(capacity.limits, per_customer=limit + 1 if limit else 0)
+        return original(candidates, replace(capacity, limits=limits), now)
+
+    return [(supervisor, "admit", admit)]
+
+
+@mutant("what a customer runs already is not counted")
+def customers_not_counted() -> Places:
+    original = admission.capacity_of
+
+    def capacity_of(*args: Any, **fields: Any) -> Capacity:
+        return replace(original(*args, **fields), customers={})
+
+    return [(supervisor, "capacity_of", capacity_of)]
+
+
+@mutant("a workset takes a slot only once it is claimed, not from the decision to take it")
+def counted_once_claimed() -> Places:
+    original = supervisor.Supervisor._admit
+
+    def admit(self: supervisor.Supervisor, tending: Any) -> None:
+        unclaimed = {id: held for id, held in self._active.items() if held.term is None}
+        for id in unclaimed:
+            del self._active[id]
+        original(self, tending)
+        for id, held in unclaimed.items():
+            self._active.setdefault(id, held)
+
+    return [(supervisor.Supervisor, "_admit", admit)]
+
+
+@mutant("a reload does not reach the limits", "change_the_limits", "miss_an_input")
+def limits_of_the_start() -> Places:
+    original = admission.admit
+    first: list[Any] = []
+
+    def admit(candidates: Any, capacity: Capacity, now: Any) -> Any:
+        first.append(capacity.limits)
+        return original(candidates, replace(capacity, limits=first[0]), now)
+
+    return [(supervisor, "admit", admit)]
+
+
+@mutant("a host that is held is never free again", "no_room")
+def held_for_ever() -> Places:
+    original = supervisor.Supervisor._look_for_room
+
+    async def look(self: supervisor.Supervisor) -> None:
+        before = self._held
+        await original(self)
+        self._held = before or self._held
+
+    return [(supervisor.Supervisor, "_look_for_room", look)]
+
+
+@mutant("new work starts on a host that is held", "no_room")
+def holding_ignored() -> Places:
+    async def look(self: supervisor.Supervisor) -> None:
+        self._held = ""
+
+    return [(supervisor.Supervisor, "_look_for_room", look)]
+
+
+@mutant("after a command the owner writes without pause")
+def no_pause_between_writes() -> Places:
+    original = lease.Term._due
+
+    def due(self: lease.Term) -> float:
+        return self._written if self.workset.seen_commands else original(self)
+
+    return [(lease.Term, "_due", due)]
+
+
+# --- commands ------------------------------------------------------------------------------------
+
+
+@mutant("a command that finds the inbox full is dropped in silence")
+def full_inbox_drops() -> Places:
+    original = doorbell.enqueue
+
+    def enqueue(*args: Any) -> Decision | None:
+        try:
+            return original(*args)
+        except doorbell.InboxFull:
+            return None
+
+    return [(doorbell, "enqueue", enqueue)]
+
+
+@mutant("an id is forgotten after twenty others", "ask_too_much")
+def ids_forgotten() -> Places:
+    original = doorbell.Doorbell._change
+
+    def change(self: doorbell.Doorbell, current: Workset | None, command: Command) -> Any:
+        made = original(self, current, command)
+        return made and replace(made, once=made.once if isinstance(command.ask, Submit) else None)
+
+    return [(doorbell.Doorbell, "_change", change)]
+
+
+@mutant("what became of a command is not remembered", "ask_too_much")
+def no_answers() -> Places:
+    return [(commands, "_answered", lambda decision, command, now: decision)]
+
+
+@mutant("a message nobody can read is deleted, not parked")
+def unread_and_deleted() -> Places:
+    async def park(mailbox: Mailbox, delivery: Delivery, reason: str) -> bool:
+        await mailbox.settle([delivery])
+        return True
+
+    return [(doorbell, "park", park)]
+
+
+@mutant("a message that cannot be parked is deleted", "close_the_dead_letters")
+def unparkable_and_deleted() -> Places:
+    async def park(mailbox: Mailbox, delivery: Delivery, reason: str) -> bool:
+        try:
+            await mailbox.park(delivery, reason)
+        except Transient:
+            await mailbox.settle([delivery])
+        return True
+
+    return [(doorbell, "park", park)]
+
+
+@mutant("trouble with our rights parks the command that met it", "ask_too_much", "deny_the_table")
+def impeded_is_parked() -> Places:
+    original = doorbell.Doorbell.ring
+
+    async def ring(self: doorbell.Doorbell, command: Command) -> None:
+        try:
+            await original(self, command)
+        except Impeded as exc:
+            raise Permanent(str(exc)) from exc
+
+    return [(doorbell.Doorbell, "ring", ring)]
+
+
+@mutant("the operator's retry keeps the used-up count of tries")
+def tries_stay_used_up() -> Places:
+    original = commands._cleared
+
+    def cleared(decision: Decision, now: Any) -> Decision:
+        return original(decision, now).set(retry_count=decision.workset.retry_count)
+
+    return [(commands, "_cleared", cleared)]
+
+
+# --- drops ---------------------------------------------------------------------------------------
+
+
+@mutant("late input is waited for from the first submission ever")
+def input_wait_of_long_ago() -> Places:
+    original = lifecycle._inspected
+
+    def inspected(ws: Workset, *args: Any) -> Decision:
+        found = original(replace(ws, submitted_at=ws.created_at), *args)
+        return found.set(submitted_at=ws.submitted_at)
+
+    return [(lifecycle, "_inspected", inspected)]
+
+
+@mutant("trouble with our rights counts as a bad input", "deny_the_bucket", "miss_an_input")
+def impeded_is_refused() -> Places:
+    original = inspector.Inspector._inspection
+
+    async def inspection(self: inspector.Inspector, ws: Workset) -> Inspection:
+        try:
+            return await original(self, ws)
+        except Impeded:
+            return Refused((PROBLEM,))
+
+    return [(inspector.Inspector, "_inspection", inspection)]
+
+
+@mutant("nobody looks for drops whose event never came", "lose_an_event")
+def no_listing() -> Places:
+    async def nothing(self: supervisor.Supervisor) -> None:
+        await sleep(self.live.now.reconcile_s)
+
+    return [(supervisor.Supervisor, "_find_missed", nothing)]
+
+
+@mutant("the listing finds first drops only", "drop_again_unheard")
+def no_second_look() -> Places:
+    async def find(self: supervisor.Supervisor) -> None:
+        missed = await self.drops.unannounced()
+        known = await self.desk.worksets.announced([c.workset_id for c in missed])
+        await self.commands.send([c for c in missed if c.workset_id not in known])
+        await sleep(self.live.now.reconcile_s)
+
+    return [(supervisor.Supervisor, "_find_missed", find)]
+
+
+# --- jobs ----------------------------------------------------------------------------------------
+
+
+@mutant("a grace period of 0 is taken for none")
+def no_grace_is_unset() -> Places:
+    original = shepherd.Shepherd._rendered
+
+    def rendered(self: shepherd.Shepherd, *args: Any) -> Any:
+        job = original(self, *args)
+        return job if self.live.now.grace_s else replace(job, grace_s=30.0)
+
+    return [(shepherd.Shepherd, "_rendered", rendered)]
+
+
+@mutant(
+    "a job that was seen to start is started again when its token is gone", "lose_a_token", "end"
+)
+def confirmed_forgotten() -> Places:
+    original = shepherd.Shepherd.run_job
+
+    def run_job(self: shepherd.Shepherd, ws: Workset) -> Any:
+        job, why = original(self, ws)
+        return replace(job, confirmed=False), why
+
+    return [(shepherd.Shepherd, "run_job", run_job)]
+
+
+@mutant("a running job is given up when its pipeline is gone", "remove_the_pipeline", "end")
+def pipeline_needed_to_wait() -> Places:
+    original = shepherd.Shepherd.run_job
+
+    def run_job(self: shepherd.Shepherd, ws: Workset) -> Any:
+        job, why = original(self, ws)
+        if why:
+            raise Permanent(why)
+        return job, why
+
+    return [(shepherd.Shepherd, "run_job", run_job)]
+
+
+@mutant("a failed export does not end the run, and what was not exported is deleted")
+def export_not_fatal() -> Places:
+    original = shepherd.Shepherd.is_fatal
+
+    def is_fatal(self: shepherd.Shepherd, ws: Workset) -> bool:
+        return original(self, ws) and ws.step is not Step.EXPORT
+
+    return [(shepherd.Shepherd, "is_fatal", is_fatal)]
+
+
+@mutant("the runs of another machine are taken for one's own", "replace_the_host")
+def every_scope_is_mine() -> Places:
+    return [(supervisor.Place, "sees", lambda self, scope: True)]
+
+
+@mutant("the error of the try before is still shown on a complete workset")
+def old_error_shown() -> Places:
+    original = lifecycle._step_done
+
+    def step_done(decision: Decision, *args: Any) -> Decision:
+        done = original(decision, *args)
+        return done.set(error_details=decision.workset.error_details)
+
+    return [(lifecycle, "_step_done", step_done)]
+
+
+# --- the unforeseen ------------------------------------------------------------------------------
+
+
+@mutant("what nobody foresaw is let through", "meet_the_unforeseen")
+def no_boundary() -> Places:
+    modules = (doorbell, health, inspector, outbox, supervisor)
+    return [(module, "foreign_as_unexpected", nullcontext) for module in modules]
+
+
+@mutant("a definite no of the index ends the sweep", "refuse_the_index")
+def index_ends_the_sweep() -> Places:
+    async def alone(
+        self: supervisor.Supervisor, what: str, work: Callable[[], Awaitable[None]]
+    ) -> None:
+        try:
+            await work()
+        except Transient:
+            await sleep(1.0)
+
+    return [(supervisor.Supervisor, "_alone", alone)]
+
+
+# --- notices -------------------------------------------------------------------------------------
+
+
+@mutant(
+    "a notice that is told on one channel and given up on another is not settled", "refuse_a_notice"
+)
+def half_given_up_not_settled() -> Places:
+    original = outbox.Outbox._settle
+
+    async def settle(self: outbox.Outbox, debt: Any) -> None:
+        if not (debt.told and debt.given_up):
+            await original(self, debt)
+
+    return [(outbox.Outbox, "_settle", settle)]
+
+
+@mutant("a notice is given up at the first trouble, whatever its age", "deny_a_channel")
+def given_up_at_once() -> Places:
+    return [(outbox.Outbox, "_too_old", lambda self, record: True)]
+
+
+@mutant("a dead channel takes the turns of the healthy ones")
+def channels_share_turns() -> Places:
+    original = outbox.Outbox._deliver
+    turns: list[CapacityLimiter] = []
+
+    async def deliver(self: outbox.Outbox, channel: str, record: Record, limit: Any) -> bool:
+        turns.append(turns[0] if turns else CapacityLimiter(8))
+        async with turns[0]:
+            return await original(self, channel, record, limit)
+
+    return [(outbox.Outbox, "_deliver", deliver)]
+
+
+@mutant("only the first page of what is owed is looked at")
+def first_page_only() -> Places:
+    original = memory.MemoryTrail.owed
+
+    async def owed(self: Any, *, after: Any = None, limit: int = 100) -> OwedPage:
+        return replace(await original(self, after=after, limit=limit), more=None)
+
+    return [(memory.MemoryTrail, "owed", owed)]
