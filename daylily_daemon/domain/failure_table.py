@@ -99,13 +99,16 @@ TOOLS: Final = (
         r"|RequestExpired|UnauthorizedSSOTokenError)\b)"
         r"|token included in the request is (expired|invalid)|unable to locate credentials"
         r"|unable to load (aws )?credentials|provided token has expired|SSO session .*expired",
-        "WS-AWS-003", _C, True, "the AWS credentials of the job were not valid", ours=True,
+        "WS-AWS-003", _C, True,
+        "the AWS credentials of the job were not valid, which those who run this daemon mend",
+        ours=True,
     ),
     FailurePattern(
         r"(?-i:\bAccessDenied(Exception)?\b|\bUnauthorizedOperation\b|\bAuthorizationHeaderMalformed\b)"
         r"|(error|s3|amazon).*\baccess denied\b|not authorized to perform"
         r"|\((403|Forbidden)\) when calling the",
-        "WS-AWS-002", _C, True, "AWS refused access", ours=True,
+        "WS-AWS-002", _C, True,
+        "AWS refused access, which those who run this daemon mend, not the lab", ours=True,
     ),
     FailurePattern(
         _aws("Throttling|ThrottledException|SlowDown|TooManyRequests|RequestLimitExceeded"
@@ -119,7 +122,7 @@ TOOLS: Final = (
         r"|(gzip|pigz|zcat|\.gz|\.fastq|\.fq)\b.*(unexpected end of file|crc error|premature end)"
         r"|(unexpected end of file|premature end).*(gzip|\.gz|fastq|fq)\b"
         r"|quality string.*length|sequence and quality .*(differ|mismatch|length)",
-        "WS-DAT-001", _D, False, "a FASTQ file is damaged",
+        "WS-DAT-001", _D, False, "a FASTQ file is damaged; replace it",
     ),
     FailurePattern(
         r"missing input files|no such file or directory.*\.f(ast)?q\b"
@@ -168,10 +171,14 @@ MANAGERS: Final = (
         "again, another pipeline needs `--rerun-incomplete`",
     ),
     FailurePattern(
-        r"\bsnakemake: error: ", "WS-CFG-003", _C, False, "Snakemake does not accept its arguments",
+        r"\bsnakemake: error: ", "WS-CFG-003", _C, False,
+        "Snakemake does not accept its arguments; correct those of the run in daylily_work.yaml",
     ),
     FailurePattern(_STATUS + r"(TIMEOUT|DEADLINE)", "WS-TIME-001", _P, False, _TIME),
-    FailurePattern(_STATUS + r"OUT_OF_ME", "WS-RES-001", _R, True, _MEMORY),
+    FailurePattern(
+        _STATUS + r"OUT_OF_ME|OutOfMemoryError|killed due to memory|\bOOMKilled\b",
+        "WS-RES-001", _R, True, _MEMORY,
+    ),
     FailurePattern(_STATUS + r"(NODE_FAIL|BOOT_FAIL|PREEMPTED|REVOKED)", "WS-CLU-001", _T, True, _NODE),
     FailurePattern(_STATUS + r"CANCELLED", "WS-JOB-003", _P, False, _CANCELED),
     FailurePattern(

@@ -99,10 +99,14 @@ def _how(outcome: Outcome) -> str:
 def _last_words(log: WorkflowLog) -> str:
     if log.reason:
         return f"Its log says: {log.reason[:LINE_CHARS].rstrip('.')}."
-    last = log.output.strip().rsplit("\n", 1)[-1].strip()[:LINE_CHARS]
     if log.failed:
+        last = _last_line(log.output)
         return f"Last line of its output: {last.rstrip('.')}." if last else "Its output is silent."
-    return f"Last line of its log: {last or '(empty)'}"
+    return f"Last line of its log: {_last_line(log.output) or _last_line(log.own) or '(empty)'}"
+
+
+def _last_line(text: str) -> str:
+    return text.strip().rsplit("\n", 1)[-1].strip()[:LINE_CHARS]
 
 
 def _line_around(text: str, position: int) -> str:

@@ -108,6 +108,12 @@ def test_commands_and_file_names_that_snakemake_prints_are_no_output_of_tools() 
         ] * 3
 
 
+@reported("D", "a workflow that ends without naming a rule (wags#38)")
+def test_a_log_without_a_failed_rule_is_not_said_to_be_empty() -> None:
+    text = "Building DAG of jobs...\nExiting because a job execution failed. Look above\n"
+    assert "Last line of its log: Exiting because a job execution failed" in failure(text).message
+
+
 def test_a_log_that_ends_well_names_no_failed_rule() -> None:
     for recorded in in_all("ends-well"):
         assert read_log(log(recorded)).failed == ()
@@ -210,6 +216,13 @@ def test_a_failed_process_of_nextflow_is_named_with_its_sample_status_and_folder
     assert "See /fsx/work/3f/9a1c2e/.command.log." in found.message
     assert nextflow(1, "gzip: a_R1.fq.gz: unexpected end of file").code == "WS-DAT-001"
     assert nextflow(1, "quiet").code == "WS-UNK-000", "the command is no output"
+
+
+@reported("D", "a container killed for its memory, with exit code 2 (genomeassembler#223)")
+def test_what_nextflow_says_of_a_container_is_the_reason() -> None:
+    cause = "Essential container in task exited - OutOfMemoryError: Container killed"
+    text = NEXTFLOW.replace("Process `SAREK:BWAMEM1_MEM (HG002)` terminated", cause)
+    assert failure(text.replace("CODE", "2")).code == "WS-RES-001"
 
 
 def test_a_session_of_nextflow_that_is_locked_has_the_code_of_a_locked_folder() -> None:
