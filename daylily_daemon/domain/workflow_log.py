@@ -61,7 +61,7 @@ class WorkflowLog:
         if others:
             text += f"; so did {', '.join(map(str, others[:_TOLD]))}"
         if len(others) > _TOLD:
-            text += f" and {len(others) - _TOLD} more"
+            text += f" and at least {len(others) - _TOLD} more"
         return text
 
     def where(self) -> str:

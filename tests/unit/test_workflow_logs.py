@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from daylily_daemon.adapters.runners.logs import clean
 from daylily_daemon.domain.failures import Failure, classify, read_log
 from daylily_daemon.domain.model import Category, Ended, Outcome
+from daylily_daemon.domain.workflow_log import MAX_FAILED
 from tests.costs import assert_linear
 
 RECORDED = Path(__file__).parent.parent / "data" / "workflow"
@@ -153,6 +154,13 @@ def test_a_rule_that_succeeded_when_it_was_tried_again_did_not_fail() -> None:
     assert read_log(RETRIED).failed == ()
     before = RETRIED.replace("Finished job 7.", "Finished job 8.")
     assert [str(rule) for rule in read_log(before).failed] == ["trim (sample=a)"]
+    not_again = RETRIED.replace("Trying to restart job 7.", "")
+    assert len(read_log(not_again).failed) == 1, "another Snakemake counts its jobs anew"
+
+
+def test_the_exit_code_of_another_command_is_not_that_of_a_rule_without_one() -> None:
+    for recorded in in_all("run-block"):
+        assert "failed with exit code" not in failure(log(recorded)).message
 
 
 def test_of_many_failed_rules_some_are_named_and_all_are_counted() -> None:
@@ -161,7 +169,12 @@ def test_of_many_failed_rules_some_are_named_and_all_are_counted() -> None:
     )
     found = failure(f"Building DAG of jobs...\n{jobs}Exiting because a job execution failed.\n")
     assert "rule call (work/0.vcf) failed; so did call (work/1.vcf)" in found.message
-    assert "and 25 more" in found.message
+    assert "and at least 25 more" in found.message
+
+
+def test_what_is_kept_of_failed_rules_is_bounded() -> None:
+    text = "".join(f"Error in rule r{n}:\n    jobid: {n}\n" for n in range(5_000))
+    assert len(read_log(text).failed) == MAX_FAILED
 
 
 def test_a_group_of_jobs_names_its_rules() -> None:
