@@ -93,6 +93,7 @@ def lab(moto_url: str, tmp_path: Path) -> Lab:
     return Lab(moto_url, tmp_path)
 
 
+@pytest.mark.reported("A", "a result that links into the work folder (nextflow#7509, predector#84)")
 def test_a_result_that_links_into_the_run_is_exported_before_anything_is_removed(lab: Lab) -> None:
     (lab.run_dir / "work" / "scratch").mkdir()
     (lab.run_dir / "work" / "scratch" / "HG002.cram").write_bytes(b"cram")
@@ -133,6 +134,9 @@ def odd_broken(results: Path) -> None:
     (results / "odd").symlink_to("nothing")
 
 
+@pytest.mark.reported(
+    "A", "skipped files and exit code 2 taken for success (terraform-aws-efs-backup#11)"
+)
 @pytest.mark.parametrize("odd", [odd_link, odd_name, odd_pipe, odd_broken])
 @pytest.mark.parametrize("pipeline", ["daylily-omics", "demo"])
 def test_what_cannot_be_exported_fails_the_export_by_name_and_nothing_is_removed(
@@ -380,6 +384,7 @@ def test_a_file_that_is_written_to_while_it_goes_up_arrives_as_it_is_in_the_end(
     assert lab.exported()["a"] == b"two and more"
 
 
+@pytest.mark.reported("A", "a file written to during its upload (HASS-S3#32)")
 def test_a_file_that_is_written_to_all_the_time_is_left_out_and_named(lab: Lab) -> None:
     path = lab.results / "log.txt"
     path.write_bytes(b"0")
@@ -417,6 +422,7 @@ def test_a_file_that_becomes_a_link_to_elsewhere_is_not_followed(lab: Lab, tmp_p
     assert b"secret" not in lab.exported().values()
 
 
+@pytest.mark.reported("A", "one unreadable file stops a whole copy (aws-cli#736)")
 def test_an_unreadable_file_is_named_and_the_others_go_up(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -61,6 +61,7 @@ class Refusing:
         }
 
 
+@pytest.mark.reported("B", "HEAD of an object with a customer's key (boto3#936, boto3#1482)")
 async def test_an_object_encrypted_with_a_key_of_its_owner_is_refused_with_that_sentence() -> None:
     client = Refusing(400, "InvalidRequest", SSE_C)
     with pytest.raises(Permanent, match=r"encrypted with a key that only its owner has \(SSE-C\)"):

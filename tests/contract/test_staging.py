@@ -258,6 +258,7 @@ def linked_away(path: Path) -> None:
     path.symlink_to(secret)
 
 
+@pytest.mark.reported("C", "a link swapped between check and use (oryxos#285)")
 @pytest.mark.parametrize("change", [rewritten, made_longer, moved_over, linked_away])
 async def test_a_local_file_that_was_changed_while_waiting_is_refused(
     lab: Lab, change: Callable[[Path], None]
@@ -285,6 +286,7 @@ class Replacing:
         return await self._lab.client.get_object(**request)
 
 
+@pytest.mark.reported("C", "an object replaced between look and download (soa#196)")
 async def test_an_input_that_is_replaced_between_the_look_and_the_first_byte_is_refused(
     lab: Lab,
 ) -> None:

@@ -127,6 +127,7 @@ def test_special_files_are_named(run: Path, kind: str, monkeypatch: pytest.Monke
     assert left_out(found) == "odd is neither a file nor a folder."
 
 
+@pytest.mark.reported("A", "control characters and U+FFFE in a key (botocore#3496, SimpleS3#5)")
 @pytest.mark.parametrize(
     ("name", "reason"),
     [

@@ -107,6 +107,7 @@ def leading(key: str) -> str:
 DISGUISES = (*(upwards, deep_upwards, encoded, slashes, dots, capitals, backslashes, leading),)
 
 
+@pytest.mark.reported("C", "`..` and other spellings in keys (rocketride-server#360, hfs#447)")
 @given(
     key=st.sampled_from(FOREIGN[:3]),
     worn=st.lists(st.sampled_from(DISGUISES), max_size=3),
@@ -132,6 +133,7 @@ def test_a_name_that_reaches_so_far_that_it_includes_all_worksets_is_refused(key
     assert judge(s3(key), Use.EXPORT, LAND) is not None
 
 
+@pytest.mark.reported("C", "a prefix that another one begins with (camunda#56448)")
 def test_a_prefix_may_begin_like_the_own_folder_only_within_it() -> None:
     assert judge(s3("drops/HG002"), Use.PREFIX, LAND) is not None
     assert judge(s3("drops/HG002/bar"), Use.PREFIX, LAND) is None
