@@ -30,7 +30,6 @@ Render = Callable[[str], tuple[bytes, str]]
 class _Bounded(web.Server):
     def __call__(self) -> RequestHandler:
         for oldest in self.connections[: len(self.connections) - MOST_CONNECTIONS + 1]:
-            oldest.force_close()
             if oldest.transport is not None:
                 oldest.transport.abort()
         return super().__call__()

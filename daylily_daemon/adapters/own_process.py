@@ -44,13 +44,20 @@ def obey_again() -> None:
 
 
 def raise_open_files() -> int:
-    """Raise the soft limit of open files, up to ``MOST_FILES``; return what it is now."""
+    """Raise the soft limit of open files to what is good for it; return what it is now."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = open_files_wanted(soft, hard)
+    if wanted != soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return wanted
+
+
+def open_files_wanted(soft: int, hard: int) -> int:
+    """Return the soft limit to have under these: no less than before, and else up to ``MOST_FILES``."""
+    if soft == resource.RLIM_INFINITY:
+        return soft
     most = MOST_FILES if hard == resource.RLIM_INFINITY else min(MOST_FILES, hard)
-    if soft != resource.RLIM_INFINITY and soft < most:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-        return most
-    return soft
+    return max(soft, most)
 
 
 def secrets_out_of(names: Iterable[str]) -> dict[str, str]:

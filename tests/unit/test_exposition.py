@@ -11,6 +11,7 @@ from contextlib import ExitStack
 import aiohttp
 import pytest
 from anyio import to_thread
+from anyio.lowlevel import checkpoint
 
 from daylily_daemon.adapters.exposition import BACKLOG, MOST_CONNECTIONS, serving
 from daylily_daemon.domain.errors import Permanent
@@ -82,3 +83,18 @@ async def test_a_client_that_reads_nothing_and_one_that_sends_for_ever_hold_nobo
         assert (await get(port))[0] == 200
         for writer in (slow, deaf):
             writer.close()
+
+
+async def test_answers_that_nobody_reads_are_given_up_for_newer_connections() -> None:
+    """Closing such a connection would wait until it was read."""
+    whole = bytes(8_000_000)
+    async with serving(0, lambda accept: (whole, "text/plain")) as port:
+        before, deaf = open_files(), 3 * MOST_CONNECTIONS
+        with ExitStack() as stack:
+            for _ in range(deaf):
+                client = await to_thread.run_sync(connect, stack, port)
+                await to_thread.run_sync(
+                    client.sendall, b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n"
+                )
+                await checkpoint()
+            assert open_files() - before - deaf <= MOST_CONNECTIONS + BACKLOG

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
+import resource
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from daylily_daemon.adapters.own_process import MOST_FILES
+from daylily_daemon.adapters.own_process import MOST_FILES, open_files_wanted
 from tests.arch.repository import ROOT
 
 SECRET = "hush-1f3a"
@@ -125,9 +124,21 @@ def test_open_files_are_raised_to_what_is_allowed(given: str, expected: int) -> 
     assert python(code, before=f"ulimit {given}").split() == [str(expected)] * 3
 
 
-def test_open_files_are_not_raised_without_measure() -> None:
-    """Programs that close every possible file would take minutes."""
-    code = "print(own_process.raise_open_files())"
-    assert int(python(code, before="ulimit -Sn 100")) <= MOST_FILES
-    more = int(re.findall(r"files +(\d+)", Path("/proc/self/limits").read_text())[0])
-    assert int(python(code)) <= max(more, MOST_FILES)
+NO_LIMIT = resource.RLIM_INFINITY
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "expected"),
+    [
+        (1024, 4096, 4096),
+        (1024, 524_288, MOST_FILES),
+        (1024, NO_LIMIT, MOST_FILES),
+        (200_000, 524_288, 200_000),
+        (NO_LIMIT, NO_LIMIT, NO_LIMIT),
+    ],
+)
+def test_open_files_are_raised_with_measure_and_never_lowered(
+    soft: int, hard: int, expected: int
+) -> None:
+    """Programs that close every possible file would take minutes with a limit of millions."""
+    assert open_files_wanted(soft, hard) == expected
