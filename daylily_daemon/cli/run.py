@@ -147,8 +147,9 @@ class Service:
         self.stop_deadline_s = settings.daemon.stop_deadline_s
         self.alive_at = current_time()
         tg.start_soon(self._feed_watchdog)
-        async with locked_state(settings, self.patience) as self.owner:
-            tg.start_soon(self._reload_when_asked)
+        tg.start_soon(self._reload_when_asked)
+        async with locked_state(lambda: self.found, self.patience) as self.owner:
+            settings = self.found.settings
             if settings.metrics.port:
                 tg.start_soon(self._serve_metrics, settings.metrics.port)
             async with self._status_kept(tg, StateDir(settings.daemon.state_dir)):
@@ -270,7 +271,7 @@ class Service:
 
         Raises Permanent for another state directory or name: those are taken already.
         """
-        taken = [key for key in changed if key in HELD]
+        taken = [key for key in changed if key in HELD and self.owner]
         if taken:
             keys = " and ".join(taken)
             raise Permanent(

@@ -116,19 +116,27 @@ async def first_settings(reader: Reader, patience: Patience) -> Read:
 
 
 @asynccontextmanager
-async def locked_state(settings: Settings, patience: Patience) -> AsyncIterator[str]:
+async def locked_state(read: Callable[[], Read], patience: Patience) -> AsyncIterator[str]:
     """Hold the state directory once it can be had, and yield the owner id that belongs to it.
 
-    Raises Permanent if another daemon has it.
+    What ``read`` returns may change as long as it waits. Raises Permanent if another daemon has it.
     """
-    disk = Disk("state directory")
-    take = partial(disk.run, partial(_lock, settings))
+    take = partial(_lock, read, Disk("state directory"))
     held, owner = await patience.until_done("the state directory", take, (Permanent,))
     with held:
         yield owner
 
 
-def _lock(settings: Settings) -> tuple[ExitStack, str]:
+async def _lock(read: Callable[[], Read], disk: Disk) -> tuple[ExitStack, str]:
+    while True:
+        taken = read()
+        held, owner = await disk.run(partial(_lock_now, taken.settings))
+        if read() is taken:
+            return held, owner
+        held.close()  # a reload came meanwhile
+
+
+def _lock_now(settings: Settings) -> tuple[ExitStack, str]:
     state, held = StateDir(settings.daemon.state_dir), ExitStack()
     owner = held.enter_context(state.locked(daemon_name(settings), machine_of(settings)))
     return held, owner

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -108,6 +109,35 @@ def test_a_full_disk_of_the_state_is_waited_for(lab: Lab, tmp_path: Path) -> Non
         (disk / "rubbish").unlink()
         daemon.wait_said("started")
         assert daemon.terminate() == 0
+
+
+def test_another_state_directory_is_taken_while_it_waits_for_one(lab: Lab, tmp_path: Path) -> None:
+    good = lab.settings["daemon"]["state_dir"]
+    with small_disk(tmp_path / "disk") as disk:
+        fill_up(disk / "rubbish")
+        lab.configure(daemon={"state_dir": str(disk / "state")})
+        daemon = lab.start(wait=False)
+        waits_for(daemon, "No space left on device")
+        lab.configure(daemon={"state_dir": good})
+        daemon.send(signal.SIGHUP)
+        daemon.wait_up()
+        assert daemon.terminate() == 0
+
+
+def test_credentials_that_make_no_sense_are_waited_for(lab: Lab) -> None:
+    told = lab.folder / "credentials.json"
+    told.write_text("Session expired. Log in at https://sso.example/")
+    config = lab.folder / "aws.ini"
+    config.write_text(f"[default]\ncredential_process = cat {told}\n")
+    kept = {name: value for name, value in os.environ.items() if "KEY" not in name}
+    lab.outside = {**kept, "AWS_CONFIG_FILE": str(config)}
+    daemon = lab.start(wait=False)
+    waits_for(daemon, "no usable AWS credentials")
+    keys = {"Version": 1, "AccessKeyId": "testing", "SecretAccessKey": "testing"}
+    told.write_text(json.dumps(keys))
+    daemon.send(signal.SIGHUP)
+    daemon.wait_up()
+    assert daemon.terminate() == 0
 
 
 def test_a_state_directory_that_is_a_file_is_no_use_to_wait_for(lab: Lab) -> None:
