@@ -131,6 +131,7 @@ class SnakemakeLog:
         self._started: dict[tuple[str, str], _Job] = {}
         self._failed: list[_Job] = []
         self._printed: set[str] = set()
+        self._maybe_commands: list[int] = []
         self._ended: list[tuple[str, str, str]] = []
         self._command: list[str] = []
         self._reasons: list[str] = []
@@ -142,13 +143,20 @@ class SnakemakeLog:
     def read(self, text: str) -> WorkflowLog:
         for line in text.splitlines():
             self._next(line[:MAX_LINE].rstrip())
-        output = [line for line in self._output if line.strip() not in self._printed]
+        output = self._without_commands()
         return WorkflowLog(
             output="\n".join(output),
             own="\n".join(self._own),
             failed=tuple(self._result(job) for job in self._distinct()),
             reason=next(filter(None, self._reasons), ""),
         )
+
+    def _without_commands(self) -> list[str]:
+        """Leave out printed commands: those of errors, and with ``-p`` what follows the start of a rule."""
+        known = {n for n, line in enumerate(self._output) if line.strip() in self._printed}
+        if not known.isdisjoint(self._maybe_commands):
+            known.update(self._maybe_commands)
+        return [line for n, line in enumerate(self._output) if n not in known]
 
     def _outside(self, line: str) -> None:
         self._next = self._outside
@@ -194,11 +202,28 @@ class SnakemakeLog:
     def _in_start(self, line: str) -> None:
         found = _KEY.match(line)
         if not found or found[1] not in _KEYS:
-            self._outside(line)
+            self._after_start(line)
             return
         self._job.take(found[1], found[2] or "")
         for name in (self._job.output, self._job.jobid):
             self._started[self._job.rule, name] = self._job
+
+    def _after_start(self, line: str) -> None:
+        self._next = self._after_start
+        if not line:
+            return
+        before = len(self._output)
+        self._outside(line)
+        if len(self._output) > before:
+            self._maybe_commands.append(before)
+            self._next = self._in_maybe_command
+
+    def _in_maybe_command(self, line: str) -> None:
+        if line.startswith("    "):
+            self._maybe_commands.append(len(self._output))
+            self._output.append(line)
+        elif line:
+            self._outside(line)
 
     def _fail(self, rule: str) -> None:
         self._begin(rule, self._in_error)

@@ -115,6 +115,44 @@ def test_a_log_without_a_failed_rule_is_not_said_to_be_empty() -> None:
     assert "Last line of its log: Exiting because a job execution failed" in failure(text).message
 
 
+PRINTED = """\
+Building DAG of jobs...
+rule dedup:
+    output: work/b.bam
+    jobid: 3
+    wildcards: sample=b
+
+
+        gatk MarkDuplicates -O work/b.bam \\
+            2> logs/gatk/error.log
+
+rule align:
+    output: work/a.bam
+    jobid: 2
+    wildcards: sample=a
+
+bwa mem a.fq > work/a.bam 2> logs/bwa/failed.error
+tool: it is broken
+[Wed Nov 25 17:04:52 2026]
+Error in rule align:
+    jobid: 2
+    output: work/a.bam
+    shell:
+        bwa mem a.fq > work/a.bam 2> logs/bwa/failed.error
+        (one of the commands exited with non-zero exit code; note that snakemake uses bash strict mode!)
+
+Exiting because a job execution failed. Look above for error message
+"""
+
+
+def test_with_printed_commands_no_command_of_any_rule_is_output() -> None:
+    assert read_log(PRINTED).output.strip() == "tool: it is broken"
+    for recorded in in_all("keep-going"):
+        assert "echo trimmed" not in read_log(log(recorded)).output
+    unprinted = PRINTED.replace("        bwa mem a.fq", "        another command")
+    assert "MarkDuplicates" in read_log(unprinted).output, "it may be what a tool wrote"
+
+
 def test_a_log_that_ends_well_names_no_failed_rule() -> None:
     for recorded in in_all("ends-well"):
         assert read_log(log(recorded)).failed == ()
