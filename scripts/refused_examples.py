@@ -59,6 +59,7 @@ ROWS: Final = (
     b"",
     b"r1\tS1\t1\tx\ty\n" * 10_001,
     b"r1\tS1\t1\ta_R1.fastq.gz\n",
+    b"r1\tS1\t1\ta_R1.fastq.gz\tna\t\n",
     b"r1,S1,1,a_R1.fastq.gz,a_R2.fastq.gz\n",
     b"r1\t\t1\ta_R1.fastq.gz\ta_R2.fastq.gz\n",
     b"r1\tS 1\t1\ta_R1.fastq.gz\ta_R2.fastq.gz\n",

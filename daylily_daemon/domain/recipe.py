@@ -62,6 +62,12 @@ _SYNONYMS: Final = {
     "CLUSTER": "cluster_name",
 }
 """Other words for a key, as ``plain`` writes them: ignored, they would change what is run."""
+_SAMPLE_SYNONYMS: Final = {
+    **{f"{word}{n}": f"fastq_r{n}" for word in ("R", "FQ", "READ", "READ_", "MATE") for n in "12"},
+    **{f"R{n}_{word}": f"fastq_r{n}" for word in ("FQ", "FASTQ", "FILE", "PATH") for n in "12"},
+    **dict.fromkeys(("ID", "NAME", "SAMPLE", "SAMPLE_NAME"), "sample_id"),
+    "DEPTH": "coverage",
+}
 _SUFFIX_KEYS: Final = ("suffix", "args", "cmd", "command")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
 _PLACEHOLDER: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -282,7 +288,8 @@ class _Reading:
             raise Enough
         for key in (key for key in entry if key not in SAMPLE_KEYS):
             near, value = meant(key, _SAMPLE_BY_FOLD, entry), str(entry[key])
-            if near:
+            other = _SAMPLE_SYNONYMS.get(plain(key), "")
+            if near := near or ("" if other in entry else other):
                 what = f"The key {shown(key)} looks like {near}, but is not written so."
                 todo = f"Write `{near}`, or a name that nobody takes for it."
                 self._add((*at, key), what, todo, Category.DATA)

@@ -229,6 +229,8 @@ class _Rows:
         elif not self._fits(cells):
             what = f"The row has {len(cells)} cells; the header has {self.full}."
             todo = "Put one tab between cells, also around empty ones."
+            if len(cells) > self.full and not any(cells[self.full :]):
+                todo = "Remove the tabs at the end of the line."
             if len(cells) == 1 and (separator := separator_of(cells[0])):
                 todo = f"It is separated by {separator}: put tabs in their place."
             self.problems.add(where, what, todo)

@@ -248,6 +248,27 @@ def test_keys_nobody_knows_are_left_alone() -> None:
     assert recipe_refusal(f"pipeline: demo\nsamples: [{sample}]\n") == ""
 
 
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [
+        *(
+            ("r2", "fastq_r2"),
+            ("R2_FQ", "fastq_r2"),
+            ("read_2", "fastq_r2"),
+            ("fastq2", "fastq_r2"),
+        ),
+        *(("depth", "coverage"), ("Coverage", "coverage")),
+    ],
+)
+def test_other_words_for_a_key_of_a_sample_are_told(key: str, name: str) -> None:
+    told = recipe_refusal(
+        f"pipeline: demo\nsamples: [{{sample_id: S1, fastq_r1: a_R1, {key}: '30'}}]"
+    )
+    assert f"looks like {name}," in told
+    full = f"pipeline: demo\nsamples: [{{sample_id: S1, fastq_r1: a, name: Anna, {name}: '30'}}]"
+    assert recipe_refusal(full) == ""
+
+
 @pytest.mark.parametrize("key", ["r2", "mate", "fq2", "read2", "FASTQ_2", "reverse"])
 def test_reads_under_a_key_nobody_knows_are_not_left_out_in_silence(key: str) -> None:
     told = recipe_refusal(
