@@ -83,6 +83,7 @@ ROWS: Final = (
     b"r1\tS1\t1\t$HOME/a_R1.fastq.gz\tna\n",
     b"r1\tS1\t1\t*_R1.fastq.gz\tna\n",
     b"r1\tS1\t1\ttbd\tna\n",
+    b"r1\tS1\t1\t./\tna\n",
     b"r1\tS1\t1\t'a_R1.fastq.gz'\tna\n",
     "r1\tS1\t1\ta\u2013R1.fastq.gz\tna\n".encode(),
     b"r1\tS1\t1\ta_R1.fq.gz, b_R1.fq.gz\tna\n",
@@ -120,6 +121,7 @@ SHEETS: Final = (
     b"#N/A\tR1_FQ\nS1\ta\n",
     b"# x\n" * 1_001 + b"SAMPLE_ID\tR1_FQ\nS1\ta\n",
     b"SAMPLE_ID|R1_FQ\nS1|a\n",
+    b"SAMPLE_ID,LANE\tR1_FQ\nS1,1\ta\n",
     b"SAMPLE_ID\\tR1_FQ\nS1\\ta\n",
     b"SAMPLE_ID\tR1_FQ\t" + b"\t".join(b"N%d" % i for i in range(300)) + b"\n",
     b"SAMPLE_ID"

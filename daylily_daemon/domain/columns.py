@@ -59,6 +59,11 @@ class Column:
         return self.format in {"FQ", "FASTQ"}
 
 
+INPUT_ENDS: Final = (
+    *(".fastq", ".fq", ".fastq.gz", ".fq.gz", ".fastq.bz2", ".fq.bz2", ".fastq.ora", ".fq.ora"),
+    *(".bam", ".ubam", ".cram", ".pod5", ".fast5"),
+)
+"""How the names of files end that are input of a run, in lower case."""
 FORMATS: Final = ("FQ", "FASTQ", "UBAM", "BAM", "CRAM", "POD5", "FAST5")
 LONG_READS: Final = frozenset({"ONT", "PACBIO", "PB"})
 """Platforms, as names of columns begin: their reads have no mates, whatever the columns are called."""
@@ -95,10 +100,13 @@ def _kind(source: str, read: str | None, form: str) -> Kind:
 def named(column: Column, cell: str) -> tuple[Kind, str]:
     """Return what the cell of a column names, and its path: that of a folder ends with a slash.
 
-    A column of folders takes a path without one; POD5 comes in folders unless a file is named.
+    A column of folders takes a path without one, and one file by its name; POD5 comes in folders unless a
+    file is named.
     """
     kind = column.kind
-    if column.format == "POD5" and not cell.lower().endswith(".pod5"):
+    if kind.is_folder and cell.lower().endswith(INPUT_ENDS):
+        kind = Kind.READS if column.is_fastq else Kind.FILE
+    elif column.format == "POD5" and not cell.lower().endswith(".pod5"):
         kind = Kind.PREFIX if kind is Kind.PREFIX else Kind.FOLDER
     elif cell.endswith("/") and not kind.is_folder:
         kind = Kind.FOLDER

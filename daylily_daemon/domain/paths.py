@@ -133,6 +133,9 @@ def _for_a_shell(path: str) -> Fault | None:
 
 
 def _upwards(path: str) -> Fault | None:
+    if not path.strip("./"):
+        what = f"The path {_said(path)} names no file and no folder of its own."
+        return what, "Name the file, or a folder below."
     if ".." in path.split("/"):
         return f"The path {_said(path)} leads upwards by `..`.", "Write the whole path."
     return None
@@ -183,11 +186,6 @@ _BESIDE: Final = frozenset(
     | {"html", "pdf", "csv", "tsv", "json", "xlsx", "xls", "log", "vcf"}
 )
 _FASTQ: Final = frozenset({"fastq", "fq"})
-INPUT_ENDS: Final = (
-    *(".fastq", ".fq", ".fastq.gz", ".fq.gz", ".fastq.bz2", ".fq.bz2", ".fastq.ora", ".fq.ora"),
-    *(".bam", ".ubam", ".cram", ".pod5", ".fast5"),
-)
-"""How the names of files end that are input of a run, in lower case."""
 
 
 def name_fault(path: str, form: str) -> Fault | None:

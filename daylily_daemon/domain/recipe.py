@@ -18,11 +18,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from daylily_daemon.domain.columns import is_wish
+from daylily_daemon.domain.columns import INPUT_ENDS, is_wish
 from daylily_daemon.domain.document import BadDocument, Document, parse, shown, unseen
 from daylily_daemon.domain.lookalikes import fold, meant, plain, typographic_fault
 from daylily_daemon.domain.model import WORKSET_ID, Category, Priority, Problem, WorksetId
-from daylily_daemon.domain.paths import INPUT_ENDS, MAX_PATH, is_none, split_s3
+from daylily_daemon.domain.paths import MAX_PATH, is_none, split_s3
 from daylily_daemon.domain.sheet import RECIPE_FILE, Sample, capped, id_fault, input_fault
 from daylily_daemon.domain.table import MAX_COUNTED, Enough
 

@@ -13,6 +13,7 @@ from typing import Final
 
 from daylily_daemon.domain.columns import (
     COLUMNS,
+    INPUT_ENDS,
     KEY_COLUMNS,
     KNOWN,
     Column,
@@ -25,7 +26,6 @@ from daylily_daemon.domain.document import BadDocument, shown
 from daylily_daemon.domain.lookalikes import typographic_fault
 from daylily_daemon.domain.model import Problem
 from daylily_daemon.domain.paths import (
-    INPUT_ENDS,
     MAX_PATH,
     LocalPlace,
     Place,

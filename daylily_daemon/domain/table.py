@@ -28,7 +28,10 @@ MAX_PROBLEMS: Final = 50
 MAX_COUNTED: Final = 1_000
 """Problems after which nothing more is looked at."""
 
+_OTHER_SEPARATOR: Final = re.compile(r" *[,;|] *| {2,}| (?=[A-Z])")
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
+_SEPARATOR_HINT: Final = re.compile(r'\s*"?sep=\s*"?\s*', re.IGNORECASE)
+"""A first line for spreadsheets, which says that tabs separate."""
 _LINE_END: Final = re.compile(r"\r\n|\r|\n")
 _TODO_HEADER: Final = (
     "Start the sheet with tab-separated column names, SAMPLE_ID and R1_FQ among them."
@@ -90,7 +93,7 @@ def _header_at(lines: list[str], problems: Problems) -> int | None:
     """Return the index of the header, which is the first line that is neither blank nor a comment."""
     comments = 0
     for index, line in enumerate(lines):
-        if _is_blank(line):
+        if _is_blank(line) or _SEPARATOR_HINT.fullmatch(line):
             continue
         if not line.lstrip().startswith("#"):
             return index
@@ -183,6 +186,9 @@ def _name_faults(number: int, name: str, columns: list[str]) -> Iterator[tuple[s
         yield what, "Shorten it."
     elif '"' in name:
         yield f"The quotes around {shown(name)} do not fit.", _TODO_QUOTES
+    elif any(part in KNOWN for part in _OTHER_SEPARATOR.split(name)[1:]):
+        what = f"Column {number}, {shown(name)}, is several names; tabs were expected between them."
+        yield what, "Put tabs between all names and all cells."
     elif near := meant_column(name, columns):
         odd = unseen(name)
         why = f" (it holds {odd})" if odd else ""

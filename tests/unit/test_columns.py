@@ -61,6 +61,9 @@ def test_other_columns_name_no_input(name: str) -> None:
     [
         ("ONT_FASTQ_PREFIX", "s3://b/run/barcode03", Kind.PREFIX, "s3://b/run/barcode03/"),
         ("ONT_FASTQ_PREFIX", "s3://b/run/barcode03/", Kind.PREFIX, "s3://b/run/barcode03/"),
+        ("ONT_FASTQ_PREFIX", "s3://b/run/a.fastq.gz", Kind.READS, "s3://b/run/a.fastq.gz"),
+        ("ONT_FASTQ_PREFIX", "s3://b/run/a.fastq.gz/", Kind.PREFIX, "s3://b/run/a.fastq.gz/"),
+        ("PB_BAM_DIR", "/fsx/a.bam", Kind.FILE, "/fsx/a.bam"),
         ("ONT_FASTQ_DIR", "/fsx/run", Kind.FOLDER, "/fsx/run/"),
         ("ONT_FQ", "fastq_pass/", Kind.FOLDER, "fastq_pass/"),
         ("ONT_FQ", "fastq_pass/a.fq.gz", Kind.READS, "fastq_pass/a.fq.gz"),

@@ -53,6 +53,8 @@ from daylily_daemon.domain.sheet import Sheet, input_fault, read_sheet
         ("a\u202eb.fq", "U+202E", "Remove"),
         ("../a.fq", "upwards", "whole path"),
         ("TBD", "is no path", "`na`"),
+        ("./", "no file and no folder of its own", "folder below"),
+        ("/", "no file and no folder of its own", "folder below"),
         ("?", "is no path", "`na`"),
         ("<NA>", "angle", "Put"),
         ("a_R1.fq.gz,b_R1.fq.gz", "several files", "row of its own"),

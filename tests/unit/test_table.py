@@ -92,6 +92,17 @@ def test_a_header_that_begins_like_a_comment_is_told(header: str) -> None:
     assert "Remove the `#`" in told(f"{header}\nS1\ta\n")
 
 
+def test_a_hint_for_spreadsheets_is_no_header() -> None:
+    assert rows("sep=\t\nSAMPLE_ID\tR1_FQ\nS1\ta\n") == [(3, "S1", ["a"])]
+
+
+@pytest.mark.parametrize(
+    "header", ["SAMPLE_ID,LANE\tR1_FQ", "SAMPLE_ID  LANE\tR1_FQ", "SAMPLE_ID LANE\tR1_FQ"]
+)
+def test_a_header_with_tabs_and_other_signs_is_told(header: str) -> None:
+    assert "is several names; tabs were expected" in told(f"{header}\nS1\ta\n")
+
+
 def test_a_row_lost_above_the_header_is_told() -> None:
     assert "#N/A" in told(f"#N/A\t1\ta\tb\tx\n{HEADER}S1\t1\ta\tb\tx\n")
 
