@@ -34,7 +34,10 @@ _DECODED: Final = 3
 """How often a name is taken for an encoded one."""
 _URI: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^\s\"',;()\[\]{}]*)")
 _PATH: Final = re.compile(r"(?:(?<![\w.~/-])|(?<=^-\w))/[^\s\"',:;=()\[\]{}]+")
-_UPWARDS: Final = re.compile(r"(?:^|[\s\"',:;=()\[\]{}/])\.\.(?:$|[\s\"',:;=()\[\]{}/])")
+_UPWARDS: Final = re.compile(
+    r"(?:^|[\s\"',:;=()\[\]{}/])\.\./|/\.\.(?:$|[\s\"',:;=()\[\]{}])|(?:^|=)\.\.$"
+)
+"""A part of a path that is ``..``; two dots in a sentence are none."""
 
 NOWHERE: Final = S3Place("", "")
 """No place at all."""

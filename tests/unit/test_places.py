@@ -235,7 +235,14 @@ def test_the_arguments_of_real_recipes_mention_nothing_and_null_is_harmless() ->
     assert judge(LocalPlace("/dev/null"), Use.MENTION, LAND) is None
 
 
-@pytest.mark.parametrize("text", ["../x", "a=../x", "x/../../y", "..", "%2e%2e/x", "{k: ../x}"])
+@pytest.mark.parametrize("text", ["wait ..", "1..22", "see .. and /x", "a../b", "x/..y", "..."])
+def test_two_dots_that_are_no_part_of_a_path_are_let_through(text: str) -> None:
+    assert not leads_upwards(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["../x", "a=../x", "x/../../y", "..", "%2e%2e/x", "{k: ../x}", "x/..", "-d=.."]
+)
 def test_a_path_that_leads_upwards_is_noticed(text: str) -> None:
     assert leads_upwards(text)
 
