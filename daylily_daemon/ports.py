@@ -146,6 +146,10 @@ class Mailbox(Protocol):
         """Delete these messages, each by itself. Not proof that they will not come again."""
         ...
 
+    async def keep(self, deliveries: Sequence[Delivery], hidden_s: int) -> None:
+        """Hide these for so long from now on, because they are still being worked on. Best effort."""
+        ...
+
     async def park(self, delivery: Delivery, reason: str) -> None:
         """Move the message to the dead-letter queue with the reason, then delete it here.
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
-from daylily_daemon.domain.errors import Permanent
+from daylily_daemon.domain.errors import Newer, Permanent
 from daylily_daemon.domain.model import (
     WORKSET_ID,
     Answer,
@@ -156,8 +156,9 @@ def workset_from_item(item: Item) -> Workset:
     """Raises Unusable for an item no decision may be based on."""
     data = {_FIELDS.get(name, name): value for name, value in item.items()}
     if int(data.get("format", 0)) > FORMAT:
-        raise Unusable(
-            f"Item {data.get('id')} was written by a newer version (format {data['format']})."
+        raise Newer(
+            f"Workset {data.get('id')} was written by a newer version of this program (format "
+            f"{data['format']}; this one knows {FORMAT}). Upgrade this daemon; it leaves it alone until then."
         )
     data["inbox"] = tuple(command_from_dict(c) for c in data.get("inbox", ()))
     data["history"] = _history(data.get("history"))

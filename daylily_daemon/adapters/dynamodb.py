@@ -33,7 +33,14 @@ from daylily_daemon.adapters.codec import (
     workset_from_item,
     workset_to_item,
 )
-from daylily_daemon.domain.errors import AlreadyDone, DaemonError, Impeded, Permanent, Transient
+from daylily_daemon.domain.errors import (
+    AlreadyDone,
+    DaemonError,
+    Impeded,
+    Newer,
+    Permanent,
+    Transient,
+)
 from daylily_daemon.domain.model import Answer, Record, State, Workset, WorksetId
 from daylily_daemon.ports import Announced, Change, Conflict, OwedPage
 
@@ -112,7 +119,7 @@ class DynamoWorksets:
         async for item in _pages(self._client, query, limit):
             try:
                 found.append(workset_from_item(plain_item(item)))
-            except Unusable as exc:
+            except (Unusable, Newer) as exc:
                 log.warning("item_unreadable", error=str(exc))
         return found
 
@@ -250,8 +257,7 @@ class DynamoTrail:
             },
             "ConsistentRead": True,
         }
-        pages = _pages(self._client, query, limit)
-        return [record_from_item(plain_item(item)) async for item in pages]
+        return _readable([item async for item in _pages(self._client, query, limit)])
 
     async def owed(self, *, after: Any = None, limit: int = 100) -> OwedPage:
         query: Item = {

@@ -184,6 +184,13 @@ class MemoryMailbox:
             self._queue.messages.remove(message)
         self._queue.arrived.set()
 
+    async def keep(self, deliveries: Sequence[Delivery], hidden_s: int) -> None:
+        until = current_time() + hidden_s
+        held = {d.receipt for d in deliveries}
+        for message in self._queue.messages:
+            if message.receipt in held:
+                message.visible_at = until
+
     async def park(self, delivery: Delivery, reason: str) -> None:
         self._queue.parked.append((delivery.content, reason))
         await self.settle([delivery])

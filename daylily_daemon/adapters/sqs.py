@@ -92,6 +92,22 @@ class SqsMailbox:
             )
         return _problems("DeleteMessageBatch", answer, len(batch))
 
+    async def keep(self, deliveries: Sequence[Delivery], hidden_s: int) -> None:
+        """What SQS does not hide comes again, which changes nothing."""
+        for batch in _batches(deliveries):
+            entries = [
+                {
+                    "Id": str(n),
+                    "ReceiptHandle": delivery.receipt,
+                    "VisibilityTimeout": hidden_s,
+                }
+                for n, delivery in enumerate(batch)
+            ]
+            async with translated(self._name):
+                await self._client.change_message_visibility_batch(
+                    QueueUrl=self._config.url, Entries=entries
+                )
+
     async def park(self, delivery: Delivery, reason: str) -> None:
         """Raises Permanent for what no queue takes: after its tries SQS itself moves that, unchanged."""
         if not isinstance(delivery, _SqsDelivery):

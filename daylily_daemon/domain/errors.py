@@ -41,6 +41,10 @@ class Impeded(Transient):
     """
 
 
+class Newer(Impeded):
+    """Something was written by a newer version: leave it alone, a daemon of that version reads it."""
+
+
 class Unclear(Transient):
     """Whether a job lives cannot be told from here; only proof, or somebody's word, may end it."""
 

@@ -6,9 +6,9 @@ for ever, and the message is settled only afterwards.
 
 Each delivery stands alone: what one of them meets, being parked included, never touches another.
 
-Trouble of ours (no answer, no rights, no table) is waited out with the messages in hand rather than by
-receiving them again: SQS counts every receive, and after a few moves a message to the dead letters by itself,
-however good it is.
+Trouble of ours (no answer, no rights, no table) is waited out with the messages in hand, hidden from others,
+rather than by receiving them again: SQS counts every receive, and after a few it moves a message to the dead
+letters by itself, however good it is.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import partial
 from typing import Final
 
 import structlog
@@ -24,7 +23,14 @@ from anyio import CancelScope, create_task_group, current_time, sleep
 
 from daylily_daemon.domain.commands import apply, host_is_gone, register
 from daylily_daemon.domain.decision import Decision
-from daylily_daemon.domain.errors import AlreadyDone, DaemonError, Permanent, Transient, Unexpected
+from daylily_daemon.domain.errors import (
+    AlreadyDone,
+    DaemonError,
+    Newer,
+    Permanent,
+    Transient,
+    Unexpected,
+)
 from daylily_daemon.domain.model import (
     INBOX_LIMIT,
     Answer,
@@ -44,8 +50,11 @@ log = structlog.get_logger()
 
 BREAKS: Final = 3
 """Deliveries of one message that may meet trouble of its own; the next one parks it with that reason."""
+HOLD_TRIES: Final = 20
 HOLD_CAP_S: Final = 30.0
 """Longest pause between two tries of messages in hand."""
+HIDDEN_S: Final = 120
+"""How long messages in hand stay hidden after a try; longer than a pause and a try together."""
 
 
 @dataclass(slots=True)
@@ -64,11 +73,42 @@ class _Round:
         return bool(self.waiting) and not self.done and not self.parked
 
 
-async def _patiently(attempt: Callable[[], Awaitable[_Round]], pause_s: float) -> None:
-    """Repeat ``attempt`` until it is not in vain, pausing from ``pause_s`` up to half a minute."""
-    while (await attempt()).in_vain:
+@dataclass(frozen=True, slots=True)
+class _Hand:
+    """Messages in hand, and where they came from."""
+
+    mailbox: Mailbox
+    deliveries: Sequence[Delivery]
+
+
+async def _patiently(
+    hand: _Hand,
+    attempt: Callable[[Sequence[Delivery]], Awaitable[_Round]],
+    pause_s: float,
+    others: Callable[[], int],
+) -> None:
+    """Repeat ``attempt`` until it is not in vain, pausing from ``pause_s`` up to half a minute.
+
+    ``others`` counts what succeeds elsewhere meanwhile. Where that grows while these messages meet trouble
+    again and again, it is theirs after all: they come again, and the rest need not wait for them.
+    """
+    known, tries = others(), 0
+    while (await attempt(hand.deliveries)).in_vain:
+        tries += 1
+        if tries >= HOLD_TRIES and others() > known:
+            return
+        await _keep(hand)
         await sleep(pause_s)
         pause_s = min(2 * pause_s, HOLD_CAP_S)
+
+
+async def _keep(hand: _Hand) -> None:
+    """Hide the messages for longer, so that nobody else takes them meanwhile."""
+    try:
+        with foreign_as_unexpected("keeping messages"):
+            await hand.mailbox.keep(hand.deliveries, HIDDEN_S)
+    except DaemonError as exc:
+        log.info("messages_not_kept", error=str(exc))
 
 
 class InboxFull(Transient):
@@ -83,6 +123,8 @@ class Doorbell:
     live: Live
     on_workset: Callable[[Workset], None]
     """Called with what was committed, so that nothing waits for the next sweep."""
+    written: Callable[[], int] = int
+    """How many writes of this daemon were answered so far."""
     tries: int = 5
     pause_s: float = 1.0
     answer_s: float = 5.0
@@ -94,8 +136,8 @@ class Doorbell:
         await for_ever("the command queue", self._listen_once, self.pause_s)
 
     async def _listen_once(self) -> None:
-        deliveries = await self.mailbox.receive()
-        await _patiently(partial(self._answer, deliveries), self.pause_s)
+        hand = _Hand(self.mailbox, await self.mailbox.receive())
+        await _patiently(hand, self._answer, self.pause_s, self.written)
 
     async def _answer(self, deliveries: Sequence[Delivery]) -> _Round:
         """Worksets at the same time, the commands of one workset in their order."""
@@ -129,10 +171,11 @@ class Doorbell:
 
     async def _trouble(self, delivery: Delivery, exc: DaemonError, round: _Round) -> bool:
         """Return whether the message was parked, so that the next in its line may be answered."""
-        its_own = isinstance(exc, Unexpected | InboxFull)
+        its_own = isinstance(exc, Unexpected | InboxFull | Newer)
         if isinstance(exc, InboxFull) and delivery.tries > BREAKS:
             return await self._refuse(delivery, exc, round)
-        if isinstance(exc, Permanent) or (its_own and delivery.tries > BREAKS):
+        broken = isinstance(exc, Unexpected) and delivery.tries > BREAKS
+        if isinstance(exc, Permanent) or broken:
             parked = await park(self.mailbox, delivery, str(exc))
             round.parked += parked
             return parked
@@ -253,14 +296,16 @@ class Relay:
     intake: Mailbox
     commands: Mailbox
     drops: Drops
+    sent: Callable[[], int] = int
+    """How many looks at S3 were answered so far."""
     pause_s: float = 1.0
 
     async def listen(self) -> None:
         await for_ever("the intake queue", self._listen_once, self.pause_s)
 
     async def _listen_once(self) -> None:
-        deliveries = await self.intake.receive()
-        await _patiently(partial(self._pass_on, deliveries), self.pause_s)
+        hand = _Hand(self.intake, await self.intake.receive())
+        await _patiently(hand, self._pass_on, self.pause_s, self.sent)
 
     async def _pass_on(self, deliveries: Sequence[Delivery]) -> _Round:
         """Pass a batch on in one call; where that fails, each message alone, so that one stops no other."""

@@ -8,6 +8,7 @@ to, never what somebody remembered to write down.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -59,12 +60,18 @@ class Health:
         self._clock = clock
         self._calls: dict[tuple[str, str], PortHealth] = {}
         """By port and method: reads that work say nothing of writes that are refused."""
+        self._answered: Counter[tuple[str, str]] = Counter()
 
     def good(self, port: str, method: str) -> None:
+        self._answered[port, method] += 1
         was = self._calls.get((port, method))
         if was is not None and was.failing_since is not None:
             log.info("port_recovered", port=port, call=method, failures=was.failures)
         self._calls[port, method] = PortHealth(good_at=self._clock.now())
+
+    def answered(self, port: str, method: str) -> int:
+        """Return how many calls of this kind were answered since the start."""
+        return self._answered[port, method]
 
     def bad(self, port: str, method: str, error: Transient) -> None:
         was, now = self._calls.get((port, method), PortHealth()), self._clock.now()

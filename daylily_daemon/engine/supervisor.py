@@ -188,12 +188,18 @@ class Supervisor:
         doorbell = Doorbell(
             mailbox=self.commands,
             trail=self.trail,
+            written=partial(self.health.answered, "worksets", "commit"),
             desk=self.desk,
             live=self.live,
             on_workset=self._stored,
             answer_s=self.answer_s,
         )
-        relay = Relay(intake=self.intake, commands=self.commands, drops=self.drops)
+        relay = Relay(
+            intake=self.intake,
+            commands=self.commands,
+            drops=self.drops,
+            sent=partial(self.health.answered, "drops", "as_it_is"),
+        )
         tg.start_soon(relay.listen)
         for _ in range(self.doorbells):
             tg.start_soon(doorbell.listen)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 import pytest_asyncio
-from anyio import fail_after
+from anyio import fail_after, move_on_after
 
 from daylily_daemon.adapters.aws import Aws, AwsOptions
 from daylily_daemon.adapters.envelopes import read_command
@@ -128,3 +128,16 @@ async def test_a_message_nobody_can_read_is_parked_with_its_reason(box: Box) -> 
     reasons = await box.parked()
     assert [r.replace("\x00", "") for r in reasons] == ["cannot be read: not JSON"]
     assert await box.mailbox.receive() == []
+
+
+async def test_a_message_in_hand_is_hidden_for_as_long_as_it_is_kept(box: Box) -> None:
+    await box.mailbox.send([a_command("kept")])
+    held = await received(box, 1)
+    await box.mailbox.keep(held, 120)
+    with move_on_after(3):
+        while True:
+            assert await box.mailbox.receive() == [], "its first visibility is over"
+    await box.mailbox.keep(held, 0)
+    (again,) = await received(box, 1)
+    assert again.content == held[0].content
+    await box.mailbox.settle([again])

@@ -14,8 +14,9 @@ import pytest
 from daylily_daemon.adapters.memory import MemoryMailbox
 from daylily_daemon.adapters.memory_notifier import MemoryNotifier
 from daylily_daemon.adapters.memory_runner import MemoryMachine, Script
-from daylily_daemon.domain.errors import Impeded, Permanent, Transient
+from daylily_daemon.domain.errors import Impeded, Newer, Permanent, Transient
 from daylily_daemon.domain.model import (
+    Cancel,
     Command,
     Ended,
     Inspection,
@@ -27,7 +28,7 @@ from daylily_daemon.domain.model import (
     Workset,
     WorksetId,
 )
-from daylily_daemon.ports import Delivery, Unreadable
+from daylily_daemon.ports import Change, Delivery, Unreadable
 from tests.unit.daemons import (
     PIPELINE,
     GoodInputs,
@@ -329,5 +330,64 @@ def test_healthy_channels_get_what_a_dead_daemon_left_however_much_another_is_ow
         assert len(owed) > 100
         async with daemon(world, "b", channels(dead)):
             await until(lambda: len(dead.delivered) == len(owed), within_s=600)
+
+    play(story)
+
+
+@pytest.mark.reported("A", "an item of a newer version, met by an older one beside it")
+def test_an_item_of_a_newer_version_is_left_alone_and_holds_up_nobody() -> None:
+    async def story() -> None:
+        world = World()
+        store = parts_of(world).worksets
+
+        class TooNew(Failing):
+            def __getattr__(self, name: str) -> Any:
+                found = super().__getattr__(name)
+
+                async def load(id: WorksetId) -> Workset | None:
+                    if id == "new":
+                        raise Newer("Workset new was written by a newer version.")
+                    return await store.load(id)
+
+                return load if name == "load" else found
+
+        failing = TooNew(store, lambda: DENIED, [])
+        async with daemon(world, parts=with_failing(world, "worksets", failing)):
+            for _ in range(3):
+                await world.ask("new", Cancel())
+                await anyio.sleep(30)
+            await world.submit("w1")
+            await until(lambda: is_in(world, "w1", State.COMPLETE), within_s=120)
+        assert world.commands.parked == []
+
+    play(story)
+
+
+def test_trouble_of_one_message_alone_is_not_waited_for_once_others_succeed() -> None:
+    async def story() -> None:
+        world = World()
+        store = parts_of(world).worksets
+
+        class HotKey(Failing):
+            def __getattr__(self, name: str) -> Any:
+                async def commit(change: Change) -> Workset:
+                    if change.after.id.startswith("hot"):
+                        raise Transient("The transaction met another one.")
+                    return await store.commit(change)
+
+                return commit if name == "commit" else super().__getattr__(name)
+
+        failing = HotKey(store, lambda: DENIED, [])
+        async with daemon(world, parts=with_failing(world, "worksets", failing)):
+            await world.submit("w1")
+            await until(lambda: is_in(world, "w1", State.COMPLETE), within_s=120)
+            await world.submit("hot1")
+            await anyio.sleep(2)
+            await world.submit("w2")
+            await until(lambda: is_in(world, "w2", State.COMPLETE), within_s=120)
+            await anyio.sleep(3600)
+            await world.submit("w3", "w4")
+            await until(lambda: is_in(world, "w4", State.COMPLETE), within_s=1200)
+        assert world.commands.parked == []
 
     play(story)
