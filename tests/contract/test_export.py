@@ -21,7 +21,14 @@ from daylily_daemon.adapters.aws import Aws, AwsOptions
 from daylily_daemon.adapters.exporting import MARK, Shared, Target
 from daylily_daemon.adapters.exporting import export as export_results
 from daylily_daemon.adapters.pipelines import load_pipelines
-from daylily_daemon.adapters.transfer import CopyOptions, Uploaded, upload, uploads
+from daylily_daemon.adapters.transfer import (
+    CopyOptions,
+    Uploaded,
+    collect,
+    upload,
+    upload_files,
+    uploads,
+)
 from daylily_daemon.cli import steps
 from daylily_daemon.domain.errors import Permanent
 from daylily_daemon.domain.failures import classify
@@ -381,6 +388,26 @@ def test_a_file_that_is_written_to_while_it_goes_up_arrives_as_it_is_in_the_end(
 
     done = meddled(lab, meddle)
     assert done.left_out == ()
+    assert lab.exported()["a"] == b"two and more"
+
+
+def test_a_named_file_that_is_written_to_while_it_goes_up_is_sent_again(lab: Lab) -> None:
+    path = lab.results / "a"
+    path.write_bytes(b"one")
+    later = iter([b"two and more"])
+
+    def meddle(_: str) -> None:
+        if body := next(later, b""):
+            path.write_bytes(body)
+
+    async def run() -> Uploaded:
+        async with Aws(AwsOptions(endpoint_url=lab.url)) as aws:
+            client = Meddling(await aws.client("s3"), meddle)
+            options = CopyOptions(jobs=1, longest_pause_s=0.01, tries=2)
+            return await upload_files(client, collect(lab.results).files, lab.out, options=options)
+
+    done = anyio.run(run)
+    assert (done.files, done.size_bytes, done.left_out) == (1, 12, ())
     assert lab.exported()["a"] == b"two and more"
 
 
