@@ -66,7 +66,7 @@ def _of_the_daemon(in_state: InState) -> Cause:
 def _again(retry: bool, *, ours: bool = False) -> str:
     if not retry:
         return "no"
-    return "yes, without using up a try: ours to mend" if ours else "yes"
+    return "yes, and only in step run that uses up a try: ours to mend" if ours else "yes"
 
 
 _REFUSALS: Final = {

@@ -6,13 +6,12 @@ breaks again and again for a reason nobody foresaw is parked with that reason, a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
 from anyio import current_time, move_on_after
 
-from daylily_daemon.domain.decision import Decision
 from daylily_daemon.domain.errors import DaemonError, Transient, Unexpected
 from daylily_daemon.domain.lifecycle import Inspected, decide
 from daylily_daemon.domain.model import (
@@ -23,10 +22,10 @@ from daylily_daemon.domain.model import (
     Workset,
     WorksetId,
 )
-from daylily_daemon.domain.routing import Routing
 from daylily_daemon.engine.boundary import foreign_as_unexpected
 from daylily_daemon.engine.dials import Live
 from daylily_daemon.engine.lease import Desk
+from daylily_daemon.engine.remarks import remark
 from daylily_daemon.ports import Conflict, Inputs
 
 log = structlog.get_logger()
@@ -86,12 +85,7 @@ class Inspector:
         if ws.progress_message == said or (last and current_time() - last < REMARK_S):
             return
         self._remarked_at[ws.id] = current_time()
-        change = self.desk.change(ws, Decision(replace(ws, progress_message=said)), Routing())
-        try:
-            with foreign_as_unexpected("a remark"):
-                await self.desk.write(change)
-        except DaemonError as exc:
-            log.info("remark_not_written", workset=ws.id, error=str(exc))
+        await remark(self.desk, ws, progress_message=said)
 
 
 def _given_up(ws: Workset) -> Refused:

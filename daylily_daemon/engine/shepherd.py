@@ -15,7 +15,7 @@ import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Final, TypeVar, assert_never
+from typing import TypeVar, assert_never
 
 import structlog
 from anyio import create_memory_object_stream, create_task_group, current_time, sleep
@@ -29,9 +29,8 @@ from daylily_daemon.domain.model import Command, Job, JobName, State, Step, Work
 from daylily_daemon.domain.pipeline import Pipeline, StepTemplate, Value, render, time_for
 from daylily_daemon.engine.dials import Live
 from daylily_daemon.engine.lease import Term
+from daylily_daemon.engine.remarks import TROUBLE_CHARS
 from daylily_daemon.ports import Runner
-
-TROUBLE_CHARS: Final = 500
 
 T = TypeVar("T")
 log = structlog.get_logger()

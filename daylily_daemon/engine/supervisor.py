@@ -12,7 +12,7 @@ what its own doorbell stored. It only suggests: the conditional write of a claim
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
@@ -29,7 +29,7 @@ from anyio.abc import TaskGroup
 
 from daylily_daemon.domain.admission import admit, capacity_of
 from daylily_daemon.domain.commands import host_is_gone
-from daylily_daemon.domain.decision import Decision, Effect
+from daylily_daemon.domain.decision import Effect
 from daylily_daemon.domain.errors import DaemonError, Fenced, LeaseLost, Transient, Unexpected
 from daylily_daemon.domain.lifecycle import Claimed, due, resume
 from daylily_daemon.domain.model import (
@@ -37,7 +37,6 @@ from daylily_daemon.domain.model import (
     Workset,
     WorksetId,
 )
-from daylily_daemon.domain.routing import Routing
 from daylily_daemon.engine.boundary import aside, for_ever, foreign_as_unexpected
 from daylily_daemon.engine.dials import Live
 from daylily_daemon.engine.doorbell import Doorbell, Relay
@@ -45,7 +44,8 @@ from daylily_daemon.engine.health import Health, PortHealth
 from daylily_daemon.engine.inspector import Inspector
 from daylily_daemon.engine.lease import Desk, LeaseConfig, Term, Watch, claim
 from daylily_daemon.engine.outbox import Outbox
-from daylily_daemon.engine.shepherd import TROUBLE_CHARS, Shepherd, runner_of
+from daylily_daemon.engine.remarks import say_trouble
+from daylily_daemon.engine.shepherd import Shepherd, runner_of
 from daylily_daemon.ports import Conflict, Drops, Mailbox, Trail
 
 log = structlog.get_logger()
@@ -403,11 +403,11 @@ class Supervisor:
             self._broke[ws.id] = self._broke.get(ws.id, 0) + 1
             log.warning("workset_rests", workset=ws.id, rest_s=pause_s, error=str(exc))
             self._not_before[ws.id] = current_time() + pause_s
-            await self._say_trouble(ws.id, str(exc))
+            await say_trouble(self.desk, ws.id, str(exc))
         except _Untendable as exc:
             log.warning("workset_not_claimed", workset=ws.id, error=str(exc))
             self._not_before[ws.id] = current_time() + self.rest_s
-            await self._say_trouble(ws.id, str(exc))
+            await say_trouble(self.desk, ws.id, str(exc))
         except (Fenced, LeaseLost) as exc:
             log.warning("lease_lost", workset=ws.id, error=str(exc))
             self._look_again(ws, self.lease.repeat_s)
@@ -465,20 +465,6 @@ class Supervisor:
                 return False
             raise _Untendable(str(exc)) from exc
         return True
-
-    async def _say_trouble(self, id: WorksetId, text: str) -> None:
-        """Let people see why a run that nobody holds is not taken up; best effort."""
-        try:
-            with foreign_as_unexpected("a remark"):
-                ws = await self.desk.worksets.load(id)
-                said = text[:TROUBLE_CHARS]
-                if ws is None or ws.lock_owner is not None or ws.trouble == said:
-                    return
-                if ws.state is State.IN_PROGRESS:
-                    change = self.desk.change(ws, Decision(replace(ws, trouble=said)), Routing())
-                    await self.desk.write(change)
-        except DaemonError as exc:
-            log.info("remark_not_written", workset=id, error=str(exc))
 
     def _look_again(self, ws: Workset, pause_s: float) -> None:
         """What we knew of ``ws`` was not so: leave it alone for a moment, and read the index anew then."""
