@@ -182,6 +182,10 @@ async def test_the_closed_folder_may_itself_be_behind_a_link(tmp_path: Path) -> 
     lab = Lab(replace(LAND, closed=(f"{tmp_path}/worksets",)), roots=(str(tmp_path),))
     await lab.drop(f"{tmp_path}/real/victim/a.fq")
     assert "is not open to worksets" in (await lab.refused()).what
+    (tmp_path / "alias").symlink_to(tmp_path / "real" / "victim")
+    await lab.put("a.fq")
+    await lab.drop("a.fq", more=f"{tmp_path}/alias/")
+    assert "leads to" in (await lab.refused()).what
 
 
 async def test_lists_of_open_places_hold_for_inputs_and_exports() -> None:
