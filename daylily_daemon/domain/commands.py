@@ -194,9 +194,13 @@ def _retry(decision: Decision, retry: Retry, command: Command, now: datetime) ->
 def give_up_the_run(decision: Decision, why: str, now: datetime, by: str) -> Decision:
     """End the attempt of a run whose job nobody can see, and make the workset ready for another.
 
-    The step that was cut off is the one the next attempt begins with.
+    The step that was cut off is the one the next attempt begins with. What was being stopped is canceled:
+    that was asked for first.
     """
-    step = decision.workset.step
+    step, stopping = decision.workset.step, decision.workset.stopping
+    if stopping:
+        ended = decision.turn(State.CANCELED, now, f"{stopping}; {why}", by=by)
+        return ended.set(step=None, stopping="", trouble="", unclear=False, progress_message="")
     text = f"attempt {decision.workset.attempt} is given up, because {why}"
     cut = decision.set(failed_step=step).turn(
         State.ERROR, now, text, type=RecordType.LOCK_TIMEOUT, by=by

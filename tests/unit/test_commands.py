@@ -146,6 +146,14 @@ def test_vouching_ends_a_run_only_where_nobody_can_tell_whether_its_job_lives() 
     assert not decision.workset.unclear
 
 
+def test_vouching_for_a_run_that_is_being_stopped_ends_it_as_canceled() -> None:
+    stopping = a_workset(
+        State.IN_PROGRESS, step=Step.RUN, attempt=1, unclear=True, stopping="canceled by me"
+    )
+    ended = apply(stopping, command(Retry(host_gone=True)), NOW).workset
+    assert (ended.state, ended.step, ended.stopping) == (State.CANCELED, None, "")
+
+
 @pytest.mark.parametrize(
     ("allowed", "customer", "expected"),
     [
