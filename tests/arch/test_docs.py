@@ -231,6 +231,7 @@ ACTIONS: Final = {
     "upload_part": ("s3:PutObject",),
     "complete_multipart_upload": ("s3:PutObject",),
     "delete_message_batch": ("sqs:DeleteMessage",),
+    "change_message_visibility_batch": ("sqs:ChangeMessageVisibility",),
     "send_message_batch": ("sqs:SendMessage",),
 }
 """Calls whose permission has another name than the call itself."""

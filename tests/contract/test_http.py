@@ -286,6 +286,7 @@ async def test_a_receiver_is_reached_through_the_proxy_of_the_host(
         ("https://a.inside.lab:8443/x", None),
         ("http://127.0.0.1:1/x", None),
         ("http://localhost/x", None),
+        ("https://127.0.0.1/x", None),
         ("https://[::1/", None),
     ],
 )

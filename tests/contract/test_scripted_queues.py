@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from daylily_daemon.adapters.deadletters import DeadLetters, Pair
@@ -269,6 +269,8 @@ async def test_a_message_that_no_queue_takes_stays_for_sqs_to_move(queue: Queue)
 
 
 @given(st.text(alphabet=st.characters(), max_size=3000))
+@example("ä" * 1000)
+@example("\ud800" * 10)
 def test_any_reason_is_sendable_and_bounded_in_bytes(reason: str) -> None:
     words = sendable(reason)
     assert 1 <= len(words.encode()) <= 1000

@@ -202,6 +202,7 @@ async def test_what_credentials_are_refused_with_is_never_about_a_workset(operat
         answer = await meant(operation, code)
         assert isinstance(answer, Impeded), (operation, code)
         assert answer.code == "credentials"
+        assert meaning_of(operation, code) is Meaning.OURS
 
 
 @given(st.text(max_size=200), st.text(max_size=200), st.integers(300, 499), st.text(max_size=2000))

@@ -1,0 +1,248 @@
+"""One right of the daemon's role is taken away at a time: no call takes that for a no, and all heal.
+
+ministack enforces IAM when it is told to. It asks for actions that AWS does not have where AWS asks for those
+of the single calls (batches of SQS, transactions of DynamoDB); they are given and taken together here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from daylily_daemon.adapters.aws import Aws, AwsOptions
+from daylily_daemon.adapters.dynamodb import DynamoTrail, DynamoWorksets
+from daylily_daemon.adapters.envelopes import read_command
+from daylily_daemon.adapters.notifiers.sns import Sns
+from daylily_daemon.adapters.provision import (
+    Provisioner,
+    Wanted,
+    dead_letter_name,
+    find_queue,
+    find_topic,
+)
+from daylily_daemon.adapters.s3 import S3Objects
+from daylily_daemon.adapters.sqs import QueueConfig, SqsMailbox
+from daylily_daemon.domain.errors import DaemonError, Impeded
+from daylily_daemon.domain.model import Cancel, Command, State, WorksetId
+from daylily_daemon.ports import Change
+from tests import emulators
+from tests.contract.stores import wanted
+from tests.contract.test_store import a_record, a_workset, first
+from tests.records import FAILED
+
+ACTIONS: Final[Mapping[str, tuple[str, ...]]] = {
+    "dynamodb:GetItem": (),
+    "dynamodb:BatchGetItem": (),
+    "dynamodb:Query": (),
+    "dynamodb:PutItem": ("dynamodb:TransactWriteItems",),
+    "dynamodb:UpdateItem": (),
+    "sqs:ReceiveMessage": (),
+    "sqs:SendMessage": ("sqs:SendMessageBatch",),
+    "sqs:DeleteMessage": ("sqs:DeleteMessageBatch",),
+    "s3:GetObject": (),
+    "s3:PutObject": (),
+    "s3:DeleteObject": (),
+    "s3:ListBucket": (),
+    "sns:Publish": (),
+}
+"""What docs/operations.md gives the role for running, each with what ministack asks for in its place."""
+NUMBERS: Final = count(1)
+KEYS: Final = "[{}]\naws_access_key_id = {}\naws_secret_access_key = {}\n"
+
+
+@pytest.fixture(scope="module")
+def guarded_url(
+    outside_environ: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    emulators.prepare_ministack(outside_environ)
+
+    def with_iam(port: int) -> emulators.Launch:
+        launch = emulators.ministack(port)
+        return replace(launch, environ={**launch.environ, "AUTH": "true"})
+
+    with emulators.running(with_iam, tmp_path_factory.mktemp("guarded")) as url:
+        yield url
+
+
+@dataclass(kw_only=True)
+class Role:
+    """The daemon's user, and what it may do now."""
+
+    iam: Any
+    name: str = "daemon"
+    denied: str = ""
+
+    async def without(self, action: str) -> None:
+        self.denied = action
+        given = [a for name, more in ACTIONS.items() if name != action for a in (name, *more)]
+        statement = {"Effect": "Allow", "Action": given, "Resource": "*"}
+        policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+        await self.iam.put_user_policy(UserName=self.name, PolicyName="run", PolicyDocument=policy)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ports:
+    """Every call that a running daemon makes of AWS."""
+
+    worksets: DynamoWorksets
+    trail: DynamoTrail
+    commands: SqsMailbox
+    objects: S3Objects
+    sns: Sns
+    bucket: str
+
+    async def register(self) -> None:
+        ws = a_workset(f"ws-{next(NUMBERS)}")
+        await self.worksets.commit(first(ws))
+
+    async def register_with_a_record(self) -> None:
+        ws = a_workset(f"ws-{next(NUMBERS)}")
+        await self.worksets.commit(first(ws, a_record(ws, 1), once="c1"))
+
+    async def change(self) -> None:
+        before = await self.worksets.load(WorksetId("known"))
+        assert before is not None
+        after = replace(before, progress_message=f"{next(NUMBERS)}")
+        await self.worksets.commit(Change(before=before, after=after, nonce=f"n{next(NUMBERS)}"))
+
+    async def load(self) -> None:
+        assert await self.worksets.load(WorksetId("known")) is not None
+
+    async def list_state(self) -> None:
+        await self.worksets.in_state(State.READY)
+
+    async def count(self) -> None:
+        await self.worksets.count(State.READY)
+
+    async def look_up(self) -> None:
+        assert await self.worksets.announced([WorksetId("known")])
+
+    async def read_trail(self) -> None:
+        await self.trail.read(WorksetId("known"))
+
+    async def find_owed(self) -> None:
+        await self.trail.owed()
+
+    async def send(self) -> None:
+        n = next(NUMBERS)
+        command = Command(id=f"c{n}", workset_id=WorksetId(f"w{n}"), by="test", ask=Cancel())
+        await self.commands.send([command])
+
+    async def receive_and_settle(self) -> None:
+        await self.commands.settle(await self.commands.receive())
+
+    async def receive_and_park(self) -> None:
+        await self.send()
+        for delivery in await self.commands.receive():
+            await self.commands.park(delivery, "no")
+
+    async def put(self) -> None:
+        await self.objects.put(self.bucket, "p/known/x", b"x")
+
+    async def delete(self) -> None:
+        await self.objects.delete(self.bucket, "p/known/gone")
+
+    async def read(self) -> None:
+        assert await self.objects.read(self.bucket, "p/known/recipe", 10) == b"here"
+
+    async def head(self) -> None:
+        assert await self.objects.head(self.bucket, "p/known/recipe") is not None
+
+    async def list_folder(self) -> None:
+        assert await self.objects.list(self.bucket, "p/known/")
+
+    async def tell(self) -> None:
+        await self.sns.deliver(FAILED)
+
+    async def outcomes(self) -> dict[str, DaemonError | None]:
+        """Return by call what became of it; anything but an error of ours is raised."""
+        found: dict[str, DaemonError | None] = {}
+        for call in (
+            *(self.register, self.register_with_a_record, self.change, self.load, self.list_state),
+            *(self.count, self.look_up, self.read_trail, self.find_owed, self.send),
+            *(self.receive_and_settle, self.receive_and_park, self.put, self.delete, self.read),
+            *(self.head, self.list_folder, self.tell),
+        ):
+            try:
+                await call()
+                found[call.__name__] = None
+            except DaemonError as exc:
+                found[call.__name__] = exc
+        return found
+
+
+@dataclass(frozen=True)
+class Lab:
+    role: Role
+    ports: Ports
+
+
+@pytest.fixture
+async def lab(
+    guarded_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Lab]:
+    keys = tmp_path / "credentials"
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(keys))
+    _write(keys, KEYS.format("root", "test", "test"))
+    names = wanted()
+    async with Aws(AwsOptions(endpoint_url=guarded_url, profile="root")) as root:
+        async for step in Provisioner(root, names).missing():
+            await step.do()
+        iam = await root.client("iam")
+        await iam.create_user(UserName="daemon")
+        key = (await iam.create_access_key(UserName="daemon"))["AccessKey"]
+        root_keys = KEYS.format("root", "test", "test")
+        _write(keys, root_keys + KEYS.format("daemon", key["AccessKeyId"], key["SecretAccessKey"]))
+        known = a_workset("known")
+        await DynamoWorksets(await root.client("dynamodb"), names.tables).commit(first(known))
+        await S3Objects(await root.client("s3")).put(names.bucket, "p/known/recipe", b"here")
+        async with Aws(AwsOptions(endpoint_url=guarded_url, profile="daemon")) as mine:
+            yield Lab(Role(iam=iam), await _ports(root, mine, names))
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text)
+
+
+async def _ports(root: Aws, mine: Aws, names: Wanted) -> Ports:
+    sqs, db = await root.client("sqs"), await mine.client("dynamodb", max_attempts=1)
+    url = await find_queue(sqs, names.commands_queue)
+    dead = await find_queue(sqs, dead_letter_name(names.commands_queue))
+    topic = await find_topic(await root.client("sns"), names.topic)
+    assert url
+    assert dead
+    assert topic
+    config = QueueConfig(url=url, dead_letter_url=dead, wait_s=0, visibility_s=1)
+    return Ports(
+        worksets=DynamoWorksets(db, names.tables),
+        trail=DynamoTrail(db, names.tables),
+        commands=SqsMailbox(await mine.client("sqs"), config, read_command),
+        objects=S3Objects(await mine.client("s3")),
+        sns=Sns(await mine.client("sns"), topic),
+        bucket=names.bucket,
+    )
+
+
+@pytest.mark.reported(
+    "G", "one missing IAM action is taken for a fault of the message or the input"
+)
+async def test_a_right_that_is_missing_is_nobodys_fault_and_all_heals_when_it_is_given(
+    lab: Lab,
+) -> None:
+    await lab.role.without("")
+    assert {name: exc for name, exc in (await lab.ports.outcomes()).items() if exc} == {}
+    for action in ACTIONS:
+        await lab.role.without(action)
+        denied = {name: exc for name, exc in (await lab.ports.outcomes()).items() if exc}
+        assert denied, f"nothing needs {action}"
+        for name, exc in denied.items():
+            assert isinstance(exc, Impeded), (action, name, exc)
+        await lab.role.without("")
+        left = {name: exc for name, exc in (await lab.ports.outcomes()).items() if exc}
+        assert left == {}, action
