@@ -116,9 +116,9 @@ class Plan:
     """Rows of the sample sheet."""
     input_bytes: int = 0
     """Size of all input files whose size is known."""
-    pin: str = field(default="", compare=False)
+    pin: str = ""
     """What exactly was checked (``domain/pins.py``): recipe, sheet and inputs, and stage refuses any other.
-    Empty in plans made before there were pins. Plans for the same bytes at two times are the same plan."""
+    Empty in plans made before there were pins."""
 
 
 @dataclass(frozen=True, slots=True)

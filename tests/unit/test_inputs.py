@@ -118,8 +118,11 @@ async def test_a_complete_drop_becomes_a_plan() -> None:
     await lab.put("sample_data/a.fq", "a" * 10)
     await lab.put("b.fq", "b" * 200)
     await lab.objects.put("other", "c.fq", b"c" * 3000)
-    assert await lab.accepted() == Accepted(
+    found = await lab.accepted()
+    assert found.plan.pin
+    assert found == Accepted(
         plan=Plan(
+            pin=found.plan.pin,
             pipeline="default",
             steps=(Step.STAGE, Step.RUN),
             run_args=("-p", "help"),
