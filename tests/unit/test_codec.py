@@ -20,6 +20,7 @@ from daylily_daemon.adapters.codec import (
     workset_from_item,
     workset_to_item,
 )
+from daylily_daemon.domain.errors import Newer
 from daylily_daemon.domain.model import (
     Cancel,
     Category,
@@ -159,7 +160,6 @@ def test_what_we_do_not_know_is_left_alone() -> None:
     ("change", "told"),
     [
         ({"state": "exploded"}, "state"),
-        ({"format": FORMAT + 1}, "newer version"),
         ({"version": "many"}, "version"),
         ({"inbox": [{"kind": "nonsense"}]}, "unknown"),
     ],
@@ -167,3 +167,14 @@ def test_what_we_do_not_know_is_left_alone() -> None:
 def test_an_item_no_decision_may_be_based_on_says_why(change: dict[str, Any], told: str) -> None:
     with pytest.raises(Unusable, match=told):
         workset_from_item({**OLD, **change})
+
+
+def test_an_item_of_a_newer_version_is_no_fault_of_the_item() -> None:
+    with pytest.raises(Newer, match="Upgrade this daemon"):
+        workset_from_item({**OLD, "format": FORMAT + 1})
+
+
+def test_times_that_a_version_before_kept_among_the_reports_are_told_apart() -> None:
+    ws = workset_from_item({**OLD, "metrics": {"stage_s": 1.5, "run_s": "odd", "reads": 7}})
+    assert ws.timings == {"stage_s": 1.5}
+    assert ws.metrics == {"run_s": "odd", "reads": 7}
