@@ -75,11 +75,10 @@ async def _view(ws: Workset, tools: Tools) -> View:
     view = View(now=now, daemon=daemon, limits=limits_of(tools.settings))
     if ws.state not in (State.READY, State.RETRYING):
         return view
-    lists = [
-        await tools.worksets.in_state(state, limit=LOOKED_AT)
-        for state in (State.READY, State.RETRYING, State.IN_PROGRESS)
-    ]
-    ready, retrying, running = lists
+    store = tools.worksets
+    ready = await store.in_state(State.READY, limit=LOOKED_AT)
+    retrying = await store.in_state(State.RETRYING, limit=LOOKED_AT)
+    running = await store.in_state(State.IN_PROGRESS, limit=LOOKED_AT)
     return replace(view, waiting=[*ready, *retrying], running=running)
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import AsyncIterator, Sequence
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -19,6 +19,7 @@ from daylily_daemon.bootstrap import Tools
 from daylily_daemon.cli import output, printing
 from daylily_daemon.cli.options import (
     ConfigOption,
+    Failed,
     JsonOption,
     NotFound,
     SetOption,
@@ -30,13 +31,11 @@ from daylily_daemon.cli.options import (
 from daylily_daemon.domain import printable
 from daylily_daemon.domain.model import Job, State, Step, Workset
 
+RECORDS: Final = 100_000
+"""Of one audit trail that are shown."""
 StateOption = Annotated[
     list[State] | None, typer.Option("--state", help="Only these states; may be repeated.")
 ]
-
-
-FORGIVEN: Final = timedelta(minutes=5)
-"""Clocks of hosts differ: only a lease that ended long ago is worth a word."""
 
 
 def list_(
@@ -135,9 +134,12 @@ def events(
 
     async def read(tools: Tools) -> list[Any]:
         ws = await existing(tools, workset)
-        return list(await tools.trail.read(ws.id, limit=100_000))
+        return list(await tools.trail.read(ws.id, limit=RECORDS + 1))
 
     records = with_tools(found, read)
+    if len(records) > RECORDS:
+        del records[RECORDS:]
+        printing.complain(f"Only the first {RECORDS:,} records are shown.", style="")
     if json:
         output.print_json([output.record_json(record) for record in records])
     else:
@@ -172,7 +174,7 @@ async def _logs(
     id: str, step: Step | None, lines: int, how: tuple[bool, bool], tools: Tools
 ) -> None:
     ws = await existing(tools, id)
-    directory = str(_job_directory(ws, step))
+    directory = str(await anyio.to_thread.run_sync(_job_directory, ws, step))
     follow_, raw = how
     text = printable.LogText()
     async for piece in follow(directory, lines=lines) if follow_ else _tail(directory, lines):
@@ -188,14 +190,34 @@ async def _tail(directory: str, lines: int) -> AsyncIterator[bytes]:
 
 
 def _job_directory(ws: Workset, step: Step | None) -> Path:
+    """Return the folder of the job that was started last. Raises NotFound, and Failed for what is hidden."""
     if not ws.jobs_dir:
         raise NotFound(f"{ws.id} has not run yet: it is {ws.shown_state}.")
     folder = Path(ws.jobs_dir)
     wanted = step or ws.step
-    found = sorted(folder.glob(f"*-{wanted or '*'}"), key=lambda p: p.stat().st_mtime)
+    try:
+        found = [
+            (entry.stat().st_mtime, entry.path)
+            for entry in os.scandir(folder)
+            if not wanted or entry.name.endswith(f"-{wanted}")
+        ]
+    except FileNotFoundError:
+        found = []
+    except OSError as exc:
+        raise _unreadable(folder, exc.strerror) from exc
     if not found:
         raise NotFound(
             f"There is no log of {ws.id} in {folder} on this host. It runs on {ws.runner_scope}; its "
             f"exported logs, if any, are under {ws.results_s3_uri or 'its results'}."
         )
-    return found[-1]
+    latest = Path(max(found)[1])
+    if (latest / "log").exists() and not os.access(latest / "log", os.R_OK):
+        raise _unreadable(latest / "log", "permission denied")
+    return latest
+
+
+def _unreadable(path: Path, why: str | None) -> Failed:
+    return Failed(
+        f"{path} cannot be read: {why}. Run this as the daemon's user or as root, and see whether its disk "
+        "answers."
+    )

@@ -125,6 +125,24 @@ def test_logs_prints_what_the_job_printed(shop: Lab) -> None:
     assert shop.run_cli("logs", "running", "--step", "stage").stdout == ""
 
 
+def test_logs_shows_what_a_terminal_would_obey_and_raw_has_the_bytes(lab: Lab) -> None:
+    lab.pipeline(
+        "noting", stage="", run=r"printf '\033[31mred\033[0m\033]0;title\007\n10%%\r20%%\n'"
+    )
+    lab.start()
+    lab.wait_for(lab.drop_sample("loud"), State.COMPLETE)
+    shown = lab.run_cli("logs", "loud", "--step", "run")
+    assert (shown.code, shown.stdout) == (0, "red\\x1b]0;title\\x07\n10%\n20%\n")
+    raw = subprocess.run(
+        [*PROGRAM, "logs", "loud", "--step", "run", "--raw"],
+        cwd=lab.folder,
+        env=lab.environment(),
+        capture_output=True,
+        check=True,
+    ).stdout
+    assert raw == b"\x1b[31mred\x1b[0m\x1b]0;title\x07\n10%\r20%\n"
+
+
 def test_logs_f_follows_a_job_to_its_end(lab: Lab) -> None:
     lab.pipeline("noting", **PIPELINES["gated"])
     lab.start()
