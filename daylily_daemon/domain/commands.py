@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final, assert_never
@@ -12,8 +13,10 @@ from daylily_daemon.domain.model import (
     Cancel,
     Command,
     CommandEffect,
+    Fence,
     Ignore,
     Priority,
+    Record,
     RecordType,
     Retry,
     SetPriority,
@@ -26,8 +29,16 @@ from daylily_daemon.domain.model import (
 _RESTARTABLE: Final = frozenset({State.ERROR, State.FAILED, State.CANCELED, State.IGNORED})
 
 
-def register(command: Command, submit: Submit, now: datetime) -> Decision:
-    """Return a workset that was never seen before."""
+def register(
+    command: Command, submit: Submit, now: datetime, left: Sequence[Record] = ()
+) -> Decision:
+    """Return a workset that was never seen before, or whose item somebody removed.
+
+    ``left`` is the audit trail of such an item. What counts for ever goes on from there: records, attempts
+    (a job of the same name would be taken for one that ran already) and fences, of which there never were
+    more than records.
+    """
+    last_seq = left[-1].seq if left else 0
     ws = Workset(
         id=command.workset_id,
         bucket=submit.bucket,
@@ -38,11 +49,15 @@ def register(command: Command, submit: Submit, now: datetime) -> Decision:
         updated_at=now,
         submitted_at=now,
         sentinel=submit.sentinel,
+        last_seq=last_seq,
+        fence=Fence(last_seq),
+        attempt=sum(r.state is State.IN_PROGRESS and r.previous is State.READY for r in left),
         seen_commands=(command.id,),
         history=(Transition(state=State.READY, at=now, reason="submitted"),),
     )
     fields = {"type": RecordType.STATE_CHANGE, "notify": True, "previous": None, "by": command.by}
-    decision = Decision(ws).note(now, f"submitted by {command.by}", **fields)
+    text = f"submitted by {command.by}" + ("; its item had been removed" if left else "")
+    decision = Decision(ws).note(now, text, **fields)
     if submit.problem:
         decision = refuse(decision, (submit.problem,), now)
     return _answered(decision, command, now)

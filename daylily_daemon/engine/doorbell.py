@@ -36,10 +36,12 @@ from daylily_daemon.domain.model import (
     Answer,
     Command,
     CommandEffect,
+    Record,
     Retry,
     State,
     Submit,
     Workset,
+    WorksetId,
 )
 from daylily_daemon.engine.boundary import for_ever, foreign_as_unexpected
 from daylily_daemon.engine.dials import Live
@@ -213,13 +215,17 @@ class Doorbell:
         """Store what ``command`` asks for. Raises Transient; repeating it changes nothing."""
         bound = log.bind(workset=command.workset_id, command=command.id)
         current: Workset | None = None
+        left: Sequence[Record] = ()
         if not isinstance(command.ask, Submit):
             current = await self.desk.worksets.load(command.workset_id)
             if current is None:
                 return await self._answer_nobody(command)
-        while (change := self._change(current, command)) is not None:
+        while (change := self._change(current, command, left)) is not None:
             try:
                 stored = await self.desk.write(change)
+            except Permanent:
+                if left or current or not (left := await self._left_by(command.workset_id)):
+                    raise
             except AlreadyDone:
                 bound.info("command_repeated")
                 return None
@@ -234,6 +240,13 @@ class Doorbell:
         bound.info("command_repeated")
         return None
 
+    async def _left_by(self, id: WorksetId) -> list[Record]:
+        """Return the audit trail of an item that somebody removed, page by page."""
+        found: list[Record] = []
+        while page := await self.trail.read(id, after=found[-1].seq if found else 0):
+            found += page
+        return found
+
     async def _answer_nobody(self, command: Command) -> None:
         """Remember that there was no such workset: every command has an answer."""
         text = f"There is no workset {command.workset_id}; submit it first."
@@ -241,19 +254,22 @@ class Doorbell:
         await self.trail.answer(command.workset_id, said)
         log.info("command_without_effect", workset=command.workset_id, command=command.id)
 
-    def _change(self, current: Workset | None, command: Command) -> Change | None:
+    def _change(
+        self, current: Workset | None, command: Command, left: Sequence[Record]
+    ) -> Change | None:
         """Return the write that answers ``command``; None if it was answered before."""
-        decision = self._decision(current, command, self.desk.clock.now())
+        decision = self._decision(current, command, left)
         if decision is None or decision.workset == current:
             return None
         change = self.desk.change(current, decision, self.live.now.routing)
         return replace(change, once=command.id)
 
     def _decision(
-        self, current: Workset | None, command: Command, now: datetime
+        self, current: Workset | None, command: Command, left: Sequence[Record]
     ) -> Decision | None:
+        now, ask = self.desk.clock.now(), command.ask
         if current is None:
-            return register(command, command.ask, now) if isinstance(command.ask, Submit) else None
+            return register(command, ask, now, left) if isinstance(ask, Submit) else None
         if _is_for_the_owner(command, current):
             return enqueue(current, command, now)
         return apply(current, command, now)

@@ -362,3 +362,23 @@ class Throttled(MemoryWorksets):
         if anyio.current_time() < self._until_s:
             raise Transient("throttled")
         return await super().in_state(state, limit=limit)
+
+
+def test_a_workset_whose_item_was_deleted_by_hand_is_run_anew_when_it_is_dropped_again() -> None:
+    """Seen as a submission in the dead letters: its first audit record existed already."""
+
+    async def story() -> None:
+        world = World()
+        async with daemon(world):
+            await world.submit("w1")
+            await until(lambda: is_in(world, "w1", State.COMPLETE))
+            del world.table.worksets[world.workset("w1").id]
+            await world.submit("w1")
+            await until(lambda: is_in(world, "w1", State.COMPLETE))
+        assert world.commands.parked == []
+        assert world.machine.starts[5:] == [f"w1.2.{step}" for step in Step]
+        rows = world.table.records[world.workset("w1").id]
+        assert [row.seq for row in rows] == list(range(1, len(rows) + 1))
+        assert any("its item had been removed" in row.message for row in rows)
+
+    play(story)
