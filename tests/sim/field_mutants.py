@@ -130,8 +130,10 @@ def full_inbox_drops() -> Places:
 def ids_forgotten() -> Places:
     original = doorbell.Doorbell._change
 
-    def change(self: doorbell.Doorbell, current: Workset | None, command: Command) -> Any:
-        made = original(self, current, command)
+    def change(
+        self: doorbell.Doorbell, current: Workset | None, command: Command, left: Any
+    ) -> Any:
+        made = original(self, current, command, left)
         return made and replace(made, once=made.once if isinstance(command.ask, Submit) else None)
 
     return [(doorbell.Doorbell, "_change", change)]
@@ -230,6 +232,16 @@ def no_second_look() -> Places:
         await sleep(self.live.now.reconcile_s)
 
     return [(supervisor.Supervisor, "_find_missed", find)]
+
+
+@mutant("a workset whose item was removed counts its attempts anew", "delete_by_hand", "drop_again")
+def attempts_counted_anew() -> Places:
+    original = commands.register
+
+    def register(*args: Any) -> Decision:
+        return original(*args).set(attempt=0)
+
+    return [(doorbell, "register", register)]
 
 
 # --- jobs ----------------------------------------------------------------------------------------

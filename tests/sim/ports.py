@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from daylily_daemon.domain.model import (
     Ended,
     Inspection,
     Job,
+    JobName,
     Missing,
     Outcome,
     Problem,
@@ -116,6 +118,10 @@ class Machine(MemoryMachine):
         super().start(job)
         if len(self.starts) > before:
             self._sim.job_started(job)
+
+    def started_at(self, name: JobName) -> float:
+        """Return when the job began; infinity if it never did."""
+        return self._runs[name].started_at if name in self._runs else math.inf
 
     def lose_machine(self, scope: str) -> None:
         """End every job of one host."""

@@ -9,15 +9,33 @@ import pytest
 from tests.sim.hunt import quietly
 from tests.sim.knobs import CHOICES, Knobs, drawn
 from tests.sim.storms import play_seed, play_troubles
-from tests.sim.troubles import DRAWN, KINDS, OFF, Trouble
+from tests.sim.troubles import BY_NAME, DRAWN, KINDS, OFF, Trouble
 
 SEEDS = (1, 2)
+TOGETHER = (
+    ("delete_by_hand", "drop_again"),
+    ("delete_by_hand", "drop_again_unheard"),
+    ("lose_a_token", "kill"),
+    ("remove_the_pipeline", "kill"),
+    ("throttle_everybody", "kill", "unwant_an_input"),
+    ("ask_too_much", "replace_the_host"),
+    ("lose_a_channel", "kill"),
+)
+"""Those that broke something once, or would if the other did not happen."""
 
 
 @pytest.mark.parametrize("kind", [k for k in KINDS if k not in OFF], ids=lambda k: k.__name__)
 def test_no_single_kind_of_trouble_breaks_a_promise(kind: Trouble) -> None:
     with quietly():
         broken = {seed: play_troubles([kind], seed).broken[:3] for seed in SEEDS}
+    assert not any(broken.values()), broken
+
+
+@pytest.mark.parametrize("names", TOGETHER, ids="-".join)
+def test_no_two_kinds_of_trouble_break_a_promise_together(names: tuple[str, ...]) -> None:
+    kinds = [BY_NAME[name] for name in names]
+    with quietly():
+        broken = {seed: play_troubles(kinds, seed).broken[:3] for seed in SEEDS}
     assert not any(broken.values()), broken
 
 

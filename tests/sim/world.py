@@ -321,6 +321,9 @@ class Sim:
             return
         if before.state in RESTING and stored.state is State.READY and stored.retry_count:
             self.wrong(f"{stored.id} begins anew with {stored.retry_count} tries used up")
+        done = before.job if stored.job != before.job else None
+        if done and self.machine.started_at(done) < self._submitted_s[stored.id]:
+            self.wrong(f"{stored.id} counts {done}, which is of an earlier run")
         if before.attempt != stored.attempt:
             self._began(stored, wire)
 
