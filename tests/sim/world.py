@@ -6,7 +6,9 @@ message and every delivered notice; ``promises`` adds what must hold once everyt
 
 from __future__ import annotations
 
+import math
 import random
+from collections import Counter as Tally
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -128,6 +130,7 @@ class Sim:
     _versions: dict[WorksetId, int] = field(default_factory=dict)
     _submitted_s: dict[WorksetId, float] = field(default_factory=dict)
     _input_seen: dict[WorksetId, Inspection] = field(default_factory=dict)
+    _room_since: dict[str, float] = field(default_factory=dict)
     _waits_since: dict[WorksetId, tuple[int, float]] = field(default_factory=dict)
     owed_first: dict[str, frozenset[str]] = field(default_factory=dict)
     """Whom each record was to tell when it was written."""
@@ -321,7 +324,8 @@ class Sim:
             return
         if before.state in RESTING and stored.state is State.READY and stored.retry_count:
             self.wrong(f"{stored.id} begins anew with {stored.retry_count} tries used up")
-        done = before.job if stored.job != before.job else None
+        goes_on = stored.submitted_at == before.submitted_at and stored.job != before.job
+        done = before.job if goes_on else None
         if done and self.machine.started_at(done) < self._submitted_s[stored.id]:
             self.wrong(f"{stored.id} counts {done}, which is of an earlier run")
         if before.attempt != stored.attempt:
@@ -462,15 +466,31 @@ class Sim:
         """No workset waits while a daemon that is well has room for it, and no notice for a dead channel."""
         self._look_for_untold()
         now, at = anyio.current_time(), LoopClock().now()
+        self._note_room(now)
         for ws in self.world.table.worksets.values():
-            waits = due(ws, at) and ws.lock_owner is None and ws.id not in self.newer
+            startable = due(ws, at) and ws.lock_owner is None and ws.id not in self.newer
+            waits = startable and not self._customer_is_full(ws)
             known = self._waits_since.get(ws.id)
             if not waits:
                 self._waits_since.pop(ws.id, None)
             elif known is None or known[0] != ws.version:
                 self._waits_since[ws.id] = (ws.version, now)
-            elif now - known[1] > 90.0 + 3 * self.knobs.sweep_s:
+            elif now - known[1] > self._patience_s:
                 self._forgotten(ws)
+
+    @property
+    def _patience_s(self) -> float:
+        return 90.0 + 3 * self.knobs.sweep_s
+
+    def _note_room(self, now: float) -> None:
+        """Note since when each daemon has had room."""
+        slots, _ = self._allowed()
+        running = Tally(ws.lock_owner for ws in self._in_progress())
+        for name in self.wires:
+            if running[name] >= slots:
+                self._room_since[name] = math.inf
+            elif self._room_since.get(name, math.inf) == math.inf:
+                self._room_since[name] = now
 
     def _look_for_untold(self) -> None:
         now = anyio.current_time()
@@ -487,16 +507,25 @@ class Sim:
         found = [outage.until + outage.lasts_on_s for outage in its]
         return max(found, default=-WINDOW_S)
 
+    def _customer_is_full(self, ws: Workset) -> bool:
+        _, per_customer = self._allowed()
+        same = sum(w.customer_id == ws.customer_id for w in self._in_progress())
+        return bool(per_customer) and same >= per_customer
+
     def _forgotten(self, ws: Workset) -> None:
-        slots, per_customer = self._allowed()
-        running = self._in_progress()
-        same = sum(w.customer_id == ws.customer_id for w in running)
+        (slots, _), running = self._allowed(), self._in_progress()
         crowded = len(self.world.table.worksets) > self.knobs.looked_at
-        if (per_customer and same >= per_customer) or crowded or self.skewed:
+        if crowded or self.skewed:
             return
         for wire in self.wires.values():
             busy = sum(w.lock_owner == wire.name for w in running)
-            if busy < slots and not wire.was_in_trouble and not self._hampered():
+            had_room_s = anyio.current_time() - self._room_since[wire.name]
+            if (
+                busy < slots
+                and had_room_s > self._patience_s
+                and not wire.was_in_trouble
+                and not self._hampered()
+            ):
                 self.wrong(f"{ws.id} waits, and {wire.name} runs {busy} in {slots} slots")
 
     def _hampered(self) -> bool:
