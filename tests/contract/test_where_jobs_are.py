@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -179,8 +180,9 @@ def apart(tmp_path: Path, verb: str, boot: str, asked: dict[str, Any]) -> dict[s
 @pytest.mark.needs_root  # for mounts
 @pytest.mark.parametrize("storage", ["copied", "shared"])
 def test_a_second_machine_of_one_image_neither_starts_nor_ends_the_job(
-    tmp_path: Path, storage: str
+    tmp_path: Path, storage: str, request: pytest.FixtureRequest
 ) -> None:
+    request.addfinalizer(partial(end_all, str(tmp_path)))
     jobs = tmp_path / "state" / "jobs"
     started = tmp_path / "starts"
     asked = {
@@ -205,7 +207,6 @@ def test_a_second_machine_of_one_image_neither_starts_nor_ends_the_job(
         )
     assert len(started.read_text().split()) == 1
     (tmp_path / "gate").touch()
-    end_all(str(tmp_path))
 
 
 @pytest.mark.reported("A", "a pid of a dead container is alive in the next one (paseo#5128)")

@@ -191,6 +191,7 @@ def test_a_cancel_of_a_workset_whose_owner_hangs_is_done_by_the_other(lab: Lab) 
 def test_a_cancel_in_flight_when_its_daemon_leaves_is_ended_by_the_other(
     lab: Lab, hook: Told
 ) -> None:
+    lab.configure(runner={"grace_s": 10})  # longer than the owner takes to leave
     owner = _start(lab, "one")
     lab.drop_sample("long", replace(TINY, pipeline="stubborn"))
     lab.wait_started("long", "1 run")
