@@ -117,7 +117,7 @@ class Lab:
         return {
             "step": str(step),
             "argv": ["sh", "-c", note + script, "lab", line, str(self.notes), gate, "{attempt}"],
-            "timeout_s": 300,
+            "timeout_s": 3600,  # longer than a file of tests takes on a busy machine
             "grace_s": 2,
             "fatal": step is not Step.METRICS,
         }
