@@ -130,6 +130,7 @@ class Sim:
     _versions: dict[WorksetId, int] = field(default_factory=dict)
     _submitted_s: dict[WorksetId, float] = field(default_factory=dict)
     _input_seen: dict[WorksetId, Inspection] = field(default_factory=dict)
+    _troubled_at: float = 0.0
     _room_since: dict[str, float] = field(default_factory=dict)
     _waits_since: dict[WorksetId, tuple[int, float]] = field(default_factory=dict)
     owed_first: dict[str, frozenset[str]] = field(default_factory=dict)
@@ -495,6 +496,8 @@ class Sim:
     def _look_for_untold(self) -> None:
         now = anyio.current_time()
         if any(wire.was_in_trouble for wire in self.wires.values()):
+            self._troubled_at = now
+        if now < self._troubled_at + WINDOW_S:
             return
         well = [name for name in self.world.told if now > self._out_until(name) + WINDOW_S]
         for record in (r for rows in self.world.table.records.values() for r in rows):

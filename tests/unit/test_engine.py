@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import anyio
+import pytest
 
 from daylily_daemon.adapters.memory import MemoryWorksets, Table
 from daylily_daemon.adapters.memory_runner import MemoryMachine, MemoryRunner, Script
@@ -332,6 +333,7 @@ def test_the_steps_of_a_run_share_its_time_limit() -> None:
     play(story)
 
 
+@pytest.mark.reported("C", "tasks that run on over a restart are not counted (CGRU#374)")
 def test_a_run_takes_its_slot_from_the_start_of_the_daemon_that_adopts_it() -> None:
     """Seen as three runs in two slots: the index was throttled when a daemon came back."""
 
@@ -364,6 +366,9 @@ class Throttled(MemoryWorksets):
         return await super().in_state(state, limit=limit)
 
 
+@pytest.mark.reported(
+    "A", "a rerun finds what an earlier run left, and is taken for done (autosubmit#43)"
+)
 def test_a_workset_whose_item_was_deleted_by_hand_is_run_anew_when_it_is_dropped_again() -> None:
     """Seen as a submission in the dead letters: its first audit record existed already."""
 
