@@ -83,6 +83,19 @@ async def receiving_commands(world: World) -> Play:
     return Play(act=some, judge=judge)
 
 
+async def keeping_messages(world: World) -> Play:
+    queues, commands = await _queues(world), _commands(world, 1)
+    past = world.past.mailbox(queues.live, queues.dead)
+    await past.send(commands)
+    got = list(await past.receive())
+
+    async def judge(_: Any) -> None:
+        assert await _messages(world, queues.live) == 1
+
+    mailbox = world.through.mailbox(queues.live, queues.dead)
+    return Play(act=lambda: mailbox.keep(got, 120), judge=judge)
+
+
 async def settling_messages(world: World) -> Play:
     queues, commands = await _queues(world), _commands(world)
     past = world.past.mailbox(queues.live, queues.dead)
@@ -197,6 +210,7 @@ QUEUE_STORIES: Final = (
     story(sending_commands, "sqs.SendMessageBatch"),
     story(receiving_commands, "sqs.ReceiveMessage"),
     story(settling_messages, "sqs.DeleteMessageBatch"),
+    story(keeping_messages, "sqs.ChangeMessageVisibilityBatch"),
     story(parking_what_cannot_be_read, "sqs.SendMessage sqs.DeleteMessageBatch"),
     story(parking_an_event, "sqs.SendMessage"),
     story(replaying_a_dead_letter, "sqs.SendMessage sqs.DeleteMessage"),

@@ -14,11 +14,11 @@ import pytest
 
 from daylily_daemon.adapters.drops import S3Drops
 from daylily_daemon.adapters.dynamodb import Count
-from daylily_daemon.adapters.envelopes import READY, Origin
+from daylily_daemon.adapters.envelopes import READY, Origin, submission
 from daylily_daemon.adapters.provision import Provisioner, Step, Wanted
 from daylily_daemon.adapters.transfer import CopyOptions, Fetch, download, upload
 from daylily_daemon.domain.errors import AlreadyDone
-from daylily_daemon.domain.model import State, Workset, WorksetId
+from daylily_daemon.domain.model import Answer, CommandEffect, State, Workset, WorksetId
 from daylily_daemon.ports import Announced, Change
 from tests.contract.fault_proxy import Call
 from tests.contract.stores import wanted
@@ -212,6 +212,33 @@ async def removing_an_object(world: World) -> Play:
     return Play(act=lambda: world.through.objects.delete(world.bucket, key), judge=judge)
 
 
+async def answering_a_command(world: World) -> Play:
+    ws = await _stored(world)
+    said = Answer(command_id="c1", effect=CommandEffect.NONE, text="so", at=ws.created_at)
+
+    async def judge(_: Any) -> None:
+        assert await world.past.trail.answer_to(ws.id, "c1") == said
+
+    return Play(act=lambda: world.through.trail.answer(ws.id, said), judge=judge)
+
+
+async def reading_an_answer(world: World) -> Play:
+    ws = await _stored(world)
+    said = Answer(command_id="c1", effect=CommandEffect.APPLIED, text="so", at=ws.created_at)
+    await world.past.trail.answer(ws.id, said)
+    return reading(lambda: world.through.trail.answer_to(ws.id, "c1"), said)
+
+
+async def asking_which_trigger_lies_there(world: World) -> Play:
+    prefix = world.name("drops") + "/"
+    await world.past.objects.put(world.bucket, f"{prefix}HG002/{READY}", b"")
+    origin = Origin(bucket=world.bucket, prefix=prefix)
+    event = submission(origin, "HG002", "id-of-an-event", "s3")
+    expected = await S3Drops(world.past.s3, origin, world.past.worksets.announced).as_it_is(event)
+    drops = S3Drops(world.through.s3, origin, world.through.worksets.announced)
+    return reading(lambda: drops.as_it_is(event), expected)
+
+
 async def finding_a_drop(world: World) -> Play:
     """Twice the same command id, whatever happened in between."""
     prefix = world.name("drops") + "/"
@@ -353,9 +380,13 @@ STORIES: Final[tuple[Story, ...]] = (
     story(asking_which_are_known, "dynamodb.BatchGetItem"),
     story(reading_the_trail, "dynamodb.Query"),
     story(finding_what_is_owed, "dynamodb.Query"),
+    story(answering_a_command, "dynamodb.PutItem"),
+    story(reading_an_answer, "dynamodb.GetItem"),
+    story(asking_which_trigger_lies_there, "s3.HeadObject"),
     story(settling_a_notice, "dynamodb.UpdateItem"),
     story(taking_over_a_notice, "dynamodb.UpdateItem"),
-    story(looking_at_an_object, "s3.HeadObject"),
+    # What HEAD does not tell is asked by a GET, whose answer counts.
+    story(looking_at_an_object, "s3.HeadObject", repeats_itself=True),
     story(reading_an_object, "s3.GetObject"),
     story(listing_objects, "s3.ListObjectsV2"),
     story(writing_an_object, "s3.PutObject"),
