@@ -130,6 +130,7 @@ class Sim:
     _versions: dict[WorksetId, int] = field(default_factory=dict)
     _submitted_s: dict[WorksetId, float] = field(default_factory=dict)
     _input_seen: dict[WorksetId, Inspection] = field(default_factory=dict)
+    _rerouted: bool = False
     _troubled_at: float = 0.0
     _room_since: dict[str, float] = field(default_factory=dict)
     _waits_since: dict[WorksetId, tuple[int, float]] = field(default_factory=dict)
@@ -207,6 +208,7 @@ class Sim:
         limits = self.world.dials.limits
         now = anyio.current_time()
         self._limits_before.append((now + RELOADED_S, limits.slots, limits.per_customer))
+        self._rerouted |= dials.get("routing", self.world.dials.routing) != self.world.dials.routing
         self.world.dials = replace(self.world.dials, **dials)
         if "grace_s" in dials:
             self.graces.add(DEFAULT_GRACE_S if dials["grace_s"] is None else dials["grace_s"])
@@ -308,7 +310,8 @@ class Sim:
         self._written(stored)
         self._turned(change.before, stored, wire)
         for record in change.records:
-            self.owed_first[record.id] = record.owed
+            routing = self.world.dials.routing
+            self.owed_first[record.id] = record.owed if self._rerouted else routing.owed(record)
             self.written_at[record.id] = anyio.current_time()
             self._record(record)
             if record.type is RecordType.LOCK_TIMEOUT and change.before:
