@@ -24,6 +24,7 @@ from daylily_daemon.domain.model import (
     CommandEffect,
     Ignore,
     Priority,
+    Problem,
     Record,
     Retry,
     SetPriority,
@@ -48,6 +49,7 @@ ASKS: Final[dict[str, type[Ask]]] = {
 _COMMAND_TEXTS: Final = {"id": 256, "workset_id": 80, "by": 200}
 """Texts every command has, and how many characters each may have."""
 REASON_CHARS: Final = 500
+SENTINEL_CHARS: Final = 64
 CUSTOMER_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}")
 
 _NAMES: Final = {
@@ -103,9 +105,9 @@ def command_from_dict(data: object) -> Command:
     except ValidationError as exc:
         raise Unusable(f"The command {data['kind']} cannot be read: {_first(exc)}") from exc
     return Command(
-        id=data["id"],
+        id=_plain(data["id"]),
         workset_id=WorksetId(data["workset_id"]),
-        by=data["by"],
+        by=_plain(data["by"]),
         ask=_bounded(ask),
     )
 
@@ -114,14 +116,34 @@ def _bounded(ask: Ask) -> Ask:
     """Cut what is told to people only; raises Unusable for a customer that can be none."""
     match ask:
         case Cancel(reason=reason) | Ignore(reason=reason):
-            return replace(ask, reason=reason[:REASON_CHARS])
+            return replace(ask, reason=_plain(reason))
         case Submit(customer_id=customer) if customer and not CUSTOMER_ID.fullmatch(customer):
             raise Unusable(
                 f"{customer[:100]!r} is no customer id: up to 100 letters, digits and the signs . _ @ + - "
                 "were expected."
             )
+        case Submit(sentinel=sentinel, problem=problem):
+            return replace(ask, sentinel=_plain(sentinel)[:SENTINEL_CHARS], problem=_cut(problem))
         case _:
             return ask
+
+
+def _cut(problem: Problem | None) -> Problem | None:
+    """Keep what people read of a problem that a message brings along."""
+    if problem is None:
+        return None
+    return replace(
+        problem,
+        file=_plain(problem.file),
+        where=_plain(problem.where),
+        what=_plain(problem.what),
+        todo=_plain(problem.todo),
+    )
+
+
+def _plain(text: str) -> str:
+    """Return what a table takes: bounded, and without the halves of characters that JSON lets through."""
+    return text[:REASON_CHARS].encode("utf-8", "replace").decode("utf-8")
 
 
 def workset_to_item(ws: Workset) -> Item:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,6 +14,8 @@ from hypothesis import strategies as st
 from daylily_daemon.adapters.codec import (
     FORMAT,
     Unusable,
+    command_from_dict,
+    command_to_dict,
     plain_item,
     record_from_item,
     record_to_item,
@@ -22,6 +25,7 @@ from daylily_daemon.adapters.codec import (
 )
 from daylily_daemon.domain.errors import Newer
 from daylily_daemon.domain.model import (
+    Ask,
     Cancel,
     Category,
     Command,
@@ -29,6 +33,7 @@ from daylily_daemon.domain.model import (
     Ignore,
     Plan,
     Priority,
+    Problem,
     Record,
     RecordType,
     Retry,
@@ -178,3 +183,30 @@ def test_times_that_a_version_before_kept_among_the_reports_are_told_apart() -> 
     ws = workset_from_item({**OLD, "metrics": {"stage_s": 1.5, "run_s": "odd", "reads": 7}})
     assert ws.timings == {"stage_s": 1.5}
     assert ws.metrics == {"run_s": "odd", "reads": 7}
+
+
+@pytest.mark.reported("B", "a command with a text of 150,000 characters breaks whoever stores it")
+def test_texts_that_a_command_brings_along_are_bounded() -> None:
+    long = "x" * 150_000
+    problem = Problem(long, long, long, long)
+    asks: list[Ask] = [
+        Cancel(reason=long),
+        Ignore(reason=long),
+        Submit(bucket="b", prefix="p/", sentinel=long, problem=problem),
+    ]
+    for ask in asks:
+        command = Command(id="c", workset_id=WorksetId("w"), by="me", ask=ask)
+        assert len(json.dumps(command_to_dict(command_from_dict(command_to_dict(command))))) < 3000
+    for change in ({"by": long}, {"id": long}):
+        with pytest.raises(Unusable, match="longer than"):
+            command_from_dict({**command_to_dict(command), **change})
+    half = Command(id="c", workset_id=WorksetId("w"), by="me", ask=Cancel(reason="a\ud800b"))
+    assert command_from_dict(command_to_dict(half)).ask == Cancel(reason="a?b")
+    theirs = Command(
+        id="c",
+        workset_id=WorksetId("w"),
+        by="me",
+        ask=Submit(bucket="b", prefix="p/", customer_id="a/b"),
+    )
+    with pytest.raises(Unusable, match="no customer id"):
+        command_from_dict(command_to_dict(theirs))
