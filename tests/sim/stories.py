@@ -24,6 +24,7 @@ from daylily_daemon.domain.model import (
 from daylily_daemon.engine.supervisor import Supervisor
 from daylily_daemon.ports import Unreadable
 from tests.sim.knobs import Knobs
+from tests.sim.patience import Patience
 from tests.sim.ports import MISSING, Input, SteppedClock
 from tests.sim.promises import broken
 from tests.sim.vclock import BACKEND
@@ -287,9 +288,10 @@ def new_sim(seed: int, story: Story, knobs: Knobs | None = None) -> Sim:
 
 async def watch(sim: Sim) -> None:
     """Look for worksets that wait although there is room."""
+    patience = Patience(sim)
     while True:
         await anyio.sleep(LOOK_S)
-        sim.look_for_the_forgotten()
+        patience.look()
 
 
 async def life(sim: Sim, name: str, weather: Callable[[], Weather], rest_s: float) -> None:

@@ -6,9 +6,7 @@ message and every delivered notice; ``promises`` adds what must hold once everyt
 
 from __future__ import annotations
 
-import math
 import random
-from collections import Counter as Tally
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -17,9 +15,8 @@ from typing import Any
 import anyio
 from anyio.abc import TaskGroup
 
-from daylily_daemon.adapters.memory import LoopClock, Queue
+from daylily_daemon.adapters.memory import Queue
 from daylily_daemon.adapters.memory_runner import Script
-from daylily_daemon.domain.lifecycle import due
 from daylily_daemon.domain.model import (
     Command,
     CommandEffect,
@@ -63,8 +60,6 @@ WINDOW_S = 600.0
 """Over which the writes of one workset are counted."""
 LATE_S = 10.0
 """How long a start may take that was decided on before something changed."""
-TOLD_WITHIN_S = 300.0
-"""How long a notice may wait for a channel that is well, its teller's death included."""
 RELOADED_S = 30.0
 """How long after a reload a start may still follow the limits before it."""
 
@@ -125,15 +120,12 @@ class Sim:
     pipelines_changed: bool = False
 
     _index: dict[WorksetId, Workset] = field(default_factory=dict)
-    _limits_before: list[tuple[float, int, int]] = field(default_factory=list)
+    limits_before: list[tuple[float, int, int]] = field(default_factory=list)
     _writes: dict[WorksetId, list[float]] = field(default_factory=lambda: defaultdict(list))
     _versions: dict[WorksetId, int] = field(default_factory=dict)
     _submitted_s: dict[WorksetId, float] = field(default_factory=dict)
     _input_seen: dict[WorksetId, Inspection] = field(default_factory=dict)
     _rerouted: bool = False
-    _troubled_at: float = 0.0
-    _room_since: dict[str, float] = field(default_factory=dict)
-    _waits_since: dict[WorksetId, tuple[int, float]] = field(default_factory=dict)
     owed_first: dict[str, frozenset[str]] = field(default_factory=dict)
     """Whom each record was to tell when it was written."""
     written_at: dict[str, float] = field(default_factory=dict)
@@ -207,7 +199,7 @@ class Sim:
         """Reload every daemon with changed settings."""
         limits = self.world.dials.limits
         now = anyio.current_time()
-        self._limits_before.append((now + RELOADED_S, limits.slots, limits.per_customer))
+        self.limits_before.append((now + RELOADED_S, limits.slots, limits.per_customer))
         self._rerouted |= dials.get("routing", self.world.dials.routing) != self.world.dials.routing
         self.world.dials = replace(self.world.dials, **dials)
         if "grace_s" in dials:
@@ -353,9 +345,9 @@ class Sim:
             return
         if self.no_room_since + LATE_S < anyio.current_time() < self.no_room_until:
             self.wrong(f"{wire.name} starts {ws.id}, though there is no room")
-        slots, per_customer = self._allowed()
+        slots, per_customer = self.allowed()
         scope = f"host:{self.machine_of(wire.name)}"
-        mine = (w for w in self._in_progress() if w.lock_owner == wire.name)
+        mine = (w for w in self.in_progress() if w.lock_owner == wire.name)
         held = [w for w in mine if w.runner_scope == scope]
         if len(held) > slots:
             self.wrong(f"{wire.name} runs {len(held)} worksets in {slots} slots")
@@ -363,12 +355,12 @@ class Sim:
         if per_customer and len(same) > per_customer:
             self.wrong(f"{wire.name} runs {len(same)} of customer {ws.customer_id!r} alone")
 
-    def _in_progress(self) -> list[Workset]:
+    def in_progress(self) -> list[Workset]:
         return [w for w in self.world.table.worksets.values() if w.state is State.IN_PROGRESS]
 
-    def _allowed(self) -> tuple[int, int]:
+    def allowed(self) -> tuple[int, int]:
         now, limits = anyio.current_time(), self.world.dials.limits
-        lately = [(s, c) for until, s, c in self._limits_before if now < until]
+        lately = [(s, c) for until, s, c in self.limits_before if now < until]
         pairs = [*lately, (limits.slots, limits.per_customer)]
         unlimited = any(c == 0 for _, c in pairs)
         return max(s for s, _ in pairs), 0 if unlimited else max(c for _, c in pairs)
@@ -384,7 +376,7 @@ class Sim:
             if ws.lock_owner == wire.name and ws.runner_scope not in self.gone:
                 self.wrong(f"{wire.name} ended with {ws.id} locked")
         lately = anyio.current_time() - WINDOW_S
-        well = {name for name in self.world.told if self._out_until(name) < lately}
+        well = {name for name in self.world.told if self.out_until(name) < lately}
         for record in (r for rows in table.records.values() for r in rows):
             if record.owed & well and record.teller == wire.name:
                 self.wrong(f"{wire.name} ended and still owed {record.id}")
@@ -466,78 +458,10 @@ class Sim:
             if not refused and age_s < self.world.dials.give_up_s - 60.0:
                 self.wrong(f"{record.id} was given up on {channel} after {age_s:.0f} s")
 
-    def look_for_the_forgotten(self) -> None:
-        """No workset waits while a daemon that is well has room for it, and no notice for a dead channel."""
-        self._look_for_untold()
-        now, at = anyio.current_time(), LoopClock().now()
-        self._note_room(now)
-        for ws in self.world.table.worksets.values():
-            startable = due(ws, at) and ws.lock_owner is None and ws.id not in self.newer
-            waits = startable and not self._customer_is_full(ws)
-            known = self._waits_since.get(ws.id)
-            if not waits:
-                self._waits_since.pop(ws.id, None)
-            elif known is None or known[0] != ws.version:
-                self._waits_since[ws.id] = (ws.version, now)
-            elif now - known[1] > self._patience_s:
-                self._forgotten(ws)
-
-    @property
-    def _patience_s(self) -> float:
-        return 90.0 + 3 * self.knobs.sweep_s
-
-    def _note_room(self, now: float) -> None:
-        """Note since when each daemon has had room."""
-        slots, _ = self._allowed()
-        running = Tally(ws.lock_owner for ws in self._in_progress())
-        for name in self.wires:
-            if running[name] >= slots:
-                self._room_since[name] = math.inf
-            elif self._room_since.get(name, math.inf) == math.inf:
-                self._room_since[name] = now
-
-    def _look_for_untold(self) -> None:
-        now = anyio.current_time()
-        if any(wire.was_in_trouble for wire in self.wires.values()):
-            self._troubled_at = now
-        if now < self._troubled_at + WINDOW_S:
-            return
-        well = [name for name in self.world.told if now > self._out_until(name) + WINDOW_S]
-        for record in (r for rows in self.world.table.records.values() for r in rows):
-            late = now - self.written_at.get(record.id, now) > TOLD_WITHIN_S
-            if late and not record.owed.isdisjoint(well):
-                self.wrong(f"{record.id} waits, and {sorted(record.owed & set(well))} is well")
-
-    def _out_until(self, channel: str) -> float:
+    def out_until(self, channel: str) -> float:
         its = (o for o in self.log.outages if o.calls[0].split(".")[0] == channel)
         found = [outage.until + outage.lasts_on_s for outage in its]
         return max(found, default=-WINDOW_S)
-
-    def _customer_is_full(self, ws: Workset) -> bool:
-        _, per_customer = self._allowed()
-        same = sum(w.customer_id == ws.customer_id for w in self._in_progress())
-        return bool(per_customer) and same >= per_customer
-
-    def _forgotten(self, ws: Workset) -> None:
-        (slots, _), running = self._allowed(), self._in_progress()
-        crowded = len(self.world.table.worksets) > self.knobs.looked_at
-        if crowded or self.skewed:
-            return
-        for wire in self.wires.values():
-            busy = sum(w.lock_owner == wire.name for w in running)
-            had_room_s = anyio.current_time() - self._room_since[wire.name]
-            if (
-                busy < slots
-                and had_room_s > self._patience_s
-                and not wire.was_in_trouble
-                and not self._hampered()
-            ):
-                self.wrong(f"{ws.id} waits, and {wire.name} runs {busy} in {slots} slots")
-
-    def _hampered(self) -> bool:
-        hampered = (self.no_room_until, self.index_stands_until, self.disk_full_until)
-        lately = [until for until, _, _ in self._limits_before]
-        return anyio.current_time() < max(*hampered, *lately, 0.0) + 120.0
 
     @property
     def at_rest(self) -> bool:
