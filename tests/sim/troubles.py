@@ -27,6 +27,7 @@ from daylily_daemon.domain.model import (
 )
 from daylily_daemon.domain.routing import Filter, Routing
 from daylily_daemon.ports import Unreadable
+from tests.sim.hostile_reports import REPORTS
 from tests.sim.ports import MISSING, REFUSED, UNWANTED, Input
 from tests.sim.wire import CHANNELS, Outage, Wire
 from tests.sim.world import Sim
@@ -439,19 +440,6 @@ def ask_for_patience(sim: Sim, wire: Wire) -> None:
 
 
 # --- jobs ----------------------------------------------------------------------------------------
-
-DEEP: Final[dict[str, Any]] = {}
-_inner = DEEP
-for _ in range(300):
-    _inner["x"] = {}
-    _inner = _inner["x"]
-REPORTS: Final[tuple[Any, ...]] = (
-    {"stage_s": "12 s", "run_s": None, "samples": float("nan")},
-    {str(n): "x" * 1000 for n in range(2000)},
-    {1: 2, None: b"bytes", "\udcff": "\udcff", "warnings": "not a list"},
-    {"results_s3_uri": ["s3://elsewhere/"], "warnings": [1, "", "x" * 10_000] * 50},
-    DEEP,
-)
 
 
 def report_anything(sim: Sim, wire: Wire) -> None:
