@@ -122,8 +122,9 @@ def _bounded(ask: Ask) -> Ask:
                 f"{customer[:100]!r} is no customer id: up to 100 letters, digits and the signs . _ @ + - "
                 "were expected."
             )
-        case Submit(sentinel=sentinel, problem=problem):
-            return replace(ask, sentinel=_plain(sentinel)[:SENTINEL_CHARS], problem=_cut(problem))
+        case Submit(sentinel=sentinel, order=order, problem=problem):
+            sentinel, order = (_plain(text)[:SENTINEL_CHARS] for text in (sentinel, order))
+            return replace(ask, sentinel=sentinel, order=order, problem=_cut(problem))
         case _:
             return ask
 

@@ -48,6 +48,12 @@ class _Trigger:
     """Whether ``daylily.ignore`` lies beside it."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Sentinel:
+    id: str
+    has_version: bool
+
+
 class S3Drops:
     """One delimited listing of the control prefix, then a look at each folder that may hold news.
 
@@ -66,10 +72,14 @@ class S3Drops:
         ask = command.ask
         if not isinstance(ask, Submit):
             return command
-        sentinel = await self._sentinel(ask.prefix + READY)
-        if sentinel is None:
+        key = ask.prefix + READY
+        found = await self._sentinel(key)
+        if found is None:
             return command
-        return replace(command, id=sentinel, ask=replace(ask, sentinel=sentinel))
+        # Without versions two writes of one second look the same: only their events tell them apart.
+        order = "" if found.has_version else ask.order
+        id = trigger_id(self._origin.bucket, key, f"{found.id}#{order}") if order else found.id
+        return replace(command, id=id, ask=replace(ask, sentinel=found.id, order=order))
 
     async def unannounced(self) -> Sequence[Command]:
         triggers = {folder: trigger async for folder, trigger in self._news()}
@@ -110,17 +120,18 @@ class S3Drops:
     async def _unanswered(
         self, folder: str, trigger: _Trigger, known: Announced | None
     ) -> Command | None:
-        sentinel = await self._sentinel(trigger.ready.key)
-        if sentinel is None:
+        found = await self._sentinel(trigger.ready.key)
+        if found is None:
             return None
+        sentinel = found.id
         answered = _answered(known, sentinel, trigger.ready) if known else trigger.seen
         if answered or trigger.unwanted:
             self._settled[folder] = trigger.ready
             return None
         return submission(self._origin, folder, sentinel, "sweep", sentinel=sentinel)
 
-    async def _sentinel(self, key: str) -> str | None:
-        """Return the id of the trigger that lies there now; None if there is none."""
+    async def _sentinel(self, key: str) -> _Sentinel | None:
+        """Return which trigger lies there now; None if there is none."""
         bucket = self._origin.bucket
         async with translated(f"s3://{bucket}/{key}"):
             try:
@@ -131,7 +142,9 @@ class S3Drops:
                 raise
         version = str(answer.get("VersionId", "null"))
         etag, at = str(answer.get("ETag", "")).strip('"'), answer["LastModified"]
-        return trigger_id(bucket, key, version if version != "null" else f"{etag}@{at.isoformat()}")
+        if version != "null":
+            return _Sentinel(trigger_id(bucket, key, version), has_version=True)
+        return _Sentinel(trigger_id(bucket, key, f"{etag}@{at.isoformat()}"), has_version=False)
 
 
 def _answered(known: Announced, sentinel: str, ready: ObjectInfo) -> bool:

@@ -50,6 +50,8 @@ class _Object:
     bucket: str
     key: str
     discriminator: str
+    order: str
+    """Grows with each write of the same key."""
     account_id: str
 
 
@@ -89,7 +91,9 @@ def read_event(body: str, origin: Origin) -> tuple[Command, ...] | Unreadable:
     return tuple(c for c in commands if c is not None)
 
 
-def submission(origin: Origin, folder: str, id: str, by: str, *, sentinel: str = "") -> Command:
+def submission(
+    origin: Origin, folder: str, id: str, by: str, *, sentinel: str = "", order: str = ""
+) -> Command:
     """Return the submission of the folder of that name under the control prefix.
 
     A name that is no workset id is submitted under a safe one, to be parked where it can be seen.
@@ -99,6 +103,7 @@ def submission(origin: Origin, folder: str, id: str, by: str, *, sentinel: str =
         prefix=f"{origin.prefix}{folder}/",
         problem=name_problem(folder),
         sentinel=sentinel,
+        order=order,
     )
     return Command(id=id, workset_id=_id_of(folder), by=by, ask=ask)
 
@@ -110,7 +115,7 @@ def _command(found: _Object, origin: Origin) -> Command | None:
     folder, name = place
     id = trigger_id(found.bucket, found.key, found.discriminator)
     if name == READY:
-        return submission(origin, folder, id, "s3")
+        return submission(origin, folder, id, "s3", order=found.order)
     if name != IGNORE:
         return None
     ask: Ask = Ignore(reason="daylily.ignore was put into its folder")
@@ -152,7 +157,8 @@ def _of_notification(record: Any) -> Iterator[_Object]:
             found.get("versionId") or f"{found.get('eTag', '')}@{record.get('eventTime', '')}"
         )
         key = unquote_plus(str(found["key"]), errors="strict")
-        yield _Object(str(bucket["name"]), key, str(discriminator), "")
+        order = _order(found.get("sequencer"), record.get("eventTime"))
+        yield _Object(str(bucket["name"]), key, str(discriminator), order, "")
     except (KeyError, TypeError, AttributeError, UnicodeDecodeError) as exc:
         raise Unusable(f"An S3 record lacks what it must have: {exc!r}.") from exc
 
@@ -164,9 +170,17 @@ def _of_eventbridge(data: Item) -> Iterator[_Object]:
         bucket, found = data["detail"]["bucket"], data["detail"]["object"]
         discriminator = found.get("version-id") or f"{found.get('etag', '')}@{data.get('time', '')}"
         account = str(data.get("account", ""))
-        yield _Object(str(bucket["name"]), str(found["key"]), str(discriminator), account)
+        order = _order(found.get("sequencer"), data.get("time"))
+        yield _Object(str(bucket["name"]), str(found["key"]), str(discriminator), order, account)
     except (KeyError, TypeError, AttributeError) as exc:
         raise Unusable(f"An EventBridge event lacks what it must have: {exc!r}.") from exc
+
+
+def _order(sequencer: object, at: object) -> str:
+    """Return what sorts the writes of one key: the sequencer as S3 wants it compared, else the time."""
+    if isinstance(sequencer, str) and sequencer:
+        return f"{sequencer.lower():0<32}"[:64]
+    return at[:64] if isinstance(at, str) else ""
 
 
 def _json(text: str) -> Any:

@@ -49,6 +49,7 @@ def register(
         updated_at=now,
         submitted_at=now,
         sentinel=submit.sentinel,
+        sentinel_order=submit.order,
         last_seq=last_seq,
         fence=Fence(last_seq),
         attempt=sum(r.state is State.IN_PROGRESS and r.previous is State.READY for r in left),
@@ -119,12 +120,16 @@ def _submit(decision: Decision, submit: Submit, command: Command, now: datetime)
     if ws.customer_id and submit.customer_id not in ("", ws.customer_id):
         why = "the workset of this name belongs to another customer; choose another name"
         return _without_effect(decision, command, why, now, effect=CommandEffect.REFUSED)
+    if _was_answered(submit, ws):
+        known = decision.set(sentinel_order=ws.sentinel_order or submit.order)
+        text = "this trigger was answered before"
+        return known.answer(command.id, CommandEffect.NONE, text, now)
+    decision = _noted(decision, submit)
     moved = decision.set(
         bucket=submit.bucket,
         prefix=submit.prefix,
         customer_id=submit.customer_id or ws.customer_id,
         priority=submit.priority or ws.priority,
-        sentinel=submit.sentinel or ws.sentinel,
     )
     if ws.state is State.READY:
         text = f"submitted again by {by}; will be checked anew"
@@ -132,10 +137,23 @@ def _submit(decision: Decision, submit: Submit, command: Command, now: datetime)
     elif ws.state is State.RETRYING or ws.state in _RESTARTABLE:
         again = _fresh(moved.turn(State.READY, now, f"submitted again by {by}", by=by), now)
     else:
-        seen = decision.set(sentinel=submit.sentinel or ws.sentinel)
         told = {"type": RecordType.STATE_CHANGE, "notify": bool(submit.sentinel)}
-        return _without_effect(seen, command, _advice(ws), now, **told)
+        return _without_effect(decision, command, _advice(ws), now, **told)
     return refuse(again, (submit.problem,), now) if submit.problem else again
+
+
+def _was_answered(submit: Submit, ws: Workset) -> bool:
+    """Tell whether this very write of the trigger was answered, by whatever door it came."""
+    same = bool(submit.sentinel) and submit.sentinel == ws.sentinel
+    newer = bool(ws.sentinel_order) and submit.order > ws.sentinel_order
+    return same and not newer
+
+
+def _noted(decision: Decision, submit: Submit) -> Decision:
+    """Remember which trigger was answered, so that no door finds it unanswered."""
+    if not submit.sentinel:
+        return decision
+    return decision.set(sentinel=submit.sentinel, sentinel_order=submit.order)
 
 
 def _advice(ws: Workset) -> str:

@@ -169,6 +169,9 @@ class Submit:
     """Set where the drop itself is unusable (a folder name that is no id): park it, visibly."""
     sentinel: str = ""
     """Which write of ``daylily.ready`` this answers (``naming.trigger_id``); empty if nobody wrote one."""
+    order: str = ""
+    """Greater with each write that ``sentinel`` cannot tell apart: two of one content in one second, in a
+    bucket without versions. Empty where nobody knows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -315,6 +318,8 @@ class Workset:
 
     sentinel: str = ""
     """Which write of ``daylily.ready`` was answered last (``naming.trigger_id``)."""
+    sentinel_order: str = ""
+    """As ``Submit.order``, of that write."""
     warnings: tuple[str, ...] = ()
     """What people should know although nothing failed. Bounded; of this run."""
     trouble: str = ""

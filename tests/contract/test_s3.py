@@ -165,6 +165,28 @@ async def test_an_event_and_the_listing_ask_under_the_same_id(store: Store) -> N
     assert seen.ask.sentinel == seen.id
 
 
+async def test_events_of_one_second_are_told_apart_where_the_bucket_has_no_versions(
+    store: Store,
+) -> None:
+    await store.drop("new", "daylily.ready")
+    drops, origin = store.drops(), drops_origin(store)
+    seen = [
+        await drops.as_it_is(submission(origin, "new", "e", "s3", order=order))
+        for order in ("05", "05", "06")
+    ]
+    assert seen[0] == seen[1]
+    assert seen[0].id != seen[2].id
+    sentinels = {c.ask.sentinel for c in seen if isinstance(c.ask, Submit)}
+    assert len(sentinels) == 1
+    await store.client.put_bucket_versioning(
+        Bucket=store.bucket, VersioningConfiguration={"Status": "Enabled"}
+    )
+    await store.drop("new", "daylily.ready")
+    versioned = await drops.as_it_is(submission(origin, "new", "e", "s3", order="07"))
+    assert isinstance(versioned.ask, Submit)
+    assert (versioned.id, versioned.ask.order) == (versioned.ask.sentinel, "")
+
+
 async def test_an_event_whose_trigger_is_gone_keeps_its_own_id(store: Store) -> None:
     event = submission(drops_origin(store), "gone", "id-of-an-event", "s3")
     assert await store.drops().as_it_is(event) == event

@@ -109,6 +109,25 @@ def test_who_drops_again_in_vain_is_told_so_and_what_to_do(state: State) -> None
     assert decision.workset.sentinel == "s2", "the listing must not find it unanswered"
 
 
+def test_a_trigger_that_one_door_answered_is_old_news_at_the_other() -> None:
+    ws = a_workset(State.CANCELED, sentinel="s1", sentinel_order="05")
+    for order in ("05", "04", ""):
+        again = command(replace(SUBMIT, sentinel="s1", order=order), "c2", by="sweep")
+        decision = apply(ws, again, NOW)
+        assert decision.workset.state is State.CANCELED
+        assert decision.records == ()
+        assert decision.answers[0].effect is CommandEffect.NONE
+
+
+def test_two_triggers_of_one_content_in_one_second_are_two() -> None:
+    ws = a_workset(State.ERROR, sentinel="s1", sentinel_order="05")
+    mended = command(replace(SUBMIT, sentinel="s1", order="06"), "c2", by="s3")
+    decision = apply(ws, mended, NOW)
+    assert (decision.workset.state, decision.workset.sentinel_order) == (State.READY, "06")
+    late = apply(decision.workset, command(replace(SUBMIT, sentinel="s1", order="05"), "c3"), NOW)
+    assert late.answers[0].effect is CommandEffect.NONE
+
+
 def test_a_fresh_run_remembers_nothing_of_the_one_before() -> None:
     old = a_workset(
         State.FAILED,
