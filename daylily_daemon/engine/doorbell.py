@@ -19,7 +19,7 @@ from datetime import datetime
 from typing import Final
 
 import structlog
-from anyio import CancelScope, create_task_group, current_time, sleep
+from anyio import CancelScope, create_task_group, current_time, get_cancelled_exc_class, sleep
 
 from daylily_daemon.domain.commands import apply, host_is_gone, register
 from daylily_daemon.domain.decision import Decision
@@ -99,16 +99,21 @@ async def _patiently(
         tries += 1
         if tries >= HOLD_TRIES and others() > known:
             return
-        await _keep(hand)
-        await sleep(pause_s)
+        await _hide(hand, HIDDEN_S)
+        try:
+            await sleep(pause_s)
+        except get_cancelled_exc_class():
+            with CancelScope(shield=True, deadline=current_time() + 1.0):
+                await _hide(hand, 0)  # whoever comes next need not wait for them
+            raise
         pause_s = min(2 * pause_s, HOLD_CAP_S)
 
 
-async def _keep(hand: _Hand) -> None:
-    """Hide the messages for longer, so that nobody else takes them meanwhile."""
+async def _hide(hand: _Hand, hidden_s: int) -> None:
+    """Hide the messages for so long from now on; nobody else takes them meanwhile."""
     try:
         with foreign_as_unexpected("keeping messages"):
-            await hand.mailbox.keep(hand.deliveries, HIDDEN_S)
+            await hand.mailbox.keep(hand.deliveries, hidden_s)
     except DaemonError as exc:
         log.info("messages_not_kept", error=str(exc))
 
@@ -147,12 +152,13 @@ class Doorbell:
         for delivery in deliveries:
             lines.setdefault(_workset_of(delivery), []).append(delivery)
         round = _Round()
-        with CancelScope(shield=True, deadline=current_time() + self.answer_s):
+        with CancelScope(shield=True, deadline=current_time() + self.answer_s) as scope:
             async with create_task_group() as tg:
                 for line in lines.values():
                     tg.start_soon(self._answer_line, line, round)
             if round.done:
                 await self.mailbox.settle(round.done)
+        round.waiting += scope.cancelled_caught
         return round
 
     async def _answer_line(self, line: Sequence[Delivery], round: _Round) -> None:

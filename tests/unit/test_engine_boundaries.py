@@ -126,6 +126,55 @@ def test_a_denied_table_parks_no_command_and_costs_it_few_receives() -> None:
     play(story)
 
 
+def test_a_table_that_never_answers_costs_a_command_few_receives_too() -> None:
+    async def story() -> None:
+        world = World()
+        store = parts_of(world).worksets
+        receives: list[int] = []
+
+        class Silent(Failing):
+            def __getattr__(self, name: str) -> Any:
+                async def silence(*args: Any, **kwargs: Any) -> Any:
+                    if self.left:
+                        await anyio.sleep_forever()
+                    return await getattr(store, name)(*args, **kwargs)
+
+                return silence if name in self.methods else getattr(store, name)
+
+        class Counting(MemoryMailbox):
+            async def receive(self) -> Sequence[Delivery]:
+                found = await super().receive()
+                receives.extend(d.tries for d in found)
+                return found
+
+        silent = Silent(store, lambda: DENIED, ["commit", "load"])
+        parts = replace(with_failing(world, "worksets", silent), commands=Counting(world.commands))
+        async with daemon(world, parts=parts):
+            await world.submit("w1")
+            await anyio.sleep(7200)
+            assert max(receives) <= 3
+            silent.left = 0
+            await until(lambda: is_in(world, "w1", State.COMPLETE), within_s=300)
+        assert world.commands.parked == []
+
+    play(story)
+
+
+def test_a_daemon_that_ends_gives_messages_in_hand_back_at_once() -> None:
+    async def story() -> None:
+        world = World()
+        store = Failing(parts_of(world).worksets, lambda: DENIED, ["commit"])
+        async with daemon(world, parts=with_failing(world, "worksets", store)):
+            await world.submit("w1")
+            await anyio.sleep(600)
+        ended = anyio.current_time()
+        async with daemon(world, "b"):
+            await until(lambda: is_in(world, "w1", State.COMPLETE), within_s=60)
+        assert anyio.current_time() - ended < 30
+
+    play(story)
+
+
 def test_denied_rights_on_the_intake_park_no_event() -> None:
     async def story() -> None:
         world = World()
