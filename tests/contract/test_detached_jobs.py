@@ -285,7 +285,8 @@ async def test_a_log_that_cannot_be_written_does_not_disturb_the_job(
 async def test_a_command_that_cannot_be_run_ends_as_in_a_shell(
     processes: ProcessHarness, argv: tuple[str, ...], code: int, why: str
 ) -> None:
-    outcome = await run(processes, processes.job(Act(), argv=argv))
+    readable = {"PATH": "/usr/bin:/bin"}  # a folder of the path that is closed to us says 126
+    outcome = await run(processes, processes.job(Act(), argv=argv, environment=readable))
     assert (outcome.ended, outcome.code) == (Ended.EXITED, code)
     assert why in outcome.tail
 
