@@ -75,10 +75,6 @@ class MemoryMachine:
         for run in self._runs.values():
             run.end_early(Ended.HOST_LOST, 0.0)
 
-    def lose(self, name: JobName) -> None:
-        """Kill a job and its shim: it ends, and leaves no record."""
-        self._runs[name].end_early(Ended.LOST, 0.0)
-
     def start(self, job: Job) -> None:
         """Start ``job`` unless it ever was. Raises Permanent if it was revoked."""
         if self.was_revoked(job):

@@ -27,7 +27,7 @@ from daylily_daemon.cli.options import (
 )
 from daylily_daemon.domain.errors import DaemonError, Permanent
 from daylily_daemon.domain.model import State
-from daylily_daemon.engine.health import leaf
+from daylily_daemon.engine.boundary import leaf
 from daylily_daemon.settings import Loaded
 
 

@@ -19,10 +19,8 @@ from typing import Any, Final, TypeVar, cast
 import structlog
 
 from daylily_daemon.domain.errors import DaemonError, Transient
-from daylily_daemon.engine.boundary import foreign_as_unexpected, leaf
+from daylily_daemon.engine.boundary import foreign_as_unexpected
 from daylily_daemon.ports import Clock
-
-__all__ = ["Health", "PortHealth", "foreign_as_unexpected", "guarded", "leaf"]
 
 log = structlog.get_logger()
 
