@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -30,9 +29,6 @@ from daylily_daemon.adapters.notifiers.slack import Slack
 from daylily_daemon.adapters.notifiers.sns import NamedTopic, Sns
 from daylily_daemon.adapters.notifiers.webhook import Webhook
 from daylily_daemon.adapters.pipelines import load_pipelines
-from daylily_daemon.adapters.runners.launch import Isolation, passed_on
-from daylily_daemon.adapters.runners.process import ProcessRunner
-from daylily_daemon.adapters.runners.tmux import TmuxRunner
 from daylily_daemon.adapters.s3 import S3Objects
 from daylily_daemon.adapters.sqs import Decode, QueueConfig, SqsMailbox
 from daylily_daemon.domain.admission import Limits
@@ -50,7 +46,8 @@ from daylily_daemon.engine.lease import Desk, LeaseConfig
 from daylily_daemon.engine.outbox import Outbox, OutboxConfig
 from daylily_daemon.engine.shepherd import Shepherd
 from daylily_daemon.engine.supervisor import Place, Snapshot, Supervisor
-from daylily_daemon.ports import Notifier, Runner, Trail
+from daylily_daemon.ports import Notifier, Trail
+from daylily_daemon.runners import RUNNERS, machine_of, runner_kind
 from daylily_daemon.settings import shipped
 from daylily_daemon.settings_model import Channel, Settings
 
@@ -105,50 +102,6 @@ NOTIFIERS: Final[Mapping[str, Callable[[Settings, Outlets], Notifier]]] = {
     "webhook": _webhook,
 }
 """Every channel, by the name of its section under ``notifications``."""
-
-
-def machine_of(settings: Settings) -> identity.Machine:
-    return identity.this_machine(settings.daemon.machine)
-
-
-def _process(settings: Settings, environ: Mapping[str, str]) -> ProcessRunner:
-    jobs = identity.identified(StateDir(settings.daemon.state_dir).jobs, machine_of(settings))
-    return ProcessRunner(
-        jobs,
-        installation=settings.tables.worksets,
-        base_environment=passed_on(environ, settings.runner.pass_environment),
-        isolation=isolation_of(settings, environ),
-    )
-
-
-def _tmux(settings: Settings, environ: Mapping[str, str]) -> TmuxRunner:
-    return TmuxRunner(
-        _process(settings, environ),
-        socket=StateDir(settings.daemon.state_dir).tmux_socket,
-        environment=passed_on(environ, settings.runner.pass_environment),
-    )
-
-
-RUNNERS: Final[Mapping[str, Callable[[Settings, Mapping[str, str]], Runner]]] = {
-    "process": _process,
-    "tmux": _tmux,
-}
-"""Every runner, by the name an item keeps: a workset is adopted by the runner that started it."""
-
-
-def runner_kind(settings: Settings, environ: Mapping[str, str]) -> str:
-    """Return the runner for new runs: ``auto`` is tmux where it is installed."""
-    if settings.runner.kind != "auto":
-        return settings.runner.kind
-    return "tmux" if shutil.which("tmux", path=environ.get("PATH")) else "process"
-
-
-def isolation_of(settings: Settings, environ: Mapping[str, str]) -> Isolation:
-    """``auto`` is a unit of its own where systemd runs us and lets us make one: as root."""
-    if settings.runner.isolation != "auto":
-        return Isolation(settings.runner.isolation)
-    can = "INVOCATION_ID" in environ and os.geteuid() == 0 and shutil.which("systemd-run")
-    return Isolation.SYSTEMD if can else Isolation.SESSION
 
 
 def daemon_name(settings: Settings) -> str:

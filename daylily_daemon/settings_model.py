@@ -6,15 +6,11 @@ The README's table and the checks of ``config/default.yaml`` are made from what 
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final, Literal, Self
-from urllib.parse import urlsplit
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     SecretStr,
@@ -24,10 +20,28 @@ from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from daylily_daemon.domain.model import Category, Priority, RecordType, State
-from daylily_daemon.domain.patterns import BadPattern, compiled
-
-_NOTIFIED: Final = tuple(RecordType)[:4]
-_THIS_MACHINE: Final = {"127.0.0.1", "::1", "localhost"}
+from daylily_daemon.settings_types import (
+    Absolute,
+    Account,
+    Bucket,
+    Endpoint,
+    EventType,
+    FifoQueue,
+    Host,
+    Level,
+    Prefix,
+    Queue,
+    Regex,
+    Region,
+    S3Folder,
+    SecretUrl,
+    Table,
+    TopicArn,
+    TopicName,
+    UserName,
+    Variable,
+    text,
+)
 
 
 def live(default: Any, meaning: str, **limits: Any) -> Any:
@@ -43,106 +57,6 @@ def fixed(default: Any, meaning: str, **limits: Any) -> Any:
 def _clash(message: str, *keys: str) -> PydanticCustomError:
     """Return the error of fields that do not go together; its place is that of the first one set."""
     return PydanticCustomError("clash", "{message}", {"message": message, "keys": keys})
-
-
-def _text(pattern: str, expected: str) -> AfterValidator:
-    def check(text: str) -> str:
-        if not re.fullmatch(pattern, text, re.ASCII):
-            raise ValueError(expected)
-        return text
-
-    return AfterValidator(check)
-
-
-def _absolute(path: Path) -> Path:
-    if not path.is_absolute():
-        raise ValueError("an absolute path")
-    return path
-
-
-def _host_and_scheme(url: str) -> tuple[str, str]:
-    try:
-        parts = urlsplit(url)
-        usable = parts.port != 0 and not re.search(r"\s", url)
-    except ValueError:
-        usable = False
-    return (parts.hostname or "", parts.scheme) if usable else ("", "")
-
-
-def _endpoint(url: str) -> str:
-    host, scheme = _host_and_scheme(url)
-    if url and (not host or scheme not in {"http", "https"} or "@" in url):
-        raise ValueError("a URL that begins with http:// or https://, without user and password")
-    return url
-
-
-def _secret_url(secret: SecretStr) -> SecretStr:
-    host, scheme = _host_and_scheme(secret.get_secret_value())
-    secure = scheme == "https" or (scheme == "http" and host in _THIS_MACHINE)
-    if secret.get_secret_value() and not (host and secure):
-        raise ValueError("a URL that begins with https:// (http:// only on this machine)")
-    return secret
-
-
-def _compiles(pattern: str) -> str:
-    try:
-        regex = compiled(pattern)
-    except BadPattern as problem:
-        raise ValueError(f"a regular expression; this one cannot be used: {problem}") from None
-    if regex.search(""):
-        raise ValueError("a regular expression that does not match everything; this one does")
-    return pattern
-
-
-def _account(value: object) -> object:
-    return str(value) if isinstance(value, int) else value
-
-
-def _lower(value: object) -> object:
-    return value.lower() if isinstance(value, str) else value
-
-
-def _notified(value: object) -> object:
-    if value not in _NOTIFIED:
-        raise ValueError(" or ".join(_NOTIFIED))
-    return value
-
-
-Bucket = Annotated[
-    str,
-    _text(
-        r"|[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]",
-        "a bucket name: 3 to 63 lower-case letters, digits, dots and hyphens, without s3://",
-    ),
-]
-S3Folder = Annotated[
-    str, _text(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?", "folders as s3://bucket/prefix/")
-]
-Prefix = Annotated[str, _text(r"[^/].*/", "a prefix that ends with a slash and begins without")]
-Region = Annotated[str, _text(r"[a-z]{2,}(-[a-z]+)+-\d+", "an AWS region such as us-west-2")]
-Account = Annotated[
-    str,
-    BeforeValidator(_account),
-    _text(r"|\d{12}", "12 digits, in quotes because of leading zeros"),
-]
-Table = Annotated[str, _text(r"[\w.-]{3,255}", "3 to 255 letters, digits and the signs _ . -")]
-Queue = Annotated[str, _text(r"[\w-]{1,80}", "1 to 80 letters, digits and the signs _ -")]
-FifoQueue = Annotated[str, _text(r"[\w-]{1,75}\.fifo", "a queue name that ends with .fifo")]
-TopicName = Annotated[str, _text(r"[\w-]{1,256}", "1 to 256 letters, digits and the signs _ -")]
-TopicArn = Annotated[
-    str,
-    _text(
-        r"|arn:aws[\w-]*:sns:[\w-]+:\d{12}:[\w-]+(\.fifo)?", "arn:aws:sns:<region>:<account>:<name>"
-    ),
-]
-Host = Annotated[str, _text(r"|\w[\w.-]{0,63}", "letters, digits and the signs _ . -")]
-Variable = Annotated[str, _text(r"\w+\*?", "names of variables; one that ends with * is a prefix")]
-Absolute = Annotated[Path, AfterValidator(_absolute)]
-Endpoint = Annotated[str, AfterValidator(_endpoint)]
-SecretUrl = Annotated[SecretStr, AfterValidator(_secret_url)]
-Regex = Annotated[str, AfterValidator(_compiles)]
-EventType = Annotated[RecordType, BeforeValidator(_notified)]
-Level = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)]
 
 
 class Section(BaseModel):
@@ -304,6 +218,14 @@ class Runner(Section):
         "auto",
         "What a job lives in: auto (systemd if it can), session, or systemd (a unit of its own).",
     )
+    user: UserName = fixed(
+        "",
+        "User whom jobs run as, in units of their own, if the daemon is root; empty for the daemon's user.",
+    )
+    writable: tuple[Absolute, ...] = fixed(
+        (),
+        "Folders that jobs of runner.user may write to, besides that of their run and a /tmp of their own.",
+    )
     grace_s: float | None = live(
         None,
         "Time between the polite and the hard end of a job, in seconds (0 to 3600), "
@@ -319,6 +241,19 @@ class Runner(Section):
         "Variables of the daemon that jobs see; a name that ends with * is a prefix.",
     )
 
+    @model_validator(mode="after")
+    def _separates(self) -> Self:
+        if self.user and self.isolation == "session":
+            raise _clash(
+                "jobs run as another user in units of their own alone: set isolation to systemd, or "
+                "leave user empty",
+                "user",
+                "isolation",
+            )
+        if self.writable and not self.user:
+            raise _clash("this is for jobs of another user: set runner.user too", "writable")
+        return self
+
 
 class Pipelines(Section):
     dir: str = live("", "Folder of the pipeline files; empty takes the shipped ones.")
@@ -327,7 +262,7 @@ class Pipelines(Section):
 
 class RetryPattern(Section):
     pattern: Regex
-    code: Annotated[str, _text(r"[\w-]{1,40}", "a short code such as LAB-NET-001")]
+    code: Annotated[str, text(r"[\w-]{1,40}", "a short code such as LAB-NET-001")]
     category: Category
     retry: bool
     meaning: str = ""

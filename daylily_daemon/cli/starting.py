@@ -26,7 +26,6 @@ from daylily_daemon.bootstrap import (
     Tools,
     daemon_name,
     dials_of,
-    machine_of,
     open_daemon,
     open_tools,
 )
@@ -34,6 +33,7 @@ from daylily_daemon.domain.errors import DaemonError, Permanent
 from daylily_daemon.domain.model import State
 from daylily_daemon.engine.boundary import foreign_as_unexpected
 from daylily_daemon.engine.dials import Dials
+from daylily_daemon.runners import machine_of
 from daylily_daemon.settings import BadSettings, Loaded, Sources, load
 from daylily_daemon.settings_model import Settings
 

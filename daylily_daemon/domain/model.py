@@ -454,6 +454,8 @@ class Job:
     """Added to the filtered environment of the daemon; no secrets (it is written to disk)."""
     cwd: str = ""
     """Created if missing; the job directory if empty."""
+    run_dir: str = ""
+    """The folder of its run's data, which it shares with the other steps."""
     timeout_s: float = 86_400.0
     grace_s: float = 30.0
     """Between the polite signal and the hard one."""

@@ -99,7 +99,7 @@ class Shepherd:
         grace_s = job.grace_s if dials.grace_s is None else dials.grace_s
         timeout_s = time_for(pipeline, template, ws.spent_s)
         job = replace(job, environment=environment, grace_s=grace_s, timeout_s=timeout_s)
-        return replace(job, scope=found.scope)
+        return replace(job, scope=found.scope, run_dir=ws.run_dir)
 
 
 def values_of(ws: Workset, general: Mapping[str, Value]) -> dict[str, Value]:

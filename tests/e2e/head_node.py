@@ -19,6 +19,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from daylily_daemon.adapters.runners.account import DROP_IN
 from daylily_daemon.adapters.runners.process import Isolation
 from daylily_daemon.domain.model import State, Workset
 from tests.e2e.harness import Lab, until
@@ -35,6 +36,9 @@ ENVIRONMENT_DIR: Final = "/opt/daylily-environment"
 SOURCE_DIR: Final = "/opt/daylily-source"
 USERADD: Final = f"useradd --system --user-group --home-dir {STATE_DIR} daylily"
 """As the unit tells people to."""
+JOBS_USER: Final = "daylily-jobs"
+USERADD_JOBS: Final = f"useradd --system --user-group --create-home {JOBS_USER}"
+"""As the daemon itself does that misses him."""
 WATCHDOG_S: Final = 3
 HAPPENS_WITHIN_S: Final = 30.0
 HELD: Final = 'while [ ! -e "$gate" ]; do echo beat; sleep 0.1; done; exit "$(cat "$gate")"'
@@ -57,12 +61,15 @@ class Way(StrEnum):
     """Each in a unit of its own, under the service manager of the user ``daylily``."""
     ROOT = "root"
     """The same under the system's manager; the daemon is root then. It gets a /tmp of its own too."""
+    USER = "user"
+    """The same, and jobs run as another user (``runner.user``), by the drop-in that is shipped."""
 
 
 DROP_INS: Final = {
     Way.SESSION: QUICKER,
     Way.LINGER: QUICKER,
     Way.ROOT: f"{QUICKER}User=root\nGroup=root\nPrivateTmp=yes\n",
+    Way.USER: QUICKER,
 }
 
 
@@ -188,6 +195,7 @@ def installed(url: str, way: Way) -> Iterator[HeadNode]:
         _write_what_is_installed(lab, way)
         with booted(folder / "overlay", _shown(folder)) as machine:
             machine.run(*USERADD.split())
+            machine.run(*USERADD_JOBS.split())
             head = HeadNode(machine=machine, lab=lab, way=way)
             if way is Way.LINGER:
                 _linger(head)
@@ -202,9 +210,10 @@ def _lab(folder: Path, url: str, way: Way) -> Lab:
     lab.pipeline("held", run=HELD)
     del lab.settings["daemon"]["state_dir"], lab.settings["daemon"]["data_dir"]
     isolation = Isolation.SESSION if way is Way.SESSION else Isolation.SYSTEMD
+    as_user = {"user": JOBS_USER, "writable": [str(folder)]} if way is Way.USER else {}
     lab.configure(
         daemon={"sweep_s": 1},
-        runner={"kind": "tmux", "isolation": str(isolation)},
+        runner={"kind": "tmux", "isolation": str(isolation), **as_user},
         pipelines={"dir": f"{ETC}/pipelines", "default": "held"},
         retry={"max_retries": 0},
     )
@@ -221,6 +230,9 @@ def _write_what_is_installed(lab: Lab, way: Way) -> None:
     _write(folder / "program" / "bin" / "daylily-daemon", PROGRAM)
     _write(folder / "units" / SERVICE, UNIT.read_text(encoding="utf-8"))
     _write(folder / "units" / f"{SERVICE}.d" / "tests.conf", DROP_INS[way])
+    if way is Way.USER:
+        shipped = ROOT / DROP_IN
+        _write(folder / "units" / f"{SERVICE}.d" / shipped.name, shipped.read_text("utf-8"))
 
 
 def _environment(lab: Lab) -> str:

@@ -179,7 +179,7 @@ def test_a_job_lives_where_the_settings_put_it(head: HeadNode) -> None:
     assert head.cgroup(daemon).endswith(f"/system.slice/{SERVICE}")
     assert head.cgroup(pid).endswith(f"/{group}")
     sandboxed = "NoNewPrivs:\t1" in head.proc(pid, "status").read_text()
-    assert sandboxed == (head.way is Way.SESSION)
+    assert sandboxed == (head.way in (Way.SESSION, Way.USER))
     head.end("here", 0)
     assert_ended(head, "here", 0)
     head.until(lambda: not head.machine.path(f"/sys/fs/cgroup{head.cgroup(1)}").exists())

@@ -214,6 +214,16 @@ def test_a_problem_of_settings_that_clash_names_the_one_that_was_written() -> No
     assert found.startswith("environment, DAYLILY_LEASE__TTL_S: lease: beat_s is 15 s, but must be")
 
 
+def test_a_user_for_jobs_needs_units_and_folders_for_them_need_a_user() -> None:
+    in_sessions = {"DAYLILY_RUNNER__USER": "jobs", "DAYLILY_RUNNER__ISOLATION": "session"}
+    found = problem(Sources(environment=in_sessions))
+    assert found.startswith(
+        "environment, DAYLILY_RUNNER__USER: runner: jobs run as another user in"
+    )
+    found = problem(Sources(command_line={"runner.writable": "[/fsx]"}))
+    assert "set runner.user too" in found
+
+
 def test_a_weak_source_may_be_wrong_where_a_stronger_one_is_right(tmp_path: Path) -> None:
     config = written(tmp_path, "daemon: {sweep_s: often}\n")
     loaded = load(Sources(config=config, command_line={"daemon.sweep_s": "5"}))

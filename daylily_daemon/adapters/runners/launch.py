@@ -40,6 +40,8 @@ class Launch:
     mark: str
     variables: tuple[str, ...] = ()
     """Names of what the launcher's environment hands on; their values stay out of the arguments."""
+    properties: tuple[str, ...] = ()
+    """Of its unit, besides those that all have."""
 
     def argv(self, isolation: Isolation) -> list[str]:
         python = [sys.executable, "-IS", "-X", "utf8", os.path.abspath(shim.__file__)]
@@ -73,6 +75,7 @@ class Launch:
             f"--property=TimeoutStopSec={stop_s}",
             f"--property=UMask={_umask():04o}",
             f"--property=LimitNOFILE={_open_files()}",
+            *(f"--property={text}" for text in self.properties),
             *(f"--setenv={name}" for name in self.variables if _VARIABLE.fullmatch(name)),
             f"--setenv={shim.SHIM_MARK}={self.mark}",
             "--",

@@ -22,7 +22,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -33,9 +33,9 @@ import anyio
 from daylily_daemon.adapters.blocking import Disk
 from daylily_daemon.adapters.identity import Folder, known_again
 from daylily_daemon.adapters.runners import procfs, remains
+from daylily_daemon.adapters.runners.account import RunAs
 from daylily_daemon.adapters.runners.jobdir import (
     JobDirectory,
-    Record,
     Revoked,
     Started,
     Token,
@@ -47,7 +47,7 @@ from daylily_daemon.adapters.runners.launch import Isolation, Launch, advice, ru
 from daylily_daemon.adapters.runners.logs import ProgressReader, clean, follow, tail
 from daylily_daemon.adapters.runners.procfs import Identity
 from daylily_daemon.adapters.runners.report import UnusableError, read_report
-from daylily_daemon.adapters.runners.telling import telling, with_rule_logs
+from daylily_daemon.adapters.runners.telling import telling, warnings_of, with_rule_logs
 from daylily_daemon.domain.errors import Permanent, Transient, Unclear
 from daylily_daemon.domain.model import Ended, Job, JobName, Outcome, Progress
 
@@ -60,7 +60,6 @@ QUIET_WITHIN_S: Final = 5.0
 """In which the shim of the step before has ended, or one that is being started has won its token."""
 PROOFS: Final = 3
 """Looks in a row, because processes are read one after the other while they fork."""
-NAMED: Final = 5
 
 T = TypeVar("T")
 
@@ -86,6 +85,7 @@ class ProcessRunner:
         *,
         base_environment: Mapping[str, str],
         isolation: Isolation = Isolation.SESSION,
+        run_as: RunAs | None = None,
         installation: str = "",
         late_record_s: float = 3.0,
     ) -> None:
@@ -98,6 +98,7 @@ class ProcessRunner:
         self._home = home
         self._base_environment = dict(base_environment)
         self._isolation = isolation
+        self._run_as = run_as
         self._installation = (installation or home.id).replace("/", "_")
         self._late_record_s = late_record_s
         self._disk = Disk("job folders")
@@ -245,6 +246,8 @@ class ProcessRunner:
         if not job.argv:
             await self._give_up(place)
         elif await self._is_quiet(place):
+            if self._run_as is not None:
+                job = await self._data.run(partial(self._run_as.given, job))
             prepare = partial(place.files.prepare, job, place.known.mark, self._home.machine.id)
             await self._disk.run(prepare)
             said = await self._launch(place)
@@ -285,9 +288,10 @@ class ProcessRunner:
 
     async def _launch(self, place: _Place) -> str:
         """Run the launcher; return what it said for people. Its answer proves nothing."""
-        launch = Launch(
-            place.job, place.files.path, place.known.mark, tuple(self._base_environment)
-        )
+        job, directory, run_as = place.job, place.files.path, self._run_as
+        properties = tuple(run_as.properties(job, directory)) if run_as else ()
+        variables = tuple(self._base_environment)
+        launch = Launch(job, directory, place.known.mark, variables, properties)
         argv = launch.argv(self._isolation)
         environment = launch.environment(self._base_environment, self._isolation)
         try:
@@ -394,7 +398,7 @@ class ProcessRunner:
             tail=tail,
             report=report,
             duration_s=record.duration_s,
-            warnings=(*_warnings(record), *trouble),
+            warnings=(*warnings_of(record), *trouble),
         )
 
     async def _report(self, token: Started) -> tuple[Mapping[str, object], tuple[str, ...]]:
@@ -459,18 +463,6 @@ def _note_group(files: JobDirectory) -> None:
     if isinstance(token, Started) and token.shim.in_sight and files.group() is None:
         with suppress(OSError):
             files.note_group(remains.group_of(token.shim))
-
-
-def _warnings(record: Record) -> Iterator[str]:
-    if record.left_behind:
-        names = ", ".join(clean(name.encode())[:40] for name in record.left_behind_names[:NAMED])
-        more = ", ..." if record.left_behind > NAMED else ""
-        yield (
-            f"{record.left_behind} processes that the command left in the background were ended: "
-            f"{names}{more}."
-        )
-    if record.dropped_log_bytes:
-        yield f"{record.dropped_log_bytes} bytes of its output could not be written to its log."
 
 
 def _is_alive(process: Identity) -> bool:

@@ -10,6 +10,7 @@ import stat
 from collections.abc import Iterator
 from typing import Final
 
+from daylily_daemon.adapters.runners.jobdir import Record
 from daylily_daemon.adapters.runners.logs import Cursor, clean
 from daylily_daemon.domain.failures import read_log
 from daylily_daemon.domain.workflow_log import FAILURES
@@ -20,6 +21,7 @@ SEARCHED_BYTES: Final = 16 * 1024 * 1024
 AROUND_BYTES: Final = 6 * 1024
 """What is kept before a failure, for the rule's wildcards, and after it."""
 MOST_FAILURES: Final = 4
+LEFT_BEHIND_NAMED: Final = 5
 RULE_LOG_BYTES: Final = 4 * 1024
 _MARKS: Final = tuple(text.encode() for text in FAILURES)
 
@@ -50,6 +52,20 @@ def _failures(text: bytes, end: int) -> Iterator[int]:
 
 def _parted(kept: bytes, gap: bool) -> bytes:
     return b"\n" if kept and gap else b""
+
+
+def warnings_of(record: Record) -> Iterator[str]:
+    """Yield what is worth a sentence though it does not decide how a job ended."""
+    if record.left_behind:
+        named = record.left_behind_names[:LEFT_BEHIND_NAMED]
+        names = ", ".join(clean(name.encode())[:40] for name in named)
+        more = ", ..." if record.left_behind > LEFT_BEHIND_NAMED else ""
+        yield (
+            f"{record.left_behind} processes that the command left in the background were ended: "
+            f"{names}{more}."
+        )
+    if record.dropped_log_bytes:
+        yield f"{record.dropped_log_bytes} bytes of its output could not be written to its log."
 
 
 def with_rule_logs(text: str, cwd: str) -> str:

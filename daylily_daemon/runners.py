@@ -1,0 +1,72 @@
+"""The runners, by the names that items keep, and which of them takes new jobs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from daylily_daemon.adapters import identity
+from daylily_daemon.adapters.host import StateDir
+from daylily_daemon.adapters.runners.account import RunAs
+from daylily_daemon.adapters.runners.launch import Isolation, passed_on
+from daylily_daemon.adapters.runners.process import ProcessRunner
+from daylily_daemon.adapters.runners.tmux import TmuxRunner
+from daylily_daemon.ports import Runner
+from daylily_daemon.settings_model import Settings
+
+
+def machine_of(settings: Settings) -> identity.Machine:
+    return identity.this_machine(settings.daemon.machine)
+
+
+def _process(settings: Settings, environ: Mapping[str, str]) -> ProcessRunner:
+    jobs = identity.identified(StateDir(settings.daemon.state_dir).jobs, machine_of(settings))
+    run_as = run_as_of(settings)
+    if run_as is not None:
+        run_as.check()
+    return ProcessRunner(
+        jobs,
+        installation=settings.tables.worksets,
+        base_environment=passed_on(environ, settings.runner.pass_environment),
+        isolation=isolation_of(settings, environ),
+        run_as=run_as,
+    )
+
+
+def _tmux(settings: Settings, environ: Mapping[str, str]) -> TmuxRunner:
+    return TmuxRunner(
+        _process(settings, environ),
+        socket=StateDir(settings.daemon.state_dir).tmux_socket,
+        environment=passed_on(environ, settings.runner.pass_environment),
+    )
+
+
+RUNNERS: Final[Mapping[str, Callable[[Settings, Mapping[str, str]], Runner]]] = {
+    "process": _process,
+    "tmux": _tmux,
+}
+"""Every runner, by the name an item keeps: a workset is adopted by the runner that started it."""
+
+
+def runner_kind(settings: Settings, environ: Mapping[str, str]) -> str:
+    """Return the runner for new runs: ``auto`` is tmux where it is installed."""
+    if settings.runner.kind != "auto":
+        return settings.runner.kind
+    return "tmux" if shutil.which("tmux", path=environ.get("PATH")) else "process"
+
+
+def run_as_of(settings: Settings) -> RunAs | None:
+    runner = settings.runner
+    return RunAs(runner.user, tuple(map(str, runner.writable))) if runner.user else None
+
+
+def isolation_of(settings: Settings, environ: Mapping[str, str]) -> Isolation:
+    """``auto`` is a unit of its own where systemd runs us and lets us make one: as root."""
+    if settings.runner.user:
+        return Isolation.SYSTEMD
+    if settings.runner.isolation != "auto":
+        return Isolation(settings.runner.isolation)
+    can = "INVOCATION_ID" in environ and os.geteuid() == 0 and shutil.which("systemd-run")
+    return Isolation.SYSTEMD if can else Isolation.SESSION
