@@ -387,11 +387,12 @@ def _mislead(mentions: Sequence[Mention], land: Territory) -> list[Problem]:
     """Return which paths in arguments and cells lead, by links, where the workset may not read."""
     real = {path: os.path.realpath(path) for _, path in local_paths(mentions)}
     closed = _with_real(land)
-    return [
-        mention_problem(mention, f"{path} leads to {fault[0]}", fault[1])
-        for mention, path in local_paths(mentions)
-        if (fault := judge(LocalPlace(real[path]), Use.MENTION, closed))
-    ]
+    found: dict[Mention, Problem] = {}
+    for mention, path in local_paths(mentions):
+        if fault := judge(LocalPlace(real[path]), Use.MENTION, closed):
+            problem = mention_problem(mention, f"{path} leads to {fault[0]}", fault[1])
+            found.setdefault(mention, problem)
+    return list(found.values())
 
 
 def _judge_real(place: LocalPlace, land: Territory, real: str) -> Fault | None:

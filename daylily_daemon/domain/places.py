@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
 from typing import Final, Protocol
 from urllib.parse import unquote
 
@@ -34,6 +35,10 @@ _DECODED: Final = 3
 """How often a name is taken for an encoded one."""
 _URI: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^\s\"',;()\[\]{}]*)")
 _PATH: Final = re.compile(r"(?:(?<![\w.~/-])|(?<=^-\w))/[^\s\"',:;=()\[\]{}]+")
+_MAY_END: Final = re.compile(r"[\s\"',:;=()\[\]{}]|\Z")
+"""What may end a path, and may as well be part of it: a folder may be called ``my data``."""
+_READINGS: Final = 8
+"""How often a path is taken to go on over one; the first of a text may be all the rest besides."""
 _UPWARDS: Final = re.compile(
     r"(?:^|[\s\"',:;=()\[\]{}/])\.\./|/\.\.(?:$|[\s\"',:;=()\[\]{}])|(?:^|=)\.\.$"
 )
@@ -116,8 +121,20 @@ def mentioned(text: str) -> tuple[Place, ...]:
         elif scheme.lower() in {"s3", "s3a", "s3n"}:
             bucket, _, key = rest.partition("/")
             found.append(S3Place(bucket, key))
-    found.extend(LocalPlace(path) for path in _PATH.findall(_URI.sub(" ", text)))
+    found.extend(LocalPlace(path) for path in dict.fromkeys(_paths(_URI.sub(" ", text))))
     return tuple(found)
+
+
+def _paths(text: str) -> Iterator[str]:
+    """Yield the absolute paths in ``text``, each in every length that a program may give it."""
+    for number, start in enumerate(_PATH.finditer(text)):
+        yield start[0]
+        ends = _MAY_END.finditer(text, start.end())
+        next(ends, None)  # the one that ends the shortest
+        for end in islice(ends, _READINGS):
+            yield text[start.start() : end.start()].rstrip()
+        if number == 0:  # a cell or an argument that holds one path and nothing else
+            yield text[start.start() :].strip("\"' \t")
 
 
 def leads_upwards(text: str) -> bool:

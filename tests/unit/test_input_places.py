@@ -175,6 +175,17 @@ async def test_local_links_into_a_closed_folder_are_refused(tmp_path: Path) -> N
     assert "leads to" in (await lab.refused()).what
 
 
+async def test_a_link_is_followed_though_its_name_has_a_space(tmp_path: Path) -> None:
+    closed = tmp_path / "my worksets"
+    (closed / "victim").mkdir(parents=True)
+    (tmp_path / "one more").symlink_to(closed / "victim")
+    lab = Lab(replace(LAND, closed=(str(closed),)), roots=(str(tmp_path),))
+    await lab.put("a.fq")
+    for text in (f"{tmp_path}/one more/", f"first {tmp_path}/one more/ and then"):
+        await lab.drop("a.fq", more=text)
+        assert "leads to" in (await lab.refused()).what, text
+
+
 async def test_the_closed_folder_may_itself_be_behind_a_link(tmp_path: Path) -> None:
     (tmp_path / "real" / "victim").mkdir(parents=True)
     (tmp_path / "real" / "victim" / "a.fq").write_text("reads")

@@ -9,6 +9,7 @@ import pytest
 from daylily_daemon.domain.document import parse
 from daylily_daemon.domain.model import WorksetId
 from daylily_daemon.domain.paths import path_fault
+from daylily_daemon.domain.places import mentioned
 from daylily_daemon.domain.recipe import read_recipe
 from daylily_daemon.domain.sheet import read_sheet, relocated
 from tests.costs import assert_linear
@@ -65,6 +66,10 @@ def lines_of_comment(count: int) -> object:
     return read_sheet(b"#\tx\n" * count)
 
 
+def paths_in_a_cell(count: int) -> object:
+    return mentioned("/a,b /" * count)
+
+
 def odd_path(count: int) -> object:
     return path_fault("s3://lab/" + "a[{$%b-" * count)
 
@@ -83,6 +88,7 @@ def odd_path(count: int) -> object:
         (too_many_columns, 15_000),
         (one_row_of_signs, 100_000),
         (lines_of_comment, 100_000),
+        (paths_in_a_cell, 2_000),
         (odd_path, 15),
     ],
 )

@@ -216,16 +216,40 @@ def test_paths_and_addresses_are_found_in_arguments_and_cells() -> None:
     text = (
         "x=['s3://b/k/a=1',\"/fsx/a\"] y:/etc/passwd https://example.org/a/b a/b file:///etc/hosts"
     )
-    assert set(mentioned(text)) == {
+    found = {
         S3Place("b", "k/a=1"),
         LocalPlace("/fsx/a"),
         LocalPlace("/etc/passwd"),
         LocalPlace("/etc/hosts"),
     }
+    assert found <= set(mentioned(text))
+    longer = {str(place) for place in set(mentioned(text)) - found}
+    assert all(path.startswith(("/fsx/a", "/etc/passwd")) for path in longer), longer
     assert mentioned("-d/etc/x") == (LocalPlace("/etc/x"),)
     assert mentioned("--config=/a S3://b/c") == (S3Place("b", "c"), LocalPlace("/a"))
     for nothing in ("produce_snv -p -k", "1/2", "~/x", "a/b/c", "n/a", "/"):
         assert mentioned(nothing) == ()
+
+
+@pytest.mark.reported("C", "a path is read up to its first space or quote alone (edictum#98)")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{}/victim/a.fq",
+        "'{}/victim/a.fq'",
+        "{}",
+        "see {}, and /fsx/ok",
+        "--config dir={}/victim",
+        "/fsx/ok {}/victim",
+        "/fsx/a b c, d e f, g h i, j /fsx/ok {}/victim",
+    ],
+)
+@pytest.mark.parametrize("closed", ["/fsx/my data/worksets", "/fsx/runs (old), [2]/it's", "/fsx/x"])
+def test_a_closed_folder_is_closed_whatever_signs_are_in_its_name(closed: str, text: str) -> None:
+    land = Territory(control=CONTROL, own=OWN, closed=(closed,))
+    faults = [judge(place, Use.MENTION, land) for place in mentioned(text.format(closed))]
+    assert any(fault and closed in fault[0] for fault in faults)
+    assert mentioned("/fsx/ok b") == (LocalPlace("/fsx/ok"), LocalPlace("/fsx/ok b"))
 
 
 def test_the_arguments_of_real_recipes_mention_nothing_and_null_is_harmless() -> None:
