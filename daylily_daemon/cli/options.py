@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import traceback
 from collections.abc import Awaitable, Callable, Iterator
@@ -126,8 +127,15 @@ _CODES: Final = (
 """The first kind that fits decides."""
 
 
+_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
+
+
 def unforeseen(error: BaseException) -> str:
     """Return what to say of an exception that nobody translated, and where it was raised."""
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        where = f" to {error.filename}" if error.filename else ""
+        what = f"This command could not write all it had to say{where}: {error.strerror}."
+        return f"{what} Make room and run it again."
     *_, frame = traceback.extract_tb(error.__traceback__) or [None]
     place = f" at {Path(frame.filename).name}:{frame.lineno}" if frame else ""
     what = f"{type(error).__name__}: {error}".rstrip(": ")

@@ -43,9 +43,21 @@ BROKEN_PIPE: Final = 141
 
 def prepare() -> None:
     """Let no character fail that the locale of this terminal cannot show: it is spelled out."""
+    _open_what_is_closed()
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError):  # replaced by a test or an embedding program
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+
+def _open_what_is_closed() -> None:
+    """Have all three streams (``>&-`` closes one): no file that is opened later may be taken for one."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # it gets the lowest free number
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
 
 
 def say(text: str = "", style: str = "") -> None:
@@ -60,12 +72,25 @@ def say_whole(text: str) -> None:
 
 def complain(text: str, style: str = "red") -> None:
     """Print sentences on stderr."""
-    _print(_err, ((Run(line, style),) for line in wrapped(text, _width(sys.stderr))))
+    with _heard_or_not():
+        _print(_err, ((Run(line, style),) for line in wrapped(text, _width(sys.stderr))))
 
 
 def complain_as_it_is(text: str) -> None:
     """Print on stderr what was laid out already: the help of a command, a tail of a log."""
-    _print(_err, ((Run(line),) for line in wrapped(text, None)))
+    with _heard_or_not():
+        _print(_err, ((Run(line),) for line in wrapped(text, None)))
+
+
+@contextmanager
+def _heard_or_not() -> Iterator[None]:
+    """A stderr that takes nothing must not change how the command ends."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError:
+        return
 
 
 def say_facts(pairs: Iterable[tuple[str, str]]) -> None:
@@ -134,7 +159,7 @@ def drawn(grid: Grid) -> Text:
 
 @contextmanager
 def to_the_end() -> Iterator[None]:
-    """Turn a reader that went away, or a full disk behind stdout, into an exit code without a traceback."""
+    """Turn a reader that went away into an exit code without a traceback."""
     try:
         yield
         sys.stdout.flush()

@@ -80,7 +80,7 @@ def test_json_says_exactly_what_was_there(capsys: pytest.CaptureFixture[str]) ->
 def test_a_locale_without_the_characters_is_no_reason_to_fail() -> None:
     code = (
         "from daylily_daemon.cli import printing; printing.prepare(); "
-        "printing.say('ready → complete 患者'); printing.say_json({'a': '→'})"
+        "printing.say('ready \\u2192 complete \\u60a3'); printing.say_json({'a': '\\u2192'})"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -108,6 +108,38 @@ def test_a_reader_that_goes_away_ends_a_command_as_sigpipe_would() -> None:
         writer.stdout.close()
         assert writer.stderr.read() == ""
     assert writer.returncode == 141
+
+
+GOOD = ("check-config", "--set", "control.bucket=lab-control")
+
+
+def _by_shell(redirected: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    argv = ["sh", "-c", f'exec "$@" {redirected}', "sh", *PROGRAM, *arguments]
+    return subprocess.run(argv, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.reported(
+    "E", "output that nobody could store, and exit code 0 (uutils/coreutils#9782)"
+)
+@pytest.mark.reported("E", "output that nobody could store, and not a word of it (fd#737)")
+@pytest.mark.parametrize("arguments", [GOOD, (*GOOD, "--json"), ("--version",), ("--help",)])
+def test_output_without_room_is_no_success_and_is_said(arguments: tuple[str, ...]) -> None:
+    done = _by_shell(">/dev/full", *arguments)
+    assert done.returncode == 1
+    assert "could not write all it had to say: No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "report it" not in done.stderr
+
+
+@pytest.mark.reported("E", "a full stderr changes the exit code (uutils/coreutils#10613)")
+@pytest.mark.reported("E", "closed streams end a program with a traceback (crudini#82, nab#990)")
+@pytest.mark.parametrize("redirected", ["2>/dev/full", "2>&-", ">&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_streams_that_take_nothing_change_no_exit_code(redirected: str) -> None:
+    assert _by_shell(redirected, *GOOD).returncode == 0
+    refused = _by_shell(redirected, "check-config", "--set", "nothing")
+    assert refused.returncode == 2
+    assert "Traceback" not in refused.stderr
+    assert _by_shell(redirected, "nonsense").returncode == 2
 
 
 def test_what_is_wrong_with_a_command_line_is_printed_through_the_same_door() -> None:

@@ -182,7 +182,7 @@ def test_a_job_whose_folder_is_moved_leaves_its_record_there(
 ) -> None:
     go = tmp_path / "go"
     launch(
-        "sh", "-c", f"echo one; until [ -e {go} ]; do sleep 0.02; done; echo two; exit 3", cwd=""
+        "sh", "-c", f"echo one; until [ -e '{go}' ]; do sleep 0.02; done; echo two; exit 3", cwd=""
     )
     moved = directory.rename(tmp_path / "moved")
     go.touch()
