@@ -6,14 +6,17 @@ import os
 import signal
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import settings
+from hypothesis import configuration, settings
 
 from tests import emulators, left_out
 
 # The same examples in every run, and no deadline on a busy machine; --hypothesis-profile overrides.
 settings.load_profile("ci")
+_examples = TemporaryDirectory(prefix="hypothesis-")
+configuration.set_hypothesis_home_dir(_examples.name)  # the checkout may be for reading only
 
 CLEARED = (
     "AWS_",

@@ -13,7 +13,7 @@ import os
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from itertools import takewhile
 from typing import Final, TypeVar
 
@@ -385,13 +385,12 @@ def _misplaced(
 
 def _mislead(mentions: Sequence[Mention], land: Territory) -> list[Problem]:
     """Return which paths in arguments and cells lead, by links, where the workset may not read."""
-    real = {path: os.path.realpath(path) for _, path in local_paths(mentions)}
-    closed = _with_real(land)
+    real, closed = cache(os.path.realpath), _with_real(land)
     found: dict[Mention, Problem] = {}
     for mention, path in local_paths(mentions):
-        if fault := judge(LocalPlace(real[path]), Use.MENTION, closed):
-            problem = mention_problem(mention, f"{path} leads to {fault[0]}", fault[1])
-            found.setdefault(mention, problem)
+        if fault := judge(LocalPlace(real(path)), Use.MENTION, closed):
+            what = f"{path} leads to {fault[0]}"
+            found.setdefault(mention, mention_problem(mention, what, fault[1]))
     return list(found.values())
 
 

@@ -62,6 +62,9 @@ def test_systemd_takes_the_unit_without_a_word(tmp_path: Path) -> None:
     assert (answer.returncode, answer.stderr) == (0, "")
 
 
+@pytest.mark.reported(
+    "G", "options of a unit that systemd passes over in silence (systemd#5813, netbird#1971)"
+)
 @with_systemd
 @pytest.mark.parametrize(
     "replacing", [("Restart=always", "Restrat=always"), ("KillMode=process", "KillMode=proces")]
@@ -79,6 +82,9 @@ def test_the_hardening_is_as_tight_as_jobs_allow(tmp_path: Path) -> None:
     assert answer.returncode == 0, answer.stdout
 
 
+@pytest.mark.reported(
+    "G", "a restart of the service kills what it had started (curia#132, puppet#3700)"
+)
 def test_jobs_outlive_the_daemon() -> None:
     assert service()["KillMode"] == "process"
     assert service()["OOMPolicy"] == "continue"

@@ -36,6 +36,10 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export(tmp_path_factory.mktemp("wheel") / "a checkout")
 
 
+@pytest.mark.reported("G", "settings files that the wheel lacks (pyramids#163, rllm#712)")
+@pytest.mark.reported(
+    "G", "a wheel that brings a package called tests (pylint-protobuf#60, portalocker#56)"
+)
 def test_the_wheel_holds_every_module_and_every_file_of_config_and_no_more(
     source: Path, tmp_path: Path
 ) -> None:
@@ -56,6 +60,26 @@ def test_a_wheel_built_from_an_unpacked_source_distribution_is_the_same(
     assert _named(build(copy, tmp_path / "dist", os.environ)) == _expected()
 
 
+@pytest.mark.reported(
+    "G", "a source distribution without what its build needs (lumin#32, pywbem#2150)"
+)
+def test_a_wheel_built_from_a_real_source_distribution_is_the_same(
+    source: Path, tmp_path: Path
+) -> None:
+    checkout = shutil.copytree(source, tmp_path / "checkout", symlinks=True)
+    code = "import sys; from setuptools import build_meta as b; b.build_sdist(sys.argv[1])"
+    argv = (sys.executable, "-c", code, str(tmp_path))
+    subprocess.run(argv, cwd=checkout, capture_output=True, check=True)
+    (archive,) = tmp_path.glob("*.tar.gz")
+    (tmp_path / "unpacked").mkdir()
+    subprocess.run(("tar", "-xzf", str(archive), "-C", str(tmp_path / "unpacked")), check=True)
+    (unpacked,) = (tmp_path / "unpacked").iterdir()
+    assert _named(build(unpacked, tmp_path / "dist", os.environ)) == _expected()
+
+
+@pytest.mark.reported(
+    "G", "links that were checked out as text (cargo#14994, checker-framework#1271)"
+)
 def test_a_checkout_that_came_without_its_links_finds_its_settings_too(
     source: Path, tmp_path: Path
 ) -> None:

@@ -364,6 +364,9 @@ async def test_a_job_sees_the_filtered_environment_and_its_own_additions(
     assert not any("hunter2" in line for line in tail)
 
 
+@pytest.mark.reported(
+    "C", "logs and scripts of runs that all users may read (moadim-io/daemon#382)"
+)
 async def test_the_directory_of_a_job_is_private(processes: ProcessHarness) -> None:
     job = processes.shell("true")
     await run(processes, job)
@@ -402,6 +405,7 @@ async def test_a_followed_log_arrives_whole_and_ends_with_the_job(
 # systemd
 
 
+@pytest.mark.reported("C", "secrets in the arguments of systemd-run (OpenNebula#7823, vm0#17730)")
 def test_under_systemd_no_value_of_the_environment_is_in_the_arguments(
     processes: ProcessHarness,
 ) -> None:

@@ -141,6 +141,7 @@ def odd_broken(results: Path) -> None:
     (results / "odd").symlink_to("nothing")
 
 
+@pytest.mark.reported("E", "exit code 0 although a file did not go up (coscli#75, megatools#229)")
 @pytest.mark.reported(
     "A", "skipped files and exit code 2 taken for success (terraform-aws-efs-backup#11)"
 )

@@ -88,6 +88,7 @@ def test_retry_after_is_read_by_the_receivers_own_clock_and_never_beyond_an_hour
     assert Reply(429, headers).retry_after_s == expected
 
 
+@pytest.mark.reported("C", "the address of a webhook, a secret, in a log (fetcharr#45, thumper#33)")
 @pytest.mark.parametrize(
     ("url", "kind"),
     [
@@ -278,6 +279,7 @@ async def test_a_receiver_is_reached_through_the_proxy_of_the_host(
     assert "Authorization" not in heard.headers
 
 
+@pytest.mark.reported("E", "NO_PROXY that is not obeyed (request#2849, HTTP.jl#746)")
 @pytest.mark.parametrize(
     ("url", "proxy"),
     [
@@ -304,6 +306,7 @@ async def test_a_bundle_that_cannot_be_read_takes_no_channel_away(bundle: str) -
         assert not session.closed
 
 
+@pytest.mark.reported("C", "credentials of .netrc sent along unasked (requests#6928, httpx#568)")
 async def test_nothing_of_netrc_reaches_a_receiver(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

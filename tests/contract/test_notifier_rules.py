@@ -100,6 +100,7 @@ async def test_a_secret_that_no_header_can_carry_is_refused(secret: str) -> None
             a_webhook("https://receiver.example/", session, secret)
 
 
+@pytest.mark.reported("C", "a mention or a link in what somebody wrote (CrabTrap#20, runlore#196)")
 async def test_slack_sees_no_mention_and_no_link_in_what_a_lab_wrote() -> None:
     async with always(200, "ok") as (url, session, heard):
         record = a_record(message="<!channel> <https://x|y> a&b")

@@ -201,6 +201,9 @@ def test_sighup_with_a_broken_pipeline_keeps_the_old_pipelines(lab: Lab) -> None
     assert daemon.terminate() == 0
 
 
+@pytest.mark.reported(
+    "E", "a reload that leaves out a setting without a word (e2guardian#350, supervisor#441)"
+)
 def test_sighup_names_the_settings_that_need_a_restart_until_there_was_one(lab: Lab) -> None:
     daemon = lab.start()
     lab.configure(queues={"visibility_s": 90}, daemon={"max_worksets": 5})

@@ -100,6 +100,9 @@ def test_settings_that_are_broken_while_it_waits_are_refused(lab: Lab) -> None:
     assert daemon.terminate() == 0
 
 
+@pytest.mark.reported(
+    "G", "a full disk at start: an empty pid file or a loop of crashes (wazuh#821, mikopbx#1051)"
+)
 def test_a_full_disk_of_the_state_is_waited_for(lab: Lab, tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk") as disk:
         fill_up(disk / "rubbish")
@@ -189,6 +192,9 @@ def test_sigterm_while_aws_does_not_answer_ends_it(lab: Lab) -> None:
     assert not daemon.said("started")
 
 
+@pytest.mark.reported(
+    "G", "SIGHUP before there is a handler ends the daemon (avahi#73, Spawning#33)"
+)
 def test_sighup_at_the_very_start_reads_the_settings_again_and_ends_nothing(lab: Lab) -> None:
     daemon = lab.start(wait=False)
     until(lambda: shielded(daemon.process.pid), why=daemon.log_text)
@@ -208,6 +214,7 @@ def test_a_stop_at_the_very_start_is_an_orderly_end(lab: Lab, number: signal.Sig
     assert daemon.said("stopping")
 
 
+@pytest.mark.reported("G", "a daemon started with SIGINT ignored obeys none (rag-rat#839)")
 def test_signals_that_were_ignored_before_it_are_obeyed(lab: Lab) -> None:
     lab.program = started_by("trap '' INT HUP TERM")
     daemon = lab.start()

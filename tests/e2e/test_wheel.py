@@ -68,7 +68,14 @@ def installed(outside_environ: Mapping[str, str], tmp_path_factory: pytest.TempP
         )
         assert done.returncode == 0, f"{argv}\n{done.stdout}{done.stderr}"
     shutil.rmtree(source)
+    (folder / "listing").write_text(_listing(folder / "opt"))
     return folder
+
+
+def _listing(folder: Path) -> str:
+    """Return all files of ``folder`` with their sizes and times."""
+    found = ((path, path.lstat()) for path in sorted(folder.rglob("*")) if not path.is_dir())
+    return "".join(f"{path} {stat.st_size} {stat.st_mtime_ns}\n" for path, stat in found)
 
 
 LEAST: Final = {
@@ -147,3 +154,9 @@ def test_the_example_of_the_settings_is_the_one_to_be_edited(lab: Lab, installed
     problems = [line for line in refused.stderr.splitlines() if line.startswith("- ")]
     assert problems
     assert [problem for problem in problems if "notifications." not in problem] == []
+
+
+@pytest.mark.reported("G", "an installation that cannot be written to (pyre#69, pyfar#499)")
+def test_nothing_that_ran_wrote_into_the_installation(lab: Lab, installed: Path) -> None:
+    assert lab.run_cli("check-config").code == 0
+    assert _listing(installed / "opt") == (installed / "listing").read_text()

@@ -10,6 +10,9 @@ import pytest
 from daylily_daemon.adapters.headnode import SCRIPT, credentials_advice
 
 
+@pytest.mark.reported(
+    "G", "a user of the head node whom IMDS does not answer (aws-parallelcluster-cookbook#1051)"
+)
 @pytest.mark.parametrize("sign", [SCRIPT, "/etc/parallelcluster/cfnconfig"])
 def test_a_head_node_is_known_and_told_how_its_user_gets_credentials(
     tmp_path: Path, sign: str

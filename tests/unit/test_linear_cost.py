@@ -74,6 +74,7 @@ def odd_path(count: int) -> object:
     return path_fault("s3://lab/" + "a[{$%b-" * count)
 
 
+@pytest.mark.reported("F", "seconds that a busy machine does not keep (gsd-core#478, Moldavite#44)")
 @pytest.mark.reported("B", "a mapping of many keys is read in quadratic time (libfyaml#394)")
 @pytest.mark.parametrize(
     ("work", "small"),

@@ -127,6 +127,7 @@ def test_open_files_are_raised_to_what_is_allowed(given: str, expected: int) -> 
 NO_LIMIT = resource.RLIM_INFINITY
 
 
+@pytest.mark.reported("G", "a loop over a billion possible files (k0s#3436, containerd#7566)")
 @pytest.mark.parametrize(
     ("soft", "hard", "expected"),
     [

@@ -122,6 +122,7 @@ def test_what_looks_like_no_secret_is_shown() -> None:
     assert (shown["key"], shown["sort_key"], shown["keys"]) == ("k", "s", ["a"])
 
 
+@pytest.mark.reported("C", "a name with a line end forges a line of the log (servy#354)")
 def test_nothing_foreign_forges_a_line_or_commands_a_terminal() -> None:
     stream = io.StringIO()
     configure("info", json=False, stream=stream)
