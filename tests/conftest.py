@@ -29,8 +29,13 @@ CLEARED = (
     "WORKSET_",
     "XDG_",
 )
-# A tmux around the tests, or the systemd that started them, must not be seen by the daemon.
-CLEARED_EXACTLY = ("INVOCATION_ID", "JOURNAL_STREAM", "NOTIFY_SOCKET", "TMUX", "WATCHDOG_USEC")
+# A tmux around the tests, or the systemd that started them, must not be seen by the daemon; and what somebody
+# tells Python (that it shall not buffer, say) a service is not told.
+CLEARED_EXACTLY = (
+    *("INVOCATION_ID", "JOURNAL_STREAM", "NOTIFY_SOCKET", "TMUX", "WATCHDOG_USEC"),
+    *("PYTHONDEVMODE", "PYTHONINSPECT", "PYTHONIOENCODING", "PYTHONOPTIMIZE"),
+    *("PYTHONUNBUFFERED", "PYTHONUTF8", "PYTHONWARNINGS"),
+)
 NOBODY_LISTENS = "http://127.0.0.1:9"
 
 

@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,12 +42,18 @@ READY_WITHIN_S = 60.0
 STOPPED_WITHIN_S = 5.0
 FETCHED_WITHIN_S = 600.0
 LOG_TAIL_LINES = 30
+LOG = "emulator.log"
+PORTS_TRIED = 3
 COMPLETE = "complete"
 """A file in an environment whose installation came to its end."""
 
 
 class EmulatorError(Exception):
     """An emulator cannot be had or started; the text says what to do."""
+
+
+class PortTaken(EmulatorError):
+    """Somebody else took the port after it was found free, and may even answer on it."""
 
 
 class NotAnswering(Exception):
@@ -102,12 +108,26 @@ def running(emulator: Callable[[int], Launch], scratch: Path) -> Iterator[str]:
     Raises EmulatorError with the end of its log if it does not answer in time. It dies with the
     thread that called this, however that ends.
     """
-    port = _free_port()
-    launch = emulator(port)
     _require("setpriv", "util-linux")
-    log = scratch / "emulator.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
+    for tries_left in reversed(range(PORTS_TRIED)):
+        port = _free_port()
+        launch = emulator(port)
+        process = _started(launch, scratch)
+        try:
+            _wait_until_ready(launch.name, process, port, scratch / LOG)
+            yield f"http://127.0.0.1:{port}"
+        except PortTaken:
+            if not tries_left:
+                raise
+        else:
+            return
+        finally:
+            _stop(process)
+
+
+def _started(launch: Launch, scratch: Path) -> subprocess.Popen[bytes]:
+    with (scratch / LOG).open("wb") as output:
+        return subprocess.Popen(
             ("setpriv", "--pdeathsig", "KILL", "--", *launch.argv),
             cwd=scratch,
             env={**os.environ, "TMPDIR": str(scratch), **launch.environ},
@@ -116,11 +136,6 @@ def running(emulator: Callable[[int], Launch], scratch: Path) -> Iterator[str]:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    try:
-        _wait_until_ready(launch.name, process, port, log)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        _stop(process)
 
 
 def reset_moto(url: str) -> None:
@@ -182,7 +197,8 @@ def _wait_until_ready(name: str, process: subprocess.Popen[bytes], port: int, lo
         attempts(_probe, process, port)
     except (NotAnswering, EmulatorError) as error:
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:])
-        raise EmulatorError(
+        kind = PortTaken if isinstance(error, PortTaken) else EmulatorError
+        raise kind(
             f"{name} does not answer on 127.0.0.1:{port}: {error} The end of its log:\n{tail}"
         ) from error
 
@@ -190,6 +206,9 @@ def _wait_until_ready(name: str, process: subprocess.Popen[bytes], port: int, lo
 def _probe(process: subprocess.Popen[bytes], port: int) -> None:
     """Any HTTP answer will do: DynamoDB Local answers a plain GET with 400."""
     code = process.poll()
+    taken = not _listens(process.pid, port) and _answers(port)
+    if taken:
+        raise PortTaken("another program has the port.")
     if code is not None:
         raise EmulatorError(f"it ended with exit code {code}.")
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
@@ -200,6 +219,38 @@ def _probe(process: subprocess.Popen[bytes], port: int) -> None:
         raise NotAnswering(f"no answer within {READY_WITHIN_S:.0f} s ({error!r}).") from error
     finally:
         connection.close()
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _listens(session: int, port: int) -> bool:
+    """Tell whether a process of ``session`` listens on ``port``."""
+    inodes = {
+        f"socket:[{fields[9]}]"
+        for table in ("/proc/net/tcp", "/proc/net/tcp6")
+        for fields in map(str.split, Path(table).read_text().splitlines()[1:])
+        if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port
+    }
+    return any(inodes & _files(pid) for pid in _members(session))
+
+
+def _members(session: int) -> Iterator[Path]:
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if os.getsid(int(folder.name)) == session:
+                yield folder
+
+
+def _files(process: Path) -> set[str]:
+    found = set()
+    with suppress(OSError):
+        for link in (process / "fd").iterdir():
+            with suppress(OSError):
+                found.add(os.readlink(link))
+    return found
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -73,7 +73,8 @@ def main() -> None:
     """Run the command of this process; whatever becomes of it, people read sentences."""
     printing.prepare()
     with printing.to_the_end():
-        sys.exit(_code())
+        code = _code()
+    sys.exit(code)
 
 
 def _code() -> int:

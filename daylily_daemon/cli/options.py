@@ -133,9 +133,7 @@ _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROF
 def unforeseen(error: BaseException) -> str:
     """Return what to say of an exception that nobody translated, and where it was raised."""
     if isinstance(error, OSError) and error.errno in _NO_ROOM:
-        where = f" to {error.filename}" if error.filename else ""
-        what = f"This command could not write all it had to say{where}: {error.strerror}."
-        return f"{what} Make room and run it again."
+        return printing.unwritten(error)
     *_, frame = traceback.extract_tb(error.__traceback__) or [None]
     place = f" at {Path(frame.filename).name}:{frame.lineno}" if frame else ""
     what = f"{type(error).__name__}: {error}".rstrip(": ")

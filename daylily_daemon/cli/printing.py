@@ -159,13 +159,33 @@ def drawn(grid: Grid) -> Text:
 
 @contextmanager
 def to_the_end() -> Iterator[None]:
-    """Turn a reader that went away into an exit code without a traceback."""
+    """Turn a reader that went away, or a full disk behind stdout, into an exit code without a traceback."""
     try:
         yield
         sys.stdout.flush()
     except BrokenPipeError:
-        _close_quietly(sys.stdout)
         raise SystemExit(BROKEN_PIPE) from None
+    except OSError as exc:
+        complain(unwritten(exc))
+        raise SystemExit(1) from None
+    finally:
+        _let_go(sys.stdout)
+        _let_go(sys.stderr)
+
+
+def unwritten(error: OSError) -> str:
+    """Return what to say of output that could not be stored."""
+    where = f" to {error.filename}" if error.filename else ""
+    what = f"This command could not write all it had to say{where}: {error.strerror}."
+    return f"{what} Make room and run it again."
+
+
+def _let_go(stream: IO[str]) -> None:
+    """Leave nothing buffered that the interpreter could not write: it would end with another exit code."""
+    try:
+        stream.flush()
+    except OSError:
+        _close_quietly(stream)
 
 
 def _close_quietly(stream: IO[str]) -> None:

@@ -107,6 +107,21 @@ def test_an_emulator_that_ends_at_once_is_reported_with_its_log(tmp_path: Path) 
         pass
 
 
+@pytest.mark.reported("F", "a port that two test processes found free (phoenix#12131)")
+@pytest.mark.reported("F", "tests that talk to somebody else's server (mcp python-sdk#1528)")
+def test_a_port_that_somebody_else_took_meanwhile_is_left_to_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = emulators._free_port
+    with socket.create_server(("127.0.0.1", 0)) as somebody:
+        taken = somebody.getsockname()[1]
+        ports = iter((taken, free()))
+        monkeypatch.setattr(emulators, "_free_port", lambda: next(ports))
+        with emulators.running(emulators.moto, tmp_path) as url:
+            assert _port(url) != taken
+            assert b"ListAllMyBucketsResult" in _http(url, "GET", "/")
+
+
 def test_moto_is_empty_after_a_reset(tmp_path: Path) -> None:
     with emulators.running(emulators.moto, tmp_path) as url:
         _http(url, "PUT", "/a-bucket")
