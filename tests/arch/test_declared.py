@@ -105,4 +105,5 @@ def test_there_is_one_version_and_the_program_says_it() -> None:
 
 def test_the_command_that_is_installed_is_the_program() -> None:
     (command,) = entry_points(group="console_scripts", name="daylily-daemon")
+    assert project()["scripts"] == {"daylily-daemon": command.value}
     assert command.load() is program.main

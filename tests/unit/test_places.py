@@ -252,6 +252,12 @@ def test_a_closed_folder_is_closed_whatever_signs_are_in_its_name(closed: str, t
     assert mentioned("/fsx/ok b") == (LocalPlace("/fsx/ok"), LocalPlace("/fsx/ok b"))
 
 
+def test_a_cell_that_is_one_path_is_read_as_one_however_many_signs_are_in_it() -> None:
+    path = "/fsx/" + "a, b " * 20 + "/x.fq"
+    for text in (path, f"'{path}'", f'"{path}" '):
+        assert LocalPlace(path) in mentioned(text)
+
+
 def test_the_arguments_of_real_recipes_mention_nothing_and_null_is_harmless() -> None:
     real = 'produce_snv_concordances -p -k -j 20 --config aligners=["sent","bwa2a"] a=1..22'
     assert mentioned(real) == ()
