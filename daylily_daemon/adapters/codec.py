@@ -22,6 +22,7 @@ from daylily_daemon.domain.model import (
     Cancel,
     Command,
     CommandEffect,
+    HostLost,
     Ignore,
     Priority,
     Problem,
@@ -38,10 +39,12 @@ from daylily_daemon.domain.model import (
 FORMAT: Final = 1
 """Version of the item and of the message format; both are written, the newest is refused if newer."""
 
+HOST_LOST: Final = "host_lost"
 ASKS: Final[dict[str, type[Ask]]] = {
     "submit": Submit,
     "cancel": Cancel,
     "retry": Retry,
+    HOST_LOST: HostLost,
     "ignore": Ignore,
     "set_priority": SetPriority,
 }
@@ -73,13 +76,16 @@ class Unusable(Permanent):
 
 def command_to_dict(command: Command) -> Item:
     kind = _KINDS[type(command.ask)]
+    ask = _ASK_READERS[kind].dump_python(command.ask, mode="json", exclude_defaults=True)
+    if kind == HOST_LOST:  # the versions before this one know it as a kind of retry
+        kind, ask = "retry", {**ask, "host_gone": True}
     return {
         "format": FORMAT,
         "kind": kind,
         "id": command.id,
         "workset_id": command.workset_id,
         "by": command.by,
-        "ask": _ASK_READERS[kind].dump_python(command.ask, mode="json", exclude_defaults=True),
+        "ask": ask,
     }
 
 
@@ -90,7 +96,8 @@ def command_from_dict(data: object) -> Command:
     version = data.get("format", 1)
     if not isinstance(version, int) or version > FORMAT:
         raise Unusable(f"The message has format {version}; this daemon knows up to {FORMAT}.")
-    reader = _ASK_READERS.get(str(data.get("kind")))
+    kind, asked = _as_known_now(str(data.get("kind")), data.get("ask") or {})
+    reader = _ASK_READERS.get(kind)
     if reader is None:
         raise Unusable(f"The command {data.get('kind')!r} is unknown; known are {', '.join(ASKS)}.")
     for key, most in _COMMAND_TEXTS.items():
@@ -101,7 +108,7 @@ def command_from_dict(data: object) -> Command:
     if not WORKSET_ID.fullmatch(data["workset_id"]):
         raise Unusable(f"{data['workset_id']!r} is not a workset id.")
     try:
-        ask = reader.validate_python(data.get("ask") or {})
+        ask = reader.validate_python(asked)
     except ValidationError as exc:
         raise Unusable(f"The command {data['kind']} cannot be read: {_first(exc)}") from exc
     return Command(
@@ -110,6 +117,14 @@ def command_from_dict(data: object) -> Command:
         by=_plain(data["by"]),
         ask=_bounded(ask),
     )
+
+
+def _as_known_now(kind: str, ask: object) -> tuple[str, object]:
+    """Tell the loss of a host from a retry, whose kind it has in messages and items."""
+    if kind != "retry" or not isinstance(ask, dict) or "host_gone" not in ask:
+        return kind, ask
+    rest = {name: value for name, value in ask.items() if name != "host_gone"}
+    return HOST_LOST if ask["host_gone"] is True else kind, rest
 
 
 def _bounded(ask: Ask) -> Ask:

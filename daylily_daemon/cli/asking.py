@@ -42,6 +42,7 @@ from daylily_daemon.domain.model import (
     Cancel,
     Command,
     CommandEffect,
+    HostLost,
     Ignore,
     Priority,
     Retry,
@@ -270,7 +271,7 @@ def retry(
         bool,
         typer.Option(
             "--host-gone",
-            help="I know that the machine it ran on exists no more, and its jobs with it.",
+            help="I know that the machine it ran on no longer exists, nor do its jobs.",
         ),
     ] = False,
     wait: WaitOption = False,
@@ -288,7 +289,8 @@ def retry(
     Example: daylily-daemon retry HG002-run7
     """
     how = How(config=config, set_=set_, json=json, wait=wait, timeout_s=timeout)
-    _ask(workset, Retry(from_start=from_start, host_gone=host_gone), how)
+    ask = HostLost(from_start=from_start) if host_gone else Retry(from_start=from_start)
+    _ask(workset, ask, how)
 
 
 def ignore(

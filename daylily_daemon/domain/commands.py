@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, Final, assert_never
+from typing import Final, assert_never
 
-from daylily_daemon.domain.decision import NEXT, Decision, StopJob, refuse
+from daylily_daemon.domain.decision import NEXT, QUIET, Decision, Note, StopJob, refuse
 from daylily_daemon.domain.model import (
     SEEN_LIMIT,
+    Ask,
     Cancel,
     Command,
     CommandEffect,
     Fence,
+    HostLost,
     Ignore,
     Priority,
     Record,
@@ -56,9 +58,8 @@ def register(
         seen_commands=(command.id,),
         history=(Transition(state=State.READY, at=now, reason="submitted"),),
     )
-    fields = {"type": RecordType.STATE_CHANGE, "notify": True, "previous": None, "by": command.by}
     text = f"submitted by {command.by}" + ("; its item had been removed" if left else "")
-    decision = Decision(ws).note(now, text, **fields)
+    decision = Decision(ws).registered(now, text, command.by)
     if submit.problem:
         decision = refuse(decision, (submit.problem,), now)
     return _answered(decision, command, now)
@@ -84,15 +85,23 @@ def _obey(ready: Decision, command: Command, now: datetime) -> Decision:
             return _submit(ready, command.ask, command, now)
         case Cancel(reason=reason):
             return _cancel(ready, reason, command, now)
-        case Retry():
-            return _retry(ready, command.ask, command, now)
+        case Retry(from_start=from_start):
+            return _retry(ready, command, now, from_start=from_start)
+        case HostLost():
+            return _host_lost(ready, command.ask, command, now)
         case Ignore(reason=reason):
             return _ignore(ready, reason, command, now)
         case SetPriority(priority=priority):
             text = f"priority {priority} set by {command.by}"
-            return ready.set(priority=priority).note(now, text, by=command.by)
+            changed = ready.becoming(replace(ready.workset, priority=priority))
+            return changed.record(now, text, _asked(command))
         case _:
             assert_never(command.ask)
+
+
+def _asked(command: Command) -> Note:
+    """Return how an event is told that only the audit trail has."""
+    return Note(type=RecordType.COMMAND, notify=False, by=command.by)
 
 
 def _answered(decision: Decision, command: Command, now: datetime) -> Decision:
@@ -103,29 +112,51 @@ def _answered(decision: Decision, command: Command, now: datetime) -> Decision:
     return decision.answer(command.id, CommandEffect.APPLIED, text, now)
 
 
-def _without_effect(
-    decision: Decision, command: Command, why: str, now: datetime, **fields: Any
-) -> Decision:
-    """Leave the workset as it is, and say so; ``fields`` are those of the record, and ``effect``."""
-    effect = fields.pop("effect", CommandEffect.NONE)
-    verb = "was refused" if effect is CommandEffect.REFUSED else "had no effect"
-    what = type(command.ask).__name__.lower().replace("setp", "p").replace("submit", "submission")
-    text = f"{what} by {command.by} {verb}: {why}"
-    told = decision.note(now, text, by=command.by, **fields)
-    return told.answer(command.id, effect, text, now)
+def _called(ask: Ask) -> str:
+    match ask:
+        case Submit():
+            return "submission"
+        case Cancel():
+            return "cancel"
+        case Retry() | HostLost():
+            return "retry"
+        case Ignore():
+            return "ignore"
+        case SetPriority():
+            return "priority"
+        case _:
+            assert_never(ask)
+
+
+def _without_effect(decision: Decision, command: Command, why: str, now: datetime) -> Decision:
+    """Leave the workset as it is, and say so."""
+    return _said(decision, command, f"had no effect: {why}", _asked(command), now)
+
+
+def _said(decision: Decision, command: Command, what: str, note: Note, now: datetime) -> Decision:
+    """Answer a command that does nothing with the sentence that the trail gets."""
+    text = f"{_called(command.ask)} by {command.by} {what}"
+    return decision.record(now, text, note).answer(command.id, CommandEffect.NONE, text, now)
+
+
+def _refused(decision: Decision, command: Command, why: str, now: datetime) -> Decision:
+    text = f"{_called(command.ask)} by {command.by} was refused: {why}"
+    told = decision.record(now, text, _asked(command))
+    return told.answer(command.id, CommandEffect.REFUSED, text, now)
 
 
 def _submit(decision: Decision, submit: Submit, command: Command, now: datetime) -> Decision:
     ws, by = decision.workset, command.by
     if ws.customer_id and submit.customer_id not in ("", ws.customer_id):
         why = "the workset of this name belongs to another customer; choose another name"
-        return _without_effect(decision, command, why, now, effect=CommandEffect.REFUSED)
+        return _refused(decision, command, why, now)
     if _was_answered(submit, ws):
-        known = decision.set(sentinel_order=ws.sentinel_order or submit.order)
+        known = replace(ws, sentinel_order=ws.sentinel_order or submit.order)
         text = "this trigger was answered before"
-        return known.answer(command.id, CommandEffect.NONE, text, now)
-    decision = _noted(decision, submit)
-    moved = decision.set(
+        return decision.becoming(known).answer(command.id, CommandEffect.NONE, text, now)
+    ws = _with_trigger(ws, submit)
+    moved = replace(
+        ws,
         bucket=submit.bucket,
         prefix=submit.prefix,
         customer_id=submit.customer_id or ws.customer_id,
@@ -133,12 +164,15 @@ def _submit(decision: Decision, submit: Submit, command: Command, now: datetime)
     )
     if ws.state is State.READY:
         text = f"submitted again by {by}; will be checked anew"
-        again = _fresh(moved, now).note(now, text, by=by)
+        again = decision.becoming(fresh(moved, now)).record(now, text, _asked(command))
     elif ws.state is State.RETRYING or ws.state in _RESTARTABLE:
-        again = _fresh(moved.turn(State.READY, now, f"submitted again by {by}", by=by), now)
+        text = f"submitted again by {by}"
+        turned = decision.becoming(moved).transition(State.READY, now, text, Note(by=by))
+        again = turned.becoming(fresh(turned.workset, now))
     else:
-        told = {"type": RecordType.STATE_CHANGE, "notify": bool(submit.sentinel)}
-        return _without_effect(decision, command, _advice(ws), now, **told)
+        note = Note(notify=bool(submit.sentinel), by=by)
+        what = f"had no effect: {_advice(ws)}"
+        return _said(decision.becoming(ws), command, what, note, now)
     return refuse(again, (submit.problem,), now) if submit.problem else again
 
 
@@ -149,11 +183,11 @@ def _was_answered(submit: Submit, ws: Workset) -> bool:
     return same and not newer
 
 
-def _noted(decision: Decision, submit: Submit) -> Decision:
+def _with_trigger(ws: Workset, submit: Submit) -> Workset:
     """Remember which trigger was answered, so that no door finds it unanswered."""
     if not submit.sentinel:
-        return decision
-    return decision.set(sentinel=submit.sentinel, sentinel_order=submit.order)
+        return ws
+    return replace(ws, sentinel=submit.sentinel, sentinel_order=submit.order)
 
 
 def _advice(ws: Workset) -> str:
@@ -163,9 +197,10 @@ def _advice(ws: Workset) -> str:
     return f"it is {ws.state}; to run its files again, drop them into a folder of another name"
 
 
-def _fresh(decision: Decision, now: datetime) -> Decision:
+def fresh(ws: Workset, now: datetime) -> Workset:
     """Forget the last run: check the input again and begin at the first step."""
-    return _cleared(decision, now).set(
+    return replace(
+        cleared(ws, now),
         run_id="",
         run_dir="",
         jobs_dir="",
@@ -177,8 +212,10 @@ def _fresh(decision: Decision, now: datetime) -> Decision:
     )
 
 
-def _cleared(decision: Decision, now: datetime) -> Decision:
-    return decision.set(
+def cleared(ws: Workset, now: datetime) -> Workset:
+    """Forget why the last attempt ended: check the input again, and go on where it ended."""
+    return replace(
+        ws,
         plan=None,
         submitted_at=now,
         step=None,
@@ -200,61 +237,77 @@ def _cancel(decision: Decision, reason: str, command: Command, now: datetime) ->
     ws, by = decision.workset, command.by
     text = f"canceled by {by}" + (f": {reason}" if reason else "")
     if ws.state is State.READY or ws.state is State.RETRYING:
-        return decision.turn(State.CANCELED, now, text, by=by).set(retry_after=None)
+        waiting = decision.becoming(replace(ws, retry_after=None))
+        return waiting.transition(State.CANCELED, now, text, Note(by=by))
     if ws.state is State.IN_PROGRESS and ws.job and not ws.stopping:
-        stopping = decision.set(stopping=text, progress_message="stopping: " + text)
-        return stopping.note(now, "is being stopped, " + text, by=by).do(StopJob(ws.job))
+        stopping = replace(ws, stopping=text, progress_message="stopping: " + text)
+        told = decision.becoming(stopping).record(now, "is being stopped, " + text, _asked(command))
+        return told.with_effect(StopJob(ws.job))
     if ws.state is State.IN_PROGRESS:
         why = "it is being stopped" if ws.job else "the system that runs it is not this one"
         return _without_effect(decision, command, why, now)
     return _without_effect(decision, command, f"it is {ws.state}", now)
 
 
-def _retry(decision: Decision, retry: Retry, command: Command, now: datetime) -> Decision:
+def _retry(decision: Decision, command: Command, now: datetime, *, from_start: bool) -> Decision:
     ws, by = decision.workset, command.by
-    if ws.state is State.IN_PROGRESS and retry.host_gone and ws.unclear:
-        why = f"{by} vouches that nothing of its job runs any more"
-        return give_up_the_run(decision, why, now, by)
     if ws.state is State.IN_PROGRESS:
         why = f"it is in progress on {ws.runner_scope}"
         return _without_effect(decision, command, why, now)
     if ws.state is not State.RETRYING and ws.state not in _RESTARTABLE:
         return _without_effect(decision, command, f"it is {ws.state}", now)
-    again = decision.turn(State.READY, now, f"retry asked for by {by}", by=by)
-    return _fresh(again, now) if retry.from_start else _cleared(again, now)
+    again = decision.transition(State.READY, now, f"retry asked for by {by}", Note(by=by))
+    return again.becoming(_forgetting(again.workset, now, from_start=from_start))
 
 
-def give_up_the_run(decision: Decision, why: str, now: datetime, by: str) -> Decision:
+def _forgetting(ws: Workset, now: datetime, *, from_start: bool) -> Workset:
+    return fresh(ws, now) if from_start else cleared(ws, now)
+
+
+def _host_lost(decision: Decision, lost: HostLost, command: Command, now: datetime) -> Decision:
+    ws = decision.workset
+    if ws.state is State.IN_PROGRESS and ws.unclear:
+        why = f"{command.by} vouches that nothing of its job runs any more"
+        return give_up_the_run(decision, command, why, now)
+    return _retry(decision, command, now, from_start=lost.from_start)
+
+
+def give_up_the_run(decision: Decision, command: Command, why: str, now: datetime) -> Decision:
     """End the attempt of a run whose job nobody can see, and make the workset ready for another.
 
     The step that was cut off is the one the next attempt begins with. What was being stopped is canceled:
     that was asked for first.
     """
-    step, stopping = decision.workset.step, decision.workset.stopping
-    if stopping:
-        ended = decision.turn(State.CANCELED, now, f"{stopping}; {why}", by=by)
-        return ended.set(step=None, stopping="", trouble="", unclear=False, progress_message="")
-    text = f"attempt {decision.workset.attempt} is given up, because {why}"
-    cut = decision.set(failed_step=step).turn(
-        State.ERROR, now, text, type=RecordType.LOCK_TIMEOUT, by=by
-    )
-    again = cut.turn(State.READY, now, f"retry asked for by {by}", by=by, notify=False)
-    return _cleared(again, now)
+    ws, by = decision.workset, command.by
+    if ws.stopping:
+        stopped = replace(
+            ws, step=None, stopping="", trouble="", unclear=False, progress_message=""
+        )
+        text = f"{ws.stopping}; {why}"
+        return decision.becoming(stopped).transition(State.CANCELED, now, text, Note(by=by))
+    text = f"attempt {ws.attempt} is given up, because {why}"
+    note = Note(type=RecordType.LOCK_TIMEOUT, by=by)
+    cut = decision.becoming(replace(ws, failed_step=ws.step))
+    cut = cut.transition(State.ERROR, now, text, note)
+    text = f"retry asked for by {by}"
+    again = cut.transition(State.READY, now, text, replace(QUIET, by=by))
+    from_start = isinstance(command.ask, HostLost) and command.ask.from_start
+    return again.becoming(_forgetting(again.workset, now, from_start=from_start))
 
 
-def host_is_gone(ws: Workset) -> str:
-    """Return who vouches that the machine of this run exists no more; empty if nobody does.
+def host_lost_by(ws: Workset) -> Command | None:
+    """Return the command of who vouches that the machine of this run no longer exists, if somebody does.
 
     That is the one proof there is that a job is dead which left no record: see failure 19.
     """
-    told = (c.by for c in ws.inbox if isinstance(c.ask, Retry) and c.ask.host_gone)
-    return next(told, "")
+    return next((command for command in ws.inbox if isinstance(command.ask, HostLost)), None)
 
 
 def _ignore(decision: Decision, reason: str, command: Command, now: datetime) -> Decision:
     ws, by = decision.workset, command.by
     if State.IGNORED in NEXT[ws.state]:
         text = f"ignored by {by}" + (f": {reason}" if reason else "")
-        return decision.turn(State.IGNORED, now, text, by=by).set(retry_after=None)
+        waiting = decision.becoming(replace(ws, retry_after=None))
+        return waiting.transition(State.IGNORED, now, text, Note(by=by))
     advice = "; cancel it first" if ws.state is State.IN_PROGRESS else ""
     return _without_effect(decision, command, f"it is {ws.state}{advice}", now)

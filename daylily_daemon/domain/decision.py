@@ -1,13 +1,13 @@
 """Decisions: the next workset, the records of the way to it, and the effects to run.
 
-``NEXT`` is the truth about states: ``Decision.turn`` refuses to leave it, the store refuses a write whose
-version or fence moved on, and the picture in docs/states.md is made from it.
+``NEXT`` is the truth about states: ``Decision.transition`` refuses to leave it, the store refuses a write
+whose version or fence moved on, and the picture in docs/states.md is made from it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -65,6 +65,25 @@ class StopJob:
 Effect = RunJob | StopJob
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """How an event is told, besides its message."""
+
+    type: RecordType = RecordType.STATE_CHANGE
+    notify: bool = True
+    """Whether channels may be told; if not, it is for the audit trail alone."""
+    by: str = ""
+    """Who asked for it; empty if nobody did."""
+    error_details: str = ""
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+TOLD: Final = Note()
+"""A change of state that channels hear of."""
+QUIET: Final = Note(notify=False)
+"""A change of state that is a step to another one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """The next workset, what is told about the way to it, and what is to be done."""
@@ -75,51 +94,62 @@ class Decision:
     answers: tuple[Answer, ...] = ()
     """What became of the commands this decides on."""
 
-    def set(self, **changes: Any) -> Decision:
-        return replace(self, workset=replace(self.workset, **changes))
+    def becoming(self, workset: Workset) -> Decision:
+        """Return this decision with the workset changed in ways that nobody is told of."""
+        return replace(self, workset=workset)
 
-    def do(self, effect: Effect) -> Decision:
+    def with_effect(self, effect: Effect) -> Decision:
         return replace(self, effects=(*self.effects, effect))
 
-    def warn(self, *texts: str) -> Decision:
+    def with_warnings(self, *texts: str) -> Decision:
         """Add warnings to the workset, each once, the first ones if there are too many."""
         known = dict.fromkeys((*self.workset.warnings, *(t[:WARNING_CHARS] for t in texts)))
-        return self.set(warnings=tuple(known)[:WARNINGS_LIMIT])
+        return self.becoming(replace(self.workset, warnings=tuple(known)[:WARNINGS_LIMIT]))
 
     def answer(self, command_id: str, effect: CommandEffect, text: str, at: datetime) -> Decision:
         one = Answer(command_id=command_id, effect=effect, text=text[:ANSWER_CHARS], at=at)
         return replace(self, answers=(*self.answers, one))
 
-    def note(self, at: datetime, message: str, **fields: Any) -> Decision:
-        """Add a record; ``fields`` are those of Record."""
+    def record(self, at: datetime, message: str, note: Note) -> Decision:
+        """Add an event of the present state to the trail."""
+        return self._told(self.workset.state, at, message, note)
+
+    def registered(self, at: datetime, message: str, by: str) -> Decision:
+        """Add the first event of a workset, before which it had no state."""
+        return self._told(None, at, message, Note(by=by))
+
+    def transition(self, state: State, at: datetime, message: str, note: Note = TOLD) -> Decision:
+        """Change the state by the table, with an event."""
+        before = self.workset
+        if state not in NEXT[before.state]:
+            raise AssertionError(f"{before.state} must not turn into {state}")
+        line = Transition(state=state, at=at, reason=message[:200])
+        after = replace(before, state=state, history=(*before.history, line)[-HISTORY_LIMIT:])
+        if state is not State.IN_PROGRESS:
+            after = released(after)
+        return self.becoming(after)._told(before.state, at, message, note)
+
+    def _told(self, previous: State | None, at: datetime, message: str, note: Note) -> Decision:
         ws = replace(self.workset, last_seq=self.workset.last_seq + 1, updated_at=at)
-        known: dict[str, Any] = {"type": RecordType.COMMAND, "previous": ws.state, **fields}
         record = Record(
             workset_id=ws.id,
             seq=ws.last_seq,
             at=at,
+            type=note.type,
             state=ws.state,
+            previous=previous,
             message=message[:MESSAGE_LIMIT],
+            details=note.details,
             priority=ws.priority,
             customer_id=ws.customer_id,
             cluster_name=ws.cluster_name,
             bucket=ws.bucket,
             prefix=ws.prefix,
-            **known,
+            error_details=note.error_details,
+            by=note.by,
+            notify=note.notify,
         )
         return replace(self, workset=ws, records=(*self.records, record))
-
-    def turn(self, state: State, at: datetime, message: str, **fields: Any) -> Decision:
-        """Change the state by the table, with a record that channels may be told of."""
-        before = self.workset
-        if state not in NEXT[before.state]:
-            raise AssertionError(f"{before.state} must not turn into {state}")
-        line = Transition(state=state, at=at, reason=message[:200])
-        moved = self.set(state=state, history=(*before.history, line)[-HISTORY_LIMIT:])
-        if state is not State.IN_PROGRESS:
-            moved = replace(moved, workset=released(moved.workset))
-        known = {"type": RecordType.STATE_CHANGE, "notify": True, "previous": before.state}
-        return moved.note(at, message, **{**known, **fields})
 
 
 def released(ws: Workset) -> Workset:
@@ -130,17 +160,14 @@ def released(ws: Workset) -> Workset:
 def refuse(decision: Decision, problems: tuple[Problem, ...], now: datetime) -> Decision:
     text = "\n".join(str(p) for p in problems)[:DETAILS_LIMIT]
     category = problems[0].category
-    known = decision.set(
+    known = replace(
+        decision.workset,
         error_details=text,
         error_category=category,
         error_code="WS-DAT-002" if category is Category.DATA else "WS-CFG-001",
         progress_message="",
     )
-    return known.turn(
-        State.ERROR,
-        now,
-        f"input refused: {problems[0]}"[:500],
-        type=RecordType.ERROR,
-        error_details=text,
-        details={"category": str(category), "problems": len(problems)},
-    )
+    details = {"category": str(category), "problems": len(problems)}
+    note = Note(type=RecordType.ERROR, error_details=text, details=details)
+    message = f"input refused: {problems[0]}"[:500]
+    return decision.becoming(known).transition(State.ERROR, now, message, note)

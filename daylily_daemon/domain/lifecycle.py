@@ -15,7 +15,16 @@ from fnmatch import fnmatchcase
 from typing import Any, Final, assert_never
 
 from daylily_daemon.domain import commands, report
-from daylily_daemon.domain.decision import DETAILS_LIMIT, Decision, Effect, RunJob, StopJob, refuse
+from daylily_daemon.domain.decision import (
+    DETAILS_LIMIT,
+    QUIET,
+    Decision,
+    Effect,
+    Note,
+    RunJob,
+    StopJob,
+    refuse,
+)
 from daylily_daemon.domain.failures import Failure, FailurePattern, classify
 from daylily_daemon.domain.model import (
     SEEN_LIMIT,
@@ -32,7 +41,6 @@ from daylily_daemon.domain.model import (
     Problem,
     RecordType,
     Refused,
-    Retry,
     State,
     Step,
     Unwanted,
@@ -47,6 +55,10 @@ STEP_NAMES: Final[Mapping[Step, tuple[str, str]]] = {
     Step.CLEANUP: ("cleanup_headnode", "cleanup_failed"),
 }
 """``progress_step`` while a step runs and after it failed, as readers of the old system know them."""
+
+
+STEP: Final = Note(type=RecordType.STEP, notify=False)
+"""What only the audit trail has of a run that goes on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,10 +174,10 @@ def _inspected(ws: Workset, inspection: Inspection, policy: Policy, now: datetim
     match inspection:
         case Accepted(plan=plan, max_retries=max_retries, priority=priority, warnings=warnings):
             asked = Priority(priority) if priority else ws.priority
-            checked = Decision(ws).warn(*warnings)
             if asked is Priority.URGENT and not policy.may_be_urgent(ws):
-                checked, asked = checked.warn(_not_urgent(ws)), ws.priority
-            return checked.set(
+                warnings, asked = (*warnings, _not_urgent(ws)), ws.priority
+            checked = replace(
+                ws,
                 plan=plan,
                 max_retries=max_retries,
                 priority=asked if ws.priority is Priority.NORMAL else ws.priority,
@@ -174,18 +186,19 @@ def _inspected(ws: Workset, inspection: Inspection, policy: Policy, now: datetim
                 progress_message="",
                 updated_at=now,
             )
+            return Decision(checked).with_warnings(*warnings)
         case Missing(problems=problems):
             since = ws.submitted_at or ws.created_at
             if now - since >= timedelta(seconds=policy.input_wait_s):
                 return refuse(Decision(ws), problems, now)
-            return Decision(ws).set(progress_message=_waiting(problems))
+            return Decision(replace(ws, progress_message=_waiting(problems)))
         case Refused(problems=problems):
             return refuse(Decision(ws), problems, now)
         case Unwanted(sentinel=sentinel):
             text = (
                 f"ignored, because {sentinel} lies in its folder; remove that file before a retry"
             )
-            return Decision(ws).turn(State.IGNORED, now, text)
+            return Decision(ws).transition(State.IGNORED, now, text)
         case _:
             assert_never(inspection)
 
@@ -224,15 +237,17 @@ def _claimed(ws: Workset, claim: Claimed, now: datetime) -> Decision:
         return _lost_with_its_host(ws, Decision(locked), now)
     if not due(ws, now):
         return Decision(ws)
-    ready = Decision(locked)
-    if ws.state is State.RETRYING:
-        ready = ready.turn(State.READY, now, "the pause before the next try is over", notify=False)
-        ready = ready.set(
-            lock_owner=claim.owner,
-            lock_acquired_at=now,
-            lock_expires_at=locked.lock_expires_at,
-        )
-    return _begin(ready, claim, now)
+    if ws.state is not State.RETRYING:
+        return _begin(Decision(locked), claim, now)
+    text = "the pause before the next try is over"
+    ready = Decision(locked).transition(State.READY, now, text, QUIET)
+    still_locked = replace(
+        ready.workset,
+        lock_owner=locked.lock_owner,
+        lock_acquired_at=locked.lock_acquired_at,
+        lock_expires_at=locked.lock_expires_at,
+    )
+    return _begin(ready.becoming(still_locked), claim, now)
 
 
 def _begin(decision: Decision, claim: Claimed, now: datetime) -> Decision:
@@ -242,7 +257,8 @@ def _begin(decision: Decision, claim: Claimed, now: datetime) -> Decision:
     step = ws.failed_step if resumes and ws.failed_step else steps[0]
     attempt = ws.attempt + 1
     run_id = ws.run_id if resumes else f"r{attempt}"
-    started = decision.set(
+    started = replace(
+        ws,
         attempt=attempt,
         run_id=run_id,
         run_started_at=now,
@@ -256,11 +272,13 @@ def _begin(decision: Decision, claim: Claimed, now: datetime) -> Decision:
         timings=ws.timings if resumes else {},
     )
     text = f"attempt {attempt} {'resumes' if resumes else 'starts'} with step {step}"
-    return _enter(started.turn(State.IN_PROGRESS, now, text), step, now)
+    turned = decision.becoming(started).transition(State.IN_PROGRESS, now, text)
+    return _enter(turned, step, now)
 
 
 def _enter(decision: Decision, step: Step, now: datetime) -> Decision:
-    entered = decision.set(
+    entered = replace(
+        decision.workset,
         step=step,
         step_started_at=now,
         progress_step=STEP_NAMES[step][0],
@@ -269,36 +287,39 @@ def _enter(decision: Decision, step: Step, now: datetime) -> Decision:
         trouble="",
         unclear=False,
     )
-    return replace(entered, effects=resume(entered.workset))
+    return replace(decision, workset=entered, effects=resume(entered))
 
 
 def _adopt(ws: Workset, locked: Decision, claim: Claimed, now: datetime) -> Decision:
     """Take over a workset in progress: whatever runs, runs on."""
-    told: dict[str, Any] = {"type": RecordType.STEP}
+    note = STEP
     if ws.lock_owner is None:
         text = f"{claim.owner} goes on with it"
     elif ws.lock_owner == claim.owner:
         text = f"{claim.owner} is back and goes on with it"
     else:
         text = f"{claim.owner} takes over; {ws.lock_owner} stopped answering"
-        told = {"type": RecordType.LOCK_TIMEOUT, "notify": True}
+        note = Note(type=RecordType.LOCK_TIMEOUT)
     here = f"{claim.jobs_dir}/{ws.id}/{ws.run_id}"
     moved = here if ws.runner_scope == claim.scope else ws.jobs_dir
     scope = ws.runner_scope if claim.beside else claim.scope
-    adopted = locked.set(runner_scope=scope, jobs_dir=moved).note(now, text, **told)
+    known = replace(locked.workset, runner_scope=scope, jobs_dir=moved)
+    adopted = locked.becoming(known).record(now, text, note)
     return replace(adopted, effects=resume(adopted.workset))
 
 
 def _lost_with_its_host(ws: Workset, locked: Decision, now: datetime) -> Decision:
     """End the attempt of a run nobody can reach, if somebody vouches that its machine is gone."""
-    by = commands.host_is_gone(ws)
-    if not by:
+    command = commands.host_lost_by(ws)
+    if command is None:
         return Decision(ws)
-    command = next(c for c in ws.inbox if isinstance(c.ask, Retry) and c.ask.host_gone)
-    left = tuple(c for c in ws.inbox if c.id != command.id)
-    seen = (*ws.seen_commands, command.id)[-SEEN_LIMIT:]
-    why = f"{by} vouches that {ws.runner_scope or 'the machine it ran on'} exists no more"
-    gone = commands.give_up_the_run(locked.set(inbox=left, seen_commands=seen), why, now, by)
+    answered = replace(
+        locked.workset,
+        inbox=tuple(c for c in ws.inbox if c.id != command.id),
+        seen_commands=(*ws.seen_commands, command.id)[-SEEN_LIMIT:],
+    )
+    why = f"{command.by} vouches that {ws.runner_scope or 'the machine it ran on'} no longer exists"
+    gone = commands.give_up_the_run(locked.becoming(answered), command, why, now)
     told = gone.answer(command.id, CommandEffect.APPLIED, why, now)
     return _answer_inbox(ws, told, now)
 
@@ -308,14 +329,14 @@ def _job_ended(
 ) -> Decision:
     decision = Decision(ws)
     if ws.stopping:
-        return _end(decision.turn(State.CANCELED, now, ws.stopping))
+        return _idle(decision.transition(State.CANCELED, now, ws.stopping))
     match event:
         case JobExited(outcome=outcome) if outcome.succeeded:
             return _step_done(decision, outcome, now)
         case JobExited(outcome=outcome, fatal=False):
             failure = classify(outcome, policy.patterns)
             text = f"step {ws.step} failed and the run goes on. {failure.message}"
-            return _step_done(decision.note(now, text, type=RecordType.STEP), outcome, now)
+            return _step_done(decision.record(now, text, STEP), outcome, now)
         case JobExited(outcome=outcome):
             return _failed(decision, classify(outcome, policy.patterns), policy, now)
         case JobRefused(reason=reason):
@@ -346,23 +367,37 @@ def _step_done(decision: Decision, outcome: Outcome, now: datetime) -> Decision:
     ws = decision.workset
     steps = ws.plan.steps if ws.plan else ()
     found = report.bounded(outcome.report)
-    decision = decision.set(
+    known = replace(
+        ws,
         metrics=report.merged(ws.metrics, found),
         timings={**ws.timings, f"{ws.step}_s": round(outcome.duration_s, 3)},
         results_s3_uri=_results(ws, found),
-    ).warn(*outcome.warnings, *report.warnings_of(found))
-    ws = decision.workset
+    )
+    done = decision.becoming(known).with_warnings(*outcome.warnings, *report.warnings_of(found))
     later = steps[steps.index(ws.step) + 1 :] if ws.step in steps else ()
-    if later:
-        text = f"step {ws.step} done after {outcome.duration_s:.1f} s; step {later[0]} starts"
-        return _enter(decision.note(now, text, type=RecordType.STEP), later[0], now)
+    if not later:
+        return _complete(done, now)
+    text = f"step {ws.step} done after {outcome.duration_s:.1f} s; step {later[0]} starts"
+    return _enter(done.record(now, text, STEP), later[0], now)
+
+
+def _complete(decision: Decision, now: datetime) -> Decision:
+    ws = decision.workset
     details: dict[str, Any] = {"results": ws.results_s3_uri, "attempt": ws.attempt}
     if ws.warnings:
         details["warnings"] = list(ws.warnings)
     text = " ".join([f"complete; results are in {ws.results_s3_uri}", *_warned(ws)])
-    done = decision.turn(State.COMPLETE, now, text, type=RecordType.COMPLETION, details=details)
-    clean = _end(done).set(error_details="", error_category=None, error_code="")
-    return clean.set(progress_step="finalizing", progress_fraction=1.0)
+    note = Note(type=RecordType.COMPLETION, details=details)
+    done = _idle(decision.transition(State.COMPLETE, now, text, note))
+    clean = replace(
+        done.workset,
+        error_details="",
+        error_category=None,
+        error_code="",
+        progress_step="finalizing",
+        progress_fraction=1.0,
+    )
+    return done.becoming(clean)
 
 
 def _warned(ws: Workset) -> tuple[str, ...]:
@@ -384,32 +419,49 @@ def _failed(decision: Decision, failure: Failure, policy: Policy, now: datetime)
     ws = decision.workset
     limit = policy.max_retries if ws.max_retries is None else ws.max_retries
     what = f"step {ws.step}" if ws.step else "the run"
-    known = decision.set(
+    text = f"{what} of attempt {ws.attempt} failed ({failure.code}). {failure.message}"
+    note = _note_of(failure, ws.step)
+    known = decision.becoming(_with_failure(ws, failure, what))
+    wrong = known.transition(State.ERROR, now, text[:500], replace(note, notify=False))
+    if failure.ours and ws.step is not Step.RUN:
+        pause_s = policy.waiting_s(ws)
+        again = f"{text[:500]} That is no fault of the workset: it goes on in {pause_s:.0f} s."
+        return _retrying(wrong.transition(State.RETRYING, now, again, note), pause_s, now)
+    if failure.retry and ws.retry_count < limit:
+        pause_s = policy.delay_s(ws)
+        again = f"{text[:500]} Try {ws.retry_count + 1} of {limit} follows in {pause_s:.0f} s."
+        waiting = _retrying(wrong.transition(State.RETRYING, now, again, note), pause_s, now)
+        return waiting.becoming(replace(waiting.workset, retry_count=ws.retry_count + 1))
+    why = f"all {limit} tries are used up" if failure.retry else "trying again would not help"
+    advice = "Mend the cause, then retry it or drop it again."
+    end = f"{text[:500]} {why.capitalize()}. {advice}"
+    return _idle(wrong.transition(State.FAILED, now, end, note))
+
+
+def _note_of(failure: Failure, step: Step | None) -> Note:
+    details = {"code": failure.code, "category": str(failure.category), "step": step}
+    return Note(type=RecordType.ERROR, error_details=failure.message[:2000], details=details)
+
+
+def _with_failure(ws: Workset, failure: Failure, what: str) -> Workset:
+    return replace(
+        ws,
         error_details=f"{what}: {failure.message}"[:DETAILS_LIMIT],
         error_category=failure.category,
         error_code=failure.code,
         failed_step=ws.step,
         progress_step=STEP_NAMES[ws.step][1] if ws.step else "",
     )
-    text = f"{what} of attempt {ws.attempt} failed ({failure.code}). {failure.message}"
-    wrong = known.turn(State.ERROR, now, text[:500], type=RecordType.ERROR, notify=False)
-    told: dict[str, Any] = {"type": RecordType.ERROR, "error_details": failure.message[:2000]}
-    told["details"] = {"code": failure.code, "category": str(failure.category), "step": ws.step}
-    if failure.ours and ws.step is not Step.RUN:
-        pause_s = policy.waiting_s(ws)
-        again = f"{text[:500]} That is no fault of the workset: it goes on in {pause_s:.0f} s."
-        after = now + timedelta(seconds=pause_s)
-        return _end(wrong.turn(State.RETRYING, now, again, **told)).set(retry_after=after)
-    if failure.retry and ws.retry_count < limit:
-        pause_s = policy.delay_s(ws)
-        again = f"{text[:500]} Try {ws.retry_count + 1} of {limit} follows in {pause_s:.0f} s."
-        waiting = wrong.turn(State.RETRYING, now, again, **told)
-        after = now + timedelta(seconds=pause_s)
-        return _end(waiting).set(retry_count=ws.retry_count + 1, retry_after=after)
-    why = f"all {limit} tries are used up" if failure.retry else "trying again would not help"
-    advice = "Mend the cause, then retry it or drop it again."
-    return _end(wrong.turn(State.FAILED, now, f"{text[:500]} {why.capitalize()}. {advice}", **told))
 
 
-def _end(decision: Decision) -> Decision:
-    return decision.set(step=None, step_started_at=None, stopping="", progress_message="")
+def _retrying(decision: Decision, pause_s: float, now: datetime) -> Decision:
+    idle = _idle(decision)
+    return idle.becoming(replace(idle.workset, retry_after=now + timedelta(seconds=pause_s)))
+
+
+def _idle(decision: Decision) -> Decision:
+    """Leave the step: nothing is to run now."""
+    left = replace(
+        decision.workset, step=None, step_started_at=None, stopping="", progress_message=""
+    )
+    return decision.becoming(left)

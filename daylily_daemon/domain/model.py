@@ -183,9 +183,16 @@ class Cancel:
 class Retry:
     from_start: bool = False
     """Run every step again instead of resuming at the one that failed."""
-    host_gone: bool = False
-    """Somebody vouches that nothing of a run in progress runs any more, for example because its machine
-    exists no more. It counts only where no daemon can see the job: out of reach, or ``unclear``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostLost:
+    """Somebody vouches that nothing of a run in progress runs any more, for example because its machine no
+    longer exists. It counts only where no daemon can see the job: out of reach, or ``unclear``. Of a workset
+    that is not in progress it is a retry."""
+
+    from_start: bool = False
+    """As in Retry."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,7 +205,7 @@ class SetPriority:
     priority: Priority
 
 
-Ask = Submit | Cancel | Retry | Ignore | SetPriority
+Ask = Submit | Cancel | Retry | HostLost | Ignore | SetPriority
 
 
 class CommandEffect(StrEnum):
@@ -325,7 +332,7 @@ class Workset:
     trouble: str = ""
     """Why it does not go on, as a sentence of a daemon; empty while nothing is in the way."""
     unclear: bool = False
-    """Whether its job lives cannot be told: it waits for proof, or for who vouches (``host_gone``)."""
+    """Whether its job lives cannot be told: it waits for proof, or for who vouches (``HostLost``)."""
     confirmed: str = ""
     """Name of the job whose start was seen last; absence of its token is no proof that it never ran."""
 

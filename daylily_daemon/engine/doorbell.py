@@ -21,7 +21,7 @@ from typing import Final
 import structlog
 from anyio import CancelScope, create_task_group, current_time, get_cancelled_exc_class, sleep
 
-from daylily_daemon.domain.commands import apply, host_is_gone, register
+from daylily_daemon.domain.commands import apply, host_lost_by, register
 from daylily_daemon.domain.decision import Decision
 from daylily_daemon.domain.errors import (
     AlreadyDone,
@@ -36,8 +36,8 @@ from daylily_daemon.domain.model import (
     Answer,
     Command,
     CommandEffect,
+    HostLost,
     Record,
-    Retry,
     State,
     Submit,
     Workset,
@@ -286,7 +286,7 @@ def _is_for_the_owner(command: Command, current: Workset) -> bool:
 
     Of a machine that is said to be gone, the next one has to find out whether it is its own.
     """
-    vouches = isinstance(command.ask, Retry) and command.ask.host_gone
+    vouches = isinstance(command.ask, HostLost)
     return current.state is State.IN_PROGRESS and (current.lock_owner is not None or vouches)
 
 
@@ -297,7 +297,7 @@ def enqueue(ws: Workset, command: Command, now: datetime) -> Decision | None:
     """
     if command.id in ws.seen_commands or any(c.id == command.id for c in ws.inbox):
         return None
-    vouches = isinstance(command.ask, Retry) and command.ask.host_gone and not host_is_gone(ws)
+    vouches = isinstance(command.ask, HostLost) and host_lost_by(ws) is None
     if len(ws.inbox) >= INBOX_LIMIT and not vouches:
         raise InboxFull(
             f"{ws.id} has {INBOX_LIMIT} commands waiting; its owner must read them first."

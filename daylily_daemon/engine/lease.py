@@ -180,9 +180,10 @@ class Term:
 
     def _change(self, decision: Decision, routing: Routing) -> Change:
         expires = self._desk.clock.now() + timedelta(seconds=self._config.ttl_s)
-        held = decision.workset.lock_owner is not None
-        beaten = decision.set(beat=self.workset.beat + 1, lock_expires_at=expires if held else None)
-        return self._desk.change(self.workset, beaten, routing)
+        ws = decision.workset
+        held = ws.lock_owner is not None
+        beaten = replace(ws, beat=self.workset.beat + 1, lock_expires_at=expires if held else None)
+        return self._desk.change(self.workset, decision.becoming(beaten), routing)
 
     async def _commit(self, change: Change) -> bool:
         """Write until answered; False if the item was not what ``change`` was decided on."""

@@ -28,7 +28,7 @@ from anyio import (
 from anyio.abc import TaskGroup
 
 from daylily_daemon.domain.admission import admit, capacity_of
-from daylily_daemon.domain.commands import host_is_gone
+from daylily_daemon.domain.commands import host_lost_by
 from daylily_daemon.domain.decision import Effect
 from daylily_daemon.domain.errors import DaemonError, Fenced, LeaseLost, Transient, Unexpected
 from daylily_daemon.domain.lifecycle import Claimed, due, resume
@@ -318,7 +318,7 @@ class Supervisor:
 
     def _adopt(self, tending: TaskGroup) -> None:
         for ws in (*self._in_progress, *self._board.values()):
-            reachable = self.place.sees(ws.runner_scope) or host_is_gone(ws)
+            reachable = self.place.sees(ws.runner_scope) or host_lost_by(ws)
             if ws.state is State.IN_PROGRESS and reachable and self._free(ws):
                 self._take(ws, tending)
 
@@ -461,7 +461,7 @@ class Supervisor:
         try:
             await runner_of(shepherd.runners, ws).look(shepherd.stop_job(ws))
         except Transient as exc:
-            if host_is_gone(ws):
+            if host_lost_by(ws):
                 return False
             raise _Untendable(str(exc)) from exc
         return True

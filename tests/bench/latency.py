@@ -30,8 +30,9 @@ from rich.table import Table
 from daylily_daemon.adapters.codec import typed_item, workset_to_item
 from daylily_daemon.adapters.host import RandomIds, SystemClock
 from daylily_daemon.bootstrap import Tools, open_tools
+from daylily_daemon.domain import lifecycle
 from daylily_daemon.domain.decision import Decision
-from daylily_daemon.domain.model import RecordType, State, Workset, WorksetId
+from daylily_daemon.domain.model import State, Workset, WorksetId
 from daylily_daemon.ports import Change
 from daylily_daemon.settings import Sources, load
 from tests import emulators
@@ -252,14 +253,14 @@ class Writer:
         now = SystemClock().now()
         id = WorksetId("written")
         first = Workset(id=id, bucket="lab", prefix="x/", created_at=now, updated_at=now)
-        ws = await self._commit(None, Decision(first).note(now, "submitted"))
+        ws = await self._commit(None, Decision(first).registered(now, "submitted", "bench"))
         bare = typed_item({**workset_to_item(ws), "workset_id": "bare"})
         for _ in range(COMMITS):
             found["put"].append(await _timed(self._put, bare))
             beat = Decision(replace(ws, beat=ws.beat + 1))
             found["commit"].append(await _timed(self._commit, ws, beat))
             ws = await self._load(id)
-            noted = Decision(ws).note(now, "step run done", type=RecordType.STEP)
+            noted = Decision(ws).record(now, "step run done", lifecycle.STEP)
             found["commit with record"].append(await _timed(self._commit, ws, noted))
             ws = await self._load(id)
         return {way: round(median(times) * 1000, 2) for way, times in found.items()}

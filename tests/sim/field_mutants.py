@@ -180,12 +180,12 @@ def impeded_is_parked() -> Places:
 
 @mutant("the operator's retry keeps the used-up count of tries")
 def tries_stay_used_up() -> Places:
-    original = commands._cleared
+    original = commands.cleared
 
-    def cleared(decision: Decision, now: Any) -> Decision:
-        return original(decision, now).set(retry_count=decision.workset.retry_count)
+    def cleared(ws: Workset, now: Any) -> Workset:
+        return replace(original(ws, now), retry_count=ws.retry_count)
 
-    return [(commands, "_cleared", cleared)]
+    return [(commands, "cleared", cleared)]
 
 
 # --- drops ---------------------------------------------------------------------------------------
@@ -197,7 +197,7 @@ def input_wait_of_long_ago() -> Places:
 
     def inspected(ws: Workset, *args: Any) -> Decision:
         found = original(replace(ws, submitted_at=ws.created_at), *args)
-        return found.set(submitted_at=ws.submitted_at)
+        return found.becoming(replace(found.workset, submitted_at=ws.submitted_at))
 
     return [(lifecycle, "_inspected", inspected)]
 
@@ -239,7 +239,8 @@ def attempts_counted_anew() -> Places:
     original = commands.register
 
     def register(*args: Any) -> Decision:
-        return original(*args).set(attempt=0)
+        found = original(*args)
+        return found.becoming(replace(found.workset, attempt=0))
 
     return [(doorbell, "register", register)]
 
@@ -305,7 +306,8 @@ def old_error_shown() -> Places:
 
     def step_done(decision: Decision, *args: Any) -> Decision:
         done = original(decision, *args)
-        return done.set(error_details=decision.workset.error_details)
+        told = decision.workset.error_details
+        return done.becoming(replace(done.workset, error_details=told))
 
     return [(lifecycle, "_step_done", step_done)]
 

@@ -262,7 +262,7 @@ def attempt_not_counted() -> list[tuple[object, str, Any]]:
 
     def begin(first: Decision, claim: Any, now: Any) -> Decision:
         before = max(0, first.workset.attempt - 1)
-        return original(first.set(attempt=before), claim, now)
+        return original(first.becoming(replace(first.workset, attempt=before)), claim, now)
 
     return [(lifecycle, "_begin", begin)]
 

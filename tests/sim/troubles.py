@@ -17,6 +17,7 @@ from daylily_daemon.domain.lifecycle import Policy
 from daylily_daemon.domain.model import (
     Cancel,
     Command,
+    HostLost,
     Priority,
     Retry,
     SetPriority,
@@ -494,4 +495,4 @@ async def vouch(sim: Sim) -> None:
             lost = ws.state is State.IN_PROGRESS and ws.runner_scope in sim.gone
             if lost and (ws.id, ws.attempt) not in said:
                 said.add((ws.id, ws.attempt))
-                ask(sim, ws.id, Retry(host_gone=True))
+                ask(sim, ws.id, HostLost())

@@ -30,6 +30,7 @@ from daylily_daemon.domain.model import (
     Category,
     Command,
     Fence,
+    HostLost,
     Ignore,
     Plan,
     Priority,
@@ -58,7 +59,8 @@ mappings = st.dictionaries(texts, json_values, max_size=3)
 asks = st.one_of(
     st.builds(Submit, bucket=texts, prefix=texts),
     st.builds(Cancel, reason=texts),
-    st.builds(Retry, from_start=st.booleans(), host_gone=st.booleans()),
+    st.builds(Retry, from_start=st.booleans()),
+    st.builds(HostLost, from_start=st.booleans()),
     st.builds(Ignore, reason=texts),
     st.builds(SetPriority, priority=st.sampled_from(Priority)),
 )

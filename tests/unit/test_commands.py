@@ -18,6 +18,7 @@ from daylily_daemon.domain.model import (
     Cancel,
     Command,
     CommandEffect,
+    HostLost,
     Ignore,
     Plan,
     Priority,
@@ -48,7 +49,7 @@ def a_workset(state: State = State.READY, **changes: object) -> Workset:
 
 
 asks = st.sampled_from(
-    [SUBMIT, Cancel(), Retry(), Retry(host_gone=True), Ignore(), SetPriority(priority=Priority.LOW)]
+    [SUBMIT, Cancel(), Retry(), HostLost(), Ignore(), SetPriority(priority=Priority.LOW)]
 )
 
 
@@ -157,10 +158,10 @@ def test_a_retry_by_an_operator_counts_tries_from_the_start_and_resumes() -> Non
 
 def test_vouching_ends_a_run_only_where_nobody_can_tell_whether_its_job_lives() -> None:
     running = a_workset(State.IN_PROGRESS, step=Step.RUN, attempt=1, runner_scope="host:1")
-    seen = apply(running, command(Retry(host_gone=True)), NOW)
+    seen = apply(running, command(HostLost()), NOW)
     assert seen.workset.state is State.IN_PROGRESS
     assert seen.answers[0].effect is CommandEffect.NONE
-    decision = apply(replace(running, unclear=True), command(Retry(host_gone=True)), NOW)
+    decision = apply(replace(running, unclear=True), command(HostLost()), NOW)
     assert (decision.workset.state, decision.workset.failed_step) == (State.READY, Step.RUN)
     assert not decision.workset.unclear
 
@@ -169,7 +170,7 @@ def test_vouching_for_a_run_that_is_being_stopped_ends_it_as_canceled() -> None:
     stopping = a_workset(
         State.IN_PROGRESS, step=Step.RUN, attempt=1, unclear=True, stopping="canceled by me"
     )
-    ended = apply(stopping, command(Retry(host_gone=True)), NOW).workset
+    ended = apply(stopping, command(HostLost()), NOW).workset
     assert (ended.state, ended.step, ended.stopping) == (State.CANCELED, None, "")
 
 

@@ -16,6 +16,7 @@ from daylily_daemon.domain.lifecycle import Policy
 from daylily_daemon.domain.model import (
     Cancel,
     Ended,
+    HostLost,
     Inspection,
     Job,
     Missing,
@@ -295,7 +296,7 @@ def test_a_run_whose_machine_is_gone_goes_on_elsewhere_once_somebody_vouches_for
             await anyio.sleep(600)
             assert world.workset("w1").lock_owner == "a"
             assert other.machine.starts == []
-            await world.ask("w1", Retry(host_gone=True))
+            await world.ask("w1", HostLost())
             await until(lambda: is_in(world, "w1", State.COMPLETE))
         assert other.machine.starts[0] == "w1.2.stage"
         assert len(world.machine.starts) == 1
@@ -309,7 +310,7 @@ def test_whoever_vouches_for_the_end_of_a_machine_that_is_there_is_told_so() -> 
         async with daemon(world):
             await world.submit("w1")
             await until(lambda: is_in(world, "w1", State.IN_PROGRESS))
-            await world.ask("w1", Retry(host_gone=True))
+            await world.ask("w1", HostLost())
             await until(lambda: is_in(world, "w1", State.COMPLETE))
         assert world.states("w1") == ["ready", "in_progress", "complete"]
         rows = world.table.records[world.workset("w1").id]

@@ -14,6 +14,7 @@ from daylily_daemon.domain.model import (
     Cancel,
     Command,
     CommandEffect,
+    HostLost,
     Job,
     Outcome,
     Priority,
@@ -157,7 +158,7 @@ def test_an_end_without_proof_stays_unclear_until_somebody_vouches_for_it() -> N
             await world.ask("w1", Retry())
             await anyio.sleep(60)
             assert is_in(world, "w1", State.IN_PROGRESS), "a plain retry vouches for nothing"
-            await world.ask("w1", Retry(host_gone=True))
+            await world.ask("w1", HostLost())
             await until(lambda: is_in(world, "w1", State.COMPLETE), within_s=300)
         steps = [name.split(".", 1)[1] for name in world.machine.starts]
         assert steps == ["1.stage", "1.run", "2.run", "2.export", "2.metrics", "2.cleanup"]

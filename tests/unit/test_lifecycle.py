@@ -33,6 +33,7 @@ from daylily_daemon.domain.model import (
     Command,
     CommandEffect,
     Ended,
+    HostLost,
     Ignore,
     JobName,
     Missing,
@@ -71,7 +72,8 @@ SUBMIT = Submit(bucket="b", prefix="p/HG002/")
 asks = st.one_of(
     st.just(SUBMIT),
     st.builds(Cancel),
-    st.builds(Retry, from_start=st.booleans(), host_gone=st.booleans()),
+    st.builds(Retry, from_start=st.booleans()),
+    st.builds(HostLost, from_start=st.booleans()),
     st.builds(Ignore),
     st.builds(SetPriority, priority=st.sampled_from(Priority)),
 )
@@ -249,11 +251,11 @@ def test_a_run_out_of_reach_is_ended_only_if_somebody_vouches_for_the_end_of_its
     elsewhere = replace(CLAIM, owner="b", scope="host:2", sees_job=False)
     ws = in_progress()
     assert decide(ws, elsewhere, POLICY, NOW) == Decision(ws)
-    vouching = Command(id="c", workset_id=ID, by="me", ask=Retry(host_gone=True))
+    vouching = Command(id="c", workset_id=ID, by="me", ask=HostLost())
     asked = replace(ws, inbox=(vouching,))
     decision = decide(asked, elsewhere, POLICY, NOW)
     assert path(decision) == [State.ERROR, State.READY]
-    assert "me vouches that host:1 exists no more" in decision.records[0].message
+    assert "me vouches that host:1 no longer exists" in decision.records[0].message
     assert [r.notify for r in decision.records] == [True, False]
     assert not any("tries" in r.message for r in decision.records), "no try was used up"
     assert (decision.effects, decision.workset.lock_owner) == ((), None)
