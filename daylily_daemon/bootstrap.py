@@ -39,6 +39,7 @@ from daylily_daemon.domain.model import Record
 from daylily_daemon.domain.pipeline import Pipeline
 from daylily_daemon.domain.places import territory
 from daylily_daemon.domain.routing import Filter, Routing
+from daylily_daemon.domain.totality import total
 from daylily_daemon.engine.dials import Dials, Live
 from daylily_daemon.engine.health import Health, guarded
 from daylily_daemon.engine.inspector import Inspector
@@ -49,7 +50,7 @@ from daylily_daemon.engine.supervisor import Place, Snapshot, Supervisor
 from daylily_daemon.ports import Notifier, Trail
 from daylily_daemon.runners import RUNNERS, machine_of, runner_kind
 from daylily_daemon.settings import shipped
-from daylily_daemon.settings_model import Channel, Settings
+from daylily_daemon.settings_model import Channel, Notifications, Settings
 
 LOOPBACK_WAIT_S: Final = 1
 """Longest receive on an emulator: some never notice that a group became free during a long poll."""
@@ -94,13 +95,14 @@ def _webhook(settings: Settings, outlets: Outlets) -> Notifier:
     return Webhook(session=outlets.http, url=url, secret=secret, clock=SystemClock())
 
 
-NOTIFIERS: Final[Mapping[str, Callable[[Settings, Outlets], Notifier]]] = {
+_NOTIFIERS: Final[Mapping[str, Callable[[Settings, Outlets], Notifier]]] = {
     "sns": _sns,
     "s3_sentinels": _s3_sentinels,
     "slack": _slack,
     "linear": _linear,
     "webhook": _webhook,
 }
+NOTIFIERS: Final = total("bootstrap.NOTIFIERS", _NOTIFIERS, list(Notifications().channels))
 """Every channel, by the name of its section under ``notifications``."""
 
 
@@ -213,8 +215,8 @@ def routing_of(settings: Settings) -> Routing:
 
 def enabled(settings: Settings) -> dict[str, Channel]:
     """Return the channels that are switched on."""
-    sections = {name: getattr(settings.notifications, name) for name in NOTIFIERS}
-    return {name: channel for name, channel in sections.items() if channel.enabled}
+    channels = settings.notifications.channels
+    return {name: channel for name, channel in channels.items() if channel.enabled}
 
 
 def _filter(channel: Channel) -> Filter:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Final, get_args
 
 from daylily_daemon.adapters import identity
 from daylily_daemon.adapters.host import StateDir
@@ -13,8 +13,9 @@ from daylily_daemon.adapters.runners.account import RunAs
 from daylily_daemon.adapters.runners.launch import Isolation, passed_on
 from daylily_daemon.adapters.runners.process import ProcessRunner
 from daylily_daemon.adapters.runners.tmux import TmuxRunner
+from daylily_daemon.domain.totality import total
 from daylily_daemon.ports import Runner
-from daylily_daemon.settings_model import Settings
+from daylily_daemon.settings_model import RunnerKind, Settings
 
 
 def machine_of(settings: Settings) -> identity.Machine:
@@ -43,10 +44,10 @@ def _tmux(settings: Settings, environ: Mapping[str, str]) -> TmuxRunner:
     )
 
 
-RUNNERS: Final[Mapping[str, Callable[[Settings, Mapping[str, str]], Runner]]] = {
-    "process": _process,
-    "tmux": _tmux,
-}
+Make = Callable[[Settings, Mapping[str, str]], Runner]
+KINDS: Final = [kind for kind in get_args(RunnerKind) if kind != "auto"]
+_RUNNERS: Final[Mapping[str, Make]] = {"process": _process, "tmux": _tmux}
+RUNNERS: Final[Mapping[str, Make]] = total("runners.RUNNERS", _RUNNERS, KINDS)
 """Every runner, by the name an item keeps: a workset is adopted by the runner that started it."""
 
 

@@ -210,8 +210,11 @@ class Places(Section):
     )
 
 
+RunnerKind = Literal["auto", "tmux", "process"]
+
+
 class Runner(Section):
-    kind: Literal["auto", "tmux", "process"] = fixed(
+    kind: RunnerKind = fixed(
         "auto", "What runs the jobs: auto (tmux if installed), tmux or process."
     )
     isolation: Literal["auto", "session", "systemd"] = fixed(
@@ -365,6 +368,12 @@ class Notifications(Section):
     give_up_s: float = live(
         86400, "Age at which a notice that its channel never took is given up, in seconds.", gt=0
     )
+
+    @property
+    def channels(self) -> dict[str, Channel]:
+        """Every channel by its name, switched on or not."""
+        found = ((name, getattr(self, name)) for name in type(self).model_fields)
+        return {name: value for name, value in found if isinstance(value, Channel)}
 
 
 class Log(Section):

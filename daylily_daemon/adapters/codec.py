@@ -8,9 +8,10 @@ strict about what would make a decision wrong. ``FORMAT`` grows when an older re
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, assert_never, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -35,19 +36,22 @@ from daylily_daemon.domain.model import (
     Workset,
     WorksetId,
 )
+from daylily_daemon.domain.totality import total
 
 FORMAT: Final = 1
 """Version of the item and of the message format; both are written, the newest is refused if newer."""
 
 HOST_LOST: Final = "host_lost"
-ASKS: Final[dict[str, type[Ask]]] = {
-    "submit": Submit,
-    "cancel": Cancel,
-    "retry": Retry,
-    HOST_LOST: HostLost,
-    "ignore": Ignore,
-    "set_priority": SetPriority,
+_ASKS: Final[Mapping[type[Ask], str]] = {
+    Submit: "submit",
+    Cancel: "cancel",
+    Retry: "retry",
+    HostLost: HOST_LOST,
+    Ignore: "ignore",
+    SetPriority: "set_priority",
 }
+_KINDS: Final = total("codec.ASKS", _ASKS, get_args(Ask))
+ASKS: Final[Mapping[str, type[Ask]]] = {kind: ask for ask, kind in _KINDS.items()}
 
 _COMMAND_TEXTS: Final = {"id": 256, "workset_id": 80, "by": 200}
 """Texts every command has, and how many characters each may have."""
@@ -63,7 +67,6 @@ _NAMES: Final = {
 }
 _FIELDS: Final = {attribute: name for name, attribute in _NAMES.items()}
 _ASK_READERS: Final = {kind: TypeAdapter[Any](ask) for kind, ask in ASKS.items()}
-_KINDS: Final = {ask: kind for kind, ask in ASKS.items()}
 _WORKSET: Final = TypeAdapter(Workset)
 _RECORD: Final = TypeAdapter(Record)
 
@@ -140,8 +143,10 @@ def _bounded(ask: Ask) -> Ask:
         case Submit(sentinel=sentinel, order=order, problem=problem):
             sentinel, order = (_plain(text)[:SENTINEL_CHARS] for text in (sentinel, order))
             return replace(ask, sentinel=sentinel, order=order, problem=_cut(problem))
-        case _:
+        case Retry() | HostLost() | SetPriority():
             return ask
+        case _:
+            assert_never(ask)
 
 
 def _cut(problem: Problem | None) -> Problem | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, assert_never
 
 from daylily_daemon.adapters.host import StateDir, SystemClock
 from daylily_daemon.bootstrap import Tools, limits_of
@@ -103,8 +103,10 @@ def _where_it_is(ws: Workset, view: View) -> Iterator[str]:
             yield (
                 f"It was {last or ws.state}. `daylily-daemon retry {ws.id}` makes it ready again."
             )
-        case _:
+        case State.ARCHIVED | State.DELETED:
             yield f"It is {ws.state}."
+        case _:
+            assert_never(ws.state)
 
 
 def _why_failed(ws: Workset) -> Iterator[str]:

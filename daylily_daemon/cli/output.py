@@ -11,8 +11,9 @@ from daylily_daemon.adapters.codec import record_to_item, stamp, workset_to_item
 from daylily_daemon.cli import printing
 from daylily_daemon.cli.layout import Column, Grid, Run
 from daylily_daemon.domain.model import Record, State, Workset
+from daylily_daemon.domain.totality import total
 
-COLOURS: Final = {
+_COLOURS: Final = {
     State.READY: "cyan",
     State.IN_PROGRESS: "blue",
     State.COMPLETE: "green",
@@ -20,7 +21,12 @@ COLOURS: Final = {
     State.FAILED: "red",
     State.RETRYING: "yellow",
     State.CANCELED: "magenta",
+    State.IGNORED: "",
+    State.ARCHIVED: "",
+    State.DELETED: "",
 }
+COLOURS: Final = total("output.COLOURS", _COLOURS, tuple(State))
+"""Empty for the states of what nobody has to look at."""
 
 LISTED: Final = (
     Column(heading="WORKSET"),
@@ -95,7 +101,7 @@ def list_grid(worksets: Sequence[Workset]) -> Grid:
     rows = [
         (
             ws.id,
-            Run(ws.shown_state, COLOURS.get(ws.state, "")),
+            Run(ws.shown_state, COLOURS[ws.state]),
             ws.priority,
             ws.customer_id or "-",
             when(ws.updated_at),

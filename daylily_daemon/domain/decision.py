@@ -25,8 +25,9 @@ from daylily_daemon.domain.model import (
     Transition,
     Workset,
 )
+from daylily_daemon.domain.totality import total
 
-NEXT: Final[Mapping[State, frozenset[State]]] = {
+_NEXT: Final = {
     State.READY: frozenset({State.IN_PROGRESS, State.ERROR, State.CANCELED, State.IGNORED}),
     State.IN_PROGRESS: frozenset({State.COMPLETE, State.ERROR, State.CANCELED}),
     State.COMPLETE: frozenset({State.ARCHIVED}),
@@ -40,6 +41,7 @@ NEXT: Final[Mapping[State, frozenset[State]]] = {
     State.ARCHIVED: frozenset({State.READY, State.DELETED}),
     State.DELETED: frozenset(),
 }
+NEXT: Final[Mapping[State, frozenset[State]]] = total("decision.NEXT", _NEXT, tuple(State))
 """Which state may follow which. READY to ERROR is input that was refused before anything ran."""
 
 DETAILS_LIMIT: Final = 4000

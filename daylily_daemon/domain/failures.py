@@ -6,7 +6,7 @@ patterns come first and see all of it; then those for tools, then those for the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,6 +14,7 @@ from daylily_daemon.domain import nextflow_log, snakemake_log
 from daylily_daemon.domain.failure_table import KNOWN, MANAGERS, TOOLS, FailurePattern
 from daylily_daemon.domain.model import Category, Ended, Outcome
 from daylily_daemon.domain.patterns import compiled, search
+from daylily_daemon.domain.totality import total
 from daylily_daemon.domain.workflow_log import WorkflowLog
 
 __all__ = ["KNOWN", "Failure", "FailurePattern", "classify", "read_log"]
@@ -33,7 +34,7 @@ class Failure:
     """Our own rights or credentials are missing: nobody's input is at fault, and it uses up no try."""
 
 
-_UNTRIED: Final = {
+_JUDGED: Final = {
     Ended.OUT_OF_MEMORY: (
         "WS-RES-001", Category.RESOURCE, True, "was ended by the system: out of memory",
     ),
@@ -44,12 +45,18 @@ _UNTRIED: Final = {
     ),
     Ended.HOST_LOST: ("WS-JOB-002", Category.TRANSIENT, True, "ended when its machine restarted"),
     Ended.STOPPED: ("WS-JOB-003", Category.PERMANENT, False, "was stopped from outside"),
+    Ended.EXITED: None,
+    Ended.SIGNALLED: None,
 }  # fmt: skip
+BY_ITS_END: Final[Mapping[Ended, tuple[str, Category, bool, str] | None]] = total(
+    "failures.BY_ITS_END", _JUDGED, tuple(Ended)
+)
+"""What the way a job ended says alone; None where its log says why."""
 
 
 def classify(outcome: Outcome, extra: tuple[FailurePattern, ...] = ()) -> Failure:
     """Return why ``outcome`` is no success. A failure no pattern knows is tried again."""
-    if known := _UNTRIED.get(outcome.ended):
+    if known := BY_ITS_END[outcome.ended]:
         code, category, retry, how = known
         return Failure(code, category, retry, f"It {how}.")
     log = read_log(outcome.tail)

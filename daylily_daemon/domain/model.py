@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Final, NewType
+from typing import Any, Final, NewType, assert_never
 
 WorksetId = NewType("WorksetId", str)
 Fence = NewType("Fence", int)
@@ -52,10 +52,15 @@ class Priority(StrEnum):
     @property
     def rank(self) -> int:
         """0 for urgent, 1 for normal, 2 for low: sorts as the index does."""
-        return _RANKS[self]
-
-
-_RANKS: Final = {Priority.URGENT: 0, Priority.NORMAL: 1, Priority.LOW: 2}
+        match self:
+            case Priority.URGENT:
+                return 0
+            case Priority.NORMAL:
+                return 1
+            case Priority.LOW:
+                return 2
+            case _:
+                assert_never(self)
 
 
 class Step(StrEnum):

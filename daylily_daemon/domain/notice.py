@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from math import isfinite
-from typing import Any, Final
+from typing import Any, Final, assert_never
 
-from daylily_daemon.domain.model import Record, RecordType, State
+from daylily_daemon.domain.model import Record, RecordType, State, WorksetId
 
 SUBJECT_LIMIT: Final = 100
 """Characters SNS takes in a subject."""
@@ -29,25 +29,6 @@ _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 """Everything but tab and newline; half of a surrogate pair cannot be encoded at all."""
 _NOT_IN_SUBJECT: Final = re.compile(r"[^\x20-\x7e]")
 
-_NEXT: Final[Mapping[State, str]] = {
-    State.READY: "Nothing. It starts as soon as there is room; "
-    "`daylily-daemon explain {id}` says what it waits for.",
-    State.IN_PROGRESS: "Nothing. Watch it with `daylily-daemon logs -f {id}`.",
-    State.COMPLETE: "Fetch the results; `daylily-daemon show {id}` says where they are.",
-    State.ERROR: "Mend what the message names, then drop it again or run `daylily-daemon retry {id}`.",
-    State.RETRYING: "Nothing. It starts again by itself; `daylily-daemon show {id}` says when.",
-    State.FAILED: "Read `daylily-daemon logs {id}`, mend the cause, "
-    "then run `daylily-daemon retry {id}`.",
-    State.CANCELED: "Nothing, if this was meant. `daylily-daemon events {id}` says who asked for it.",
-    State.IGNORED: "Nothing, if this was meant. `daylily-daemon events {id}` says who asked for it.",
-    State.ARCHIVED: "Nothing. Its record is kept.",
-    State.DELETED: "Nothing. Its audit trail is kept: `daylily-daemon events {id}`.",
-}
-_NEXT_LOCK_TIMEOUT: Final = (
-    "Look at the daemon that held it. Another daemon takes over where it can see the job; "
-    "`daylily-daemon explain {id}` says what is going on."
-)
-
 
 def subject(record: Record) -> str:
     """Return one line of at most 100 printable ASCII characters, as SNS demands of a subject."""
@@ -57,8 +38,41 @@ def subject(record: Record) -> str:
 
 def next_step(record: Record) -> str:
     """Return what the reader should do now."""
-    timeout = record.type is RecordType.LOCK_TIMEOUT
-    return (_NEXT_LOCK_TIMEOUT if timeout else _NEXT[record.state]).format(id=record.workset_id)
+    id = record.workset_id
+    if record.type is RecordType.LOCK_TIMEOUT:
+        return (
+            "Look at the daemon that held it. Another daemon takes over where it can see the job; "
+            f"`daylily-daemon explain {id}` says what is going on."
+        )
+    return _to_do(record.state, id)
+
+
+def _to_do(state: State, id: WorksetId) -> str:
+    match state:
+        case State.READY:
+            why = f"`daylily-daemon explain {id}` says what it waits for."
+            return f"Nothing. It starts as soon as there is room; {why}"
+        case State.IN_PROGRESS:
+            return f"Nothing. Watch it with `daylily-daemon logs -f {id}`."
+        case State.COMPLETE:
+            return f"Fetch the results; `daylily-daemon show {id}` says where they are."
+        case State.ERROR:
+            again = f"upload it again or run `daylily-daemon retry {id}`."
+            return f"Fix what the message names, then {again}"
+        case State.RETRYING:
+            return f"Nothing. It starts again by itself; `daylily-daemon show {id}` says when."
+        case State.FAILED:
+            again = f"run `daylily-daemon retry {id}`."
+            return f"Read `daylily-daemon logs {id}`, fix the cause, then {again}"
+        case State.CANCELED | State.IGNORED:
+            who = f"`daylily-daemon events {id}` says who asked for it."
+            return f"Nothing, if this was meant. {who}"
+        case State.ARCHIVED:
+            return "Nothing. Its record is kept."
+        case State.DELETED:
+            return f"Nothing. Its audit trail is kept: `daylily-daemon events {id}`."
+        case _:
+            assert_never(state)
 
 
 def text(record: Record) -> str:

@@ -212,3 +212,31 @@ def test_texts_that_a_command_brings_along_are_bounded() -> None:
     )
     with pytest.raises(Unusable, match="no customer id"):
         command_from_dict(command_to_dict(theirs))
+
+
+@pytest.mark.parametrize(
+    ("ask", "stored"),
+    [
+        (HostLost(), {"host_gone": True}),
+        (HostLost(from_start=True), {"host_gone": True, "from_start": True}),
+        (Retry(from_start=True), {"from_start": True}),
+    ],
+)
+def test_the_loss_of_a_host_is_a_retry_to_the_versions_before(
+    ask: Ask, stored: dict[str, object]
+) -> None:
+    command = Command(id="c", workset_id=WorksetId("w1"), by="me", ask=ask)
+    message = command_to_dict(command)
+    assert (message["kind"], message["ask"]) == ("retry", stored)
+    assert command_from_dict(message) == command
+
+
+def test_a_retry_of_the_versions_before_says_that_no_host_is_lost() -> None:
+    message = {
+        "kind": "retry",
+        "id": "c",
+        "workset_id": "w1",
+        "by": "me",
+        "ask": {"host_gone": False},
+    }
+    assert command_from_dict(message).ask == Retry()

@@ -223,3 +223,12 @@ def _size(value: object) -> int:
     if isinstance(value, dict):
         return sum(1 + _size(v) for v in value.values())
     return sum(1 + _size(v) for v in value) if isinstance(value, list) else 0
+
+
+def test_a_run_that_is_given_up_begins_at_the_first_step_if_that_is_asked_for() -> None:
+    ws = a_workset(State.IN_PROGRESS, step=Step.RUN, attempt=1, run_id="r1", runner_scope="host:1")
+    running = replace(ws, unclear=True)
+    kept = apply(running, command(HostLost()), NOW).workset
+    anew = apply(running, command(HostLost(from_start=True)), NOW).workset
+    assert (kept.failed_step, kept.run_id) == (running.step, running.run_id)
+    assert (anew.failed_step, anew.run_id) == (None, "")

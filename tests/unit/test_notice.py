@@ -78,7 +78,7 @@ def test_a_failure_reads_from_what_happened_over_what_to_do_to_the_evidence() ->
         "\n"
         "step run of attempt 2 failed (WS-RES-002). The disk is full.\n"
         "\n"
-        "What to do next: Read `daylily-daemon logs HG002-run7`, mend the cause, "
+        "What to do next: Read `daylily-daemon logs HG002-run7`, fix the cause, "
         "then run `daylily-daemon retry HG002-run7`.\n"
         "\n"
         "Error details:\n"

@@ -15,6 +15,7 @@ from typing import Final, Protocol
 
 from daylily_daemon.domain import notice
 from daylily_daemon.domain.model import Record, RecordType, State
+from daylily_daemon.domain.totality import total
 
 IN_PROGRESS: Final = "daylily.in_progress"
 COMPLETE: Final = "daylily.complete"
@@ -23,12 +24,20 @@ MESSAGE_LIMIT: Final = 1000
 
 _CHANGES: Final = frozenset({RecordType.STATE_CHANGE, RecordType.ERROR, RecordType.COMPLETION})
 """Other records do not change the state, and so no sentinel."""
-_WRITTEN: Final[Mapping[State, str]] = {
+_SENTINELS: Final = {
+    State.READY: "",
     State.IN_PROGRESS: IN_PROGRESS,
     State.COMPLETE: COMPLETE,
     State.ERROR: ERROR,
+    State.IGNORED: "",
+    State.RETRYING: "",
     State.FAILED: ERROR,
+    State.CANCELED: "",
+    State.ARCHIVED: "",
+    State.DELETED: "",
 }
+WRITTEN: Final[Mapping[State, str]] = total("s3_sentinels.WRITTEN", _SENTINELS, tuple(State))
+"""The sentinel that a state leaves; empty for those the old system has none for."""
 _OUT_OF_ERROR: Final = frozenset({State.READY, State.IN_PROGRESS, State.COMPLETE})
 
 
@@ -49,7 +58,7 @@ class S3Sentinels:
     async def deliver(self, record: Record) -> None:
         if record.type not in _CHANGES:
             return
-        if name := _WRITTEN.get(record.state):
+        if name := WRITTEN[record.state]:
             await self.objects.put(record.bucket, record.prefix + name, _body(record, name))
         if record.state in _OUT_OF_ERROR:
             await self.objects.delete(record.bucket, record.prefix + ERROR)
