@@ -43,10 +43,11 @@ from daylily_daemon.domain.totality import total
 from daylily_daemon.engine.dials import Dials, Live
 from daylily_daemon.engine.health import Health, guarded
 from daylily_daemon.engine.inspector import Inspector
-from daylily_daemon.engine.lease import Desk, LeaseConfig
+from daylily_daemon.engine.lease import LeaseConfig
 from daylily_daemon.engine.outbox import Outbox, OutboxConfig
 from daylily_daemon.engine.shepherd import Shepherd
 from daylily_daemon.engine.supervisor import Place, Snapshot, Supervisor
+from daylily_daemon.engine.writer import Writer
 from daylily_daemon.ports import Notifier, Trail
 from daylily_daemon.runners import RUNNERS, machine_of, runner_kind
 from daylily_daemon.settings import shipped
@@ -371,14 +372,15 @@ async def open_daemon(
             for record in records:
                 hooks.on_record(record)
 
-        desk = Desk(
+        writer = Writer(
             worksets=guarded(tools.worksets, "worksets", health),
             clock=clock,
             ids=RandomIds(),
             owner=owner,
+            live=live,
             on_records=on_records,
         )
-        inner = Inner(desk=desk, live=live, outbox=outbox, trail=trail, health=health)
+        inner = Inner(writer=writer, live=live, outbox=outbox, trail=trail, health=health)
         supervisor = await _supervisor(tools, environ, inner)
         supervisor.on_pass = hooks.on_pass
         yield Daemon(supervisor=supervisor, live=live, channels=channels)
@@ -399,7 +401,7 @@ async def _topic_arn(sns: Any, name: str) -> str:
 class Inner:
     """The parts of a daemon that others of its parts need."""
 
-    desk: Desk
+    writer: Writer
     live: Live
     outbox: Outbox
     trail: Trail
@@ -424,7 +426,7 @@ async def _supervisor(tools: Tools, environ: Mapping[str, str], inner: Inner) ->
     drops = S3Drops(await tools.aws.client("s3"), origin, known)
     room = Room(folders)
     return Supervisor(
-        desk=inner.desk,
+        writer=inner.writer,
         live=live,
         lease=lease_of(settings),
         place=Place(
@@ -435,7 +437,7 @@ async def _supervisor(tools: Tools, environ: Mapping[str, str], inner: Inner) ->
             former_scopes=frozenset({f"host:{machine_of(settings).host_id}"}),
         ),
         shepherd=Shepherd(runners=runners, live=live),
-        inspector=Inspector(desk=inner.desk, live=live, inputs=guarded(inputs, "inputs", health)),
+        inspector=Inspector(writer=inner.writer, inputs=guarded(inputs, "inputs", health)),
         drops=guarded(drops, "drops", health),
         intake=guarded(await tools.intake(), "intake", health),
         commands=guarded(await tools.commands(), "commands", health),

@@ -8,7 +8,9 @@ from datetime import datetime
 from typing import Final, assert_never
 
 from daylily_daemon.domain.decision import NEXT, QUIET, Decision, Note, StopJob, refuse
+from daylily_daemon.domain.errors import InboxFull
 from daylily_daemon.domain.model import (
+    INBOX_LIMIT,
     SEEN_LIMIT,
     Ask,
     Cancel,
@@ -63,6 +65,40 @@ def register(
     if submit.problem:
         decision = refuse(decision, (submit.problem,), now)
     return _answered(decision, command, now)
+
+
+def ask(ws: Workset, command: Command, now: datetime) -> Decision:
+    """Return what ``command`` makes of a workset that perhaps somebody holds: its holder has to see it then.
+
+    Raises InboxFull where that one has not read what is there.
+    """
+    return enqueue(ws, command, now) if _is_for_the_holder(command, ws) else apply(ws, command, now)
+
+
+def _is_for_the_holder(command: Command, ws: Workset) -> bool:
+    """Return whether a holder, or the next one, has to see it. Only a run in progress has one.
+
+    Of a machine that is said to be gone, the next one has to find out whether it is its own.
+    """
+    vouches = isinstance(command.ask, HostLost)
+    return ws.state is State.IN_PROGRESS and (ws.lock_owner is not None or vouches)
+
+
+def enqueue(ws: Workset, command: Command, now: datetime) -> Decision:
+    """Put ``command`` into the inbox, unless it is known. Raises InboxFull.
+
+    Who vouches for the end of a run is let in all the same: nobody reads the inbox of a machine that is gone.
+    """
+    if command.id in ws.seen_commands or any(c.id == command.id for c in ws.inbox):
+        return Decision(ws)
+    vouches = isinstance(command.ask, HostLost) and host_lost_by(ws) is None
+    if len(ws.inbox) >= INBOX_LIMIT and not vouches:
+        raise InboxFull(
+            f"{ws.id} has {INBOX_LIMIT} commands waiting; its owner must read them first."
+        )
+    queued = Decision(replace(ws, inbox=(*ws.inbox, command)))
+    text = f"{ws.lock_owner or 'nobody'} holds it"
+    return queued.answer(command.id, CommandEffect.QUEUED, text, now)
 
 
 def apply(ws: Workset, command: Command, now: datetime) -> Decision:

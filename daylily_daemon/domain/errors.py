@@ -49,6 +49,10 @@ class Unclear(Transient):
     """Whether a job lives cannot be told from here; only proof, or somebody's word, may end it."""
 
 
+class InboxFull(Transient):
+    """The holder of a run has to read its inbox first; trouble of this one workset."""
+
+
 class Unexpected(Transient):
     """A foreign exception that nobody foresaw, caught at a boundary: this one thing rests and comes again."""
 

@@ -24,13 +24,25 @@ from daylily_daemon.domain.decision import (
     RunJob,
     StopJob,
     refuse,
+    released,
+)
+from daylily_daemon.domain.events import (
+    Asked,
+    Claimed,
+    Commanded,
+    Event,
+    Inspected,
+    JobExited,
+    JobRefused,
+    JobStopped,
+    LetGo,
+    Noted,
 )
 from daylily_daemon.domain.failures import Failure, FailurePattern, classify
 from daylily_daemon.domain.model import (
     SEEN_LIMIT,
     Accepted,
     Category,
-    Command,
     CommandEffect,
     Fence,
     Inspection,
@@ -46,6 +58,7 @@ from daylily_daemon.domain.model import (
     Unwanted,
     Workset,
 )
+from daylily_daemon.domain.remarks import Remarks
 
 STEP_NAMES: Final[Mapping[Step, tuple[str, str]]] = {
     Step.STAGE: ("staging", "staging_failed"),
@@ -92,60 +105,14 @@ class Policy:
         return float(min(self.cap_s, self.base_s * 2**doublings)) * (1 + spread / 4)
 
 
-@dataclass(frozen=True, slots=True)
-class Commanded:
-    command: Command
-
-
-@dataclass(frozen=True, slots=True)
-class Inspected:
-    inspection: Inspection
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claimed:
-    """A daemon takes the workset: a ready one to start it, one in progress to adopt its job."""
-
-    owner: str
-    runner: str
-    scope: str
-    data_dir: str
-    """Under it lies one folder a workset, and in that one a run's data."""
-    jobs_dir: str
-    """The same for tokens, logs and exit records; a local disk."""
-    ttl_s: float
-    sees_job: bool = False
-    """Whether the job of a workset in progress can be seen from here: same folder of tokens, same machine."""
-    beside: bool = False
-    """Whether that is in the folder of another daemon of this machine, where it stays."""
-
-
-@dataclass(frozen=True, slots=True)
-class JobExited:
-    job: JobName
-    outcome: Outcome
-    fatal: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class JobRefused:
-    """The job can never be started; it did not run."""
-
-    job: JobName
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class JobStopped:
-    job: JobName
-
-
-Event = Commanded | Inspected | Claimed | JobExited | JobRefused | JobStopped
-
-
 def decide(ws: Workset, event: Event, policy: Policy, now: datetime) -> Decision:
-    """Return what ``event`` makes of ``ws``. Total: an event that does not fit changes nothing."""
+    """Return what ``event`` makes of ``ws``. Total: an event that does not fit changes nothing.
+
+    Raises InboxFull for a command that finds no room in the inbox of a run.
+    """
     match event:
+        case Asked(command=command):
+            return commands.ask(ws, command, now)
         case Commanded(command=command):
             return _answer_inbox(ws, commands.apply(ws, command, now), now)
         case Inspected(inspection=inspection):
@@ -157,6 +124,10 @@ def decide(ws: Workset, event: Event, policy: Policy, now: datetime) -> Decision
             if not current:
                 return Decision(ws)
             return _answer_inbox(ws, _job_ended(ws, event, policy, now), now)
+        case Noted(job=job, remarks=remarks):
+            return Decision(_seen(ws, job, remarks))
+        case LetGo(job=job, remarks=remarks):
+            return Decision(released(_seen(ws, job, remarks)) if ws.lock_owner else ws)
         case _:
             assert_never(event)
 
@@ -166,6 +137,11 @@ def resume(ws: Workset) -> tuple[Effect, ...]:
     if ws.state is not State.IN_PROGRESS or ws.job is None:
         return ()
     return (StopJob(ws.job),) if ws.stopping else (RunJob(ws.job),)
+
+
+def _seen(ws: Workset, job: JobName | None, remarks: Remarks) -> Workset:
+    beaten = replace(ws, beat=ws.beat + 1)
+    return remarks.on(beaten) if job == ws.job else beaten
 
 
 def _inspected(ws: Workset, inspection: Inspection, policy: Policy, now: datetime) -> Decision:

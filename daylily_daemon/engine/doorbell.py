@@ -14,39 +14,35 @@ letters by itself, however good it is.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
 import structlog
 from anyio import CancelScope, create_task_group, current_time, get_cancelled_exc_class, sleep
 
-from daylily_daemon.domain.commands import apply, host_lost_by, register
-from daylily_daemon.domain.decision import Decision
 from daylily_daemon.domain.errors import (
     AlreadyDone,
     DaemonError,
+    InboxFull,
     Newer,
     Permanent,
     Transient,
     Unexpected,
 )
+from daylily_daemon.domain.events import Asked
 from daylily_daemon.domain.model import (
-    INBOX_LIMIT,
     Answer,
     Command,
     CommandEffect,
-    HostLost,
     Record,
-    State,
     Submit,
     Workset,
     WorksetId,
 )
 from daylily_daemon.engine.boundary import for_ever, foreign_as_unexpected
-from daylily_daemon.engine.dials import Live
-from daylily_daemon.engine.lease import Desk
-from daylily_daemon.ports import Change, Conflict, Delivery, Drops, Mailbox, Trail, Unreadable
+from daylily_daemon.engine.writer import Applied, Overtaken, Writer
+from daylily_daemon.ports import Delivery, Drops, Mailbox, Trail, Unreadable
 
 log = structlog.get_logger()
 
@@ -118,16 +114,11 @@ async def _hide(hand: _Hand, hidden_s: int) -> None:
         log.info("messages_not_kept", error=str(exc))
 
 
-class InboxFull(Transient):
-    """The owner of the run has to read its inbox first; trouble of this one workset."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Doorbell:
     mailbox: Mailbox
     trail: Trail
-    desk: Desk
-    live: Live
+    writer: Writer
     on_workset: Callable[[Workset], None]
     """Called with what was committed, so that nothing waits for the next sweep."""
     written: Callable[[], int] = int
@@ -193,7 +184,7 @@ class Doorbell:
 
     async def _refuse(self, delivery: Delivery, exc: InboxFull, round: _Round) -> bool:
         """Answer a command that found the inbox full all the time; whoever asked can ask again."""
-        now = self.desk.clock.now()
+        now = self.writer.clock.now()
         commands = delivery.content if isinstance(delivery.content, tuple) else ()
         try:
             with foreign_as_unexpected("a command"):
@@ -219,32 +210,48 @@ class Doorbell:
 
     async def ring(self, command: Command) -> None:
         """Store what ``command`` asks for. Raises Transient; repeating it changes nothing."""
-        bound = log.bind(workset=command.workset_id, command=command.id)
-        current: Workset | None = None
-        left: Sequence[Record] = ()
-        if not isinstance(command.ask, Submit):
-            current = await self.desk.worksets.load(command.workset_id)
-            if current is None:
-                return await self._answer_nobody(command)
-        while (change := self._change(current, command, left)) is not None:
-            try:
-                stored = await self.desk.write(change)
-            except Permanent:
-                if left or current or not (left := await self._left_by(command.workset_id)):
-                    raise
-            except AlreadyDone:
-                bound.info("command_repeated")
+        submits = isinstance(command.ask, Submit)
+        current = None if submits else await self.writer.worksets.load(command.workset_id)
+        try:
+            while isinstance(found := await self._apply(current, command), Overtaken):
+                current = found.current
+        except AlreadyDone:
+            found = None
+        if found is not None and found.written:
+            self._taken(command, found.workset)
+        else:
+            log.info("command_repeated", workset=command.workset_id, command=command.id)
+
+    async def _apply(self, current: Workset | None, command: Command) -> Applied | Overtaken | None:
+        """Return None where there is nothing to apply it to; that has an answer too then."""
+        match current, command.ask:
+            case None, Submit() as submit:
+                return await self._register(command, submit)
+            case None, _:
+                await self._answer_nobody(command)
                 return None
-            except Conflict as conflict:
-                current = conflict.current
-                if current is None and not isinstance(command.ask, Submit):
-                    return await self._answer_nobody(command)
-            else:
-                asked = type(command.ask).__name__.lower()
-                bound.info("command_taken", asked=asked, by=command.by, state=stored.state)
-                return self.on_workset(stored)
-        bound.info("command_repeated")
-        return None
+            case Workset() as known, _:
+                return await self.writer.apply(known, Asked(command))
+
+    async def _register(self, command: Command, submit: Submit) -> Applied | Overtaken:
+        try:
+            return await self.writer.register(command, submit, [])
+        except Permanent:
+            left = await self._left_by(command.workset_id)
+            if not left:
+                raise
+            return await self.writer.register(command, submit, left)
+
+    def _taken(self, command: Command, stored: Workset) -> None:
+        log.info(
+            "command_taken",
+            workset=stored.id,
+            command=command.id,
+            asked=type(command.ask).__name__.lower(),
+            by=command.by,
+            state=stored.state,
+        )
+        self.on_workset(stored)
 
     async def _left_by(self, id: WorksetId) -> list[Record]:
         """Return the audit trail of an item that somebody removed, page by page."""
@@ -256,55 +263,9 @@ class Doorbell:
     async def _answer_nobody(self, command: Command) -> None:
         """Remember that there was no such workset: every command has an answer."""
         text = f"There is no workset {command.workset_id}; submit it first."
-        said = _answer(command, CommandEffect.NONE, text, self.desk.clock.now())
+        said = _answer(command, CommandEffect.NONE, text, self.writer.clock.now())
         await self.trail.answer(command.workset_id, said)
         log.info("command_without_effect", workset=command.workset_id, command=command.id)
-
-    def _change(
-        self, current: Workset | None, command: Command, left: Sequence[Record]
-    ) -> Change | None:
-        """Return the write that answers ``command``; None if it was answered before."""
-        decision = self._decision(current, command, left)
-        if decision is None or decision.workset == current:
-            return None
-        change = self.desk.change(current, decision, self.live.now.routing)
-        return replace(change, once=command.id)
-
-    def _decision(
-        self, current: Workset | None, command: Command, left: Sequence[Record]
-    ) -> Decision | None:
-        now, ask = self.desk.clock.now(), command.ask
-        if current is None:
-            return register(command, ask, now, left) if isinstance(ask, Submit) else None
-        if _is_for_the_owner(command, current):
-            return enqueue(current, command, now)
-        return apply(current, command, now)
-
-
-def _is_for_the_owner(command: Command, current: Workset) -> bool:
-    """Return whether an owner, or the next one, has to see it. Only a run in progress has an owner.
-
-    Of a machine that is said to be gone, the next one has to find out whether it is its own.
-    """
-    vouches = isinstance(command.ask, HostLost)
-    return current.state is State.IN_PROGRESS and (current.lock_owner is not None or vouches)
-
-
-def enqueue(ws: Workset, command: Command, now: datetime) -> Decision | None:
-    """Put ``command`` into the inbox; None if it is known. Raises InboxFull.
-
-    Who vouches for the end of a run is let in all the same: nobody reads the inbox of a machine that is gone.
-    """
-    if command.id in ws.seen_commands or any(c.id == command.id for c in ws.inbox):
-        return None
-    vouches = isinstance(command.ask, HostLost) and host_lost_by(ws) is None
-    if len(ws.inbox) >= INBOX_LIMIT and not vouches:
-        raise InboxFull(
-            f"{ws.id} has {INBOX_LIMIT} commands waiting; its owner must read them first."
-        )
-    queued = Decision(replace(ws, inbox=(*ws.inbox, command)))
-    said = _answer(command, CommandEffect.QUEUED, f"{ws.lock_owner or 'nobody'} holds it", now)
-    return replace(queued, answers=(said,))
 
 
 def _answer(command: Command, effect: CommandEffect, text: str, now: datetime) -> Answer:

@@ -13,20 +13,21 @@ import structlog
 from anyio import current_time, move_on_after
 
 from daylily_daemon.domain.errors import DaemonError, Transient, Unexpected
-from daylily_daemon.domain.lifecycle import Inspected, decide
+from daylily_daemon.domain.events import Inspected
 from daylily_daemon.domain.model import (
     Category,
     Inspection,
     Problem,
+    Progress,
     Refused,
     Workset,
     WorksetId,
 )
+from daylily_daemon.domain.remarks import Remarks
 from daylily_daemon.engine.boundary import foreign_as_unexpected
-from daylily_daemon.engine.dials import Live
-from daylily_daemon.engine.lease import Desk
 from daylily_daemon.engine.remarks import remark
-from daylily_daemon.ports import Conflict, Inputs
+from daylily_daemon.engine.writer import Applied, Overtaken, Writer
+from daylily_daemon.ports import Inputs
 
 log = structlog.get_logger()
 
@@ -38,8 +39,7 @@ REMARK_S: Final = 60.0
 
 @dataclass(slots=True, kw_only=True)
 class Inspector:
-    desk: Desk
-    live: Live
+    writer: Writer
     inputs: Inputs
     limit_s: float = 900.0
     """How long one check may take: a file system may hang, and 10,000 files take minutes."""
@@ -47,31 +47,26 @@ class Inspector:
     _broke: dict[WorksetId, int] = field(default_factory=dict)
     _remarked_at: dict[WorksetId, float] = field(default_factory=dict)
 
-    async def check(self, ws: Workset) -> Workset:
-        """Return the workset as it is stored now. Raises Conflict, and Transient if it comes again."""
+    async def check(self, ws: Workset) -> Applied | Overtaken:
+        """Look, and write down what was found. Raises Transient if the check comes again."""
         try:
             with foreign_as_unexpected("an input check"):
-                stored = await self._checked(ws)
-        except Conflict:
-            raise
+                found = await self._checked(ws)
         except DaemonError as exc:
             if isinstance(exc, Unexpected):
                 self._broke[ws.id] = self._broke.get(ws.id, 0) + 1
             await self._say_why(ws, str(exc))
             raise
-        self._broke.pop(ws.id, None)
-        self._remarked_at.pop(ws.id, None)
-        return stored
+        if isinstance(found, Applied):
+            self._broke.pop(ws.id, None)
+            self._remarked_at.pop(ws.id, None)
+        return found
 
-    async def _checked(self, ws: Workset) -> Workset:
+    async def _checked(self, ws: Workset) -> Applied | Overtaken:
         too_often = self._broke.get(ws.id, 0) >= BREAKS
         inspection = _given_up(ws) if too_often else await self._inspection(ws)
-        dials = self.live.now
-        decision = decide(ws, Inspected(inspection), dials.policy, self.desk.clock.now())
         log.info("input_checked", workset=ws.id, result=type(inspection).__name__.lower())
-        if decision.workset == ws:
-            return ws
-        return await self.desk.write(self.desk.change(ws, decision, dials.routing))
+        return await self.writer.apply(ws, Inspected(inspection))
 
     async def _inspection(self, ws: Workset) -> Inspection:
         with move_on_after(self.limit_s):
@@ -85,7 +80,7 @@ class Inspector:
         if ws.progress_message == said or (last and current_time() - last < REMARK_S):
             return
         self._remarked_at[ws.id] = current_time()
-        await remark(self.desk, ws, progress_message=said)
+        await remark(self.writer, ws, Remarks(progress=Progress(fraction=None, message=said)))
 
 
 def _given_up(ws: Workset) -> Refused:

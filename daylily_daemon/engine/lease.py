@@ -17,23 +17,19 @@ token: see the runners.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any, Final
 
-from anyio import CancelScope, CapacityLimiter, Event, Lock, current_time, move_on_after, sleep
+from anyio import CancelScope, Event, Lock, current_time, move_on_after
 
-from daylily_daemon.domain.decision import Decision, Effect, released
-from daylily_daemon.domain.errors import Fenced, Transient
-from daylily_daemon.domain.lifecycle import Event as LifeEvent
-from daylily_daemon.domain.lifecycle import Policy, decide, resume
-from daylily_daemon.domain.model import Command, Fence, JobName, Record, State, Workset, WorksetId
-from daylily_daemon.domain.routing import Routing
-from daylily_daemon.engine.boundary import aside
-from daylily_daemon.ports import Change, Clock, Conflict, Ids, Worksets
-
-WRITES_AT_ONCE: Final = 16
-"""Of one daemon. The SDK's pool has more connections, so that a write with a turn need not wait for one."""
+from daylily_daemon.domain.decision import Effect
+from daylily_daemon.domain.errors import Fenced
+from daylily_daemon.domain.events import Claimed, LetGo, Noted
+from daylily_daemon.domain.events import Event as LifeEvent
+from daylily_daemon.domain.lifecycle import resume
+from daylily_daemon.domain.model import Command, Fence, JobName, State, Workset, WorksetId
+from daylily_daemon.domain.remarks import Remarks
+from daylily_daemon.engine.writer import Applied, Holder, Overtaken, Writer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,85 +49,40 @@ class LeaseConfig:
         return self.ttl_s - self.margin_s
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Desk:
-    """What it takes to write a decision down."""
-
-    worksets: Worksets
-    clock: Clock
-    ids: Ids
-    owner: str
-    on_records: Callable[[tuple[Record, ...]], None]
-    """Called with the records of each write once it is stored: the outbox."""
-    turns: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(WRITES_AT_ONCE))
-    """Who waits for a turn has sent nothing yet: a thousand runs to adopt must not time out in a queue."""
-    write_s: float = 5.0
-    """How long a write that was sent is heard out, cancelled or not: a claim nobody knows of would stand
-    until somebody takes it over."""
-
-    def change(self, before: Workset | None, decision: Decision, routing: Routing) -> Change:
-        addressed = tuple(
-            replace(record, owed=routing.owed(record), teller=self.owner)
-            for record in decision.records
-        )
-        return Change(
-            before=before,
-            after=decision.workset,
-            nonce=self.ids.fresh(),
-            records=addressed,
-            answers=decision.answers,
-        )
-
-    async def write(self, change: Change) -> Workset:
-        """Commit once. Raises what ``Worksets.commit`` raises, and Transient after ``write_s``."""
-        async with self.turns:
-            with CancelScope(shield=True, deadline=current_time() + self.write_s):
-                stored = await self.worksets.commit(change)
-                with aside("taking records over"):
-                    self.on_records(change.records)
-                return stored
-        raise Transient(f"{change.after.id}: the store did not answer within {self.write_s:g} s")
-
-
 class Term:
     """One claim of one workset, from claim to release.
 
     ``trusted`` is the cancel scope everything under the term runs in; its deadline is the trust window.
     """
 
-    def __init__(self, desk: Desk, config: LeaseConfig, workset: Workset, asked: float) -> None:
+    def __init__(self, writer: Writer, config: LeaseConfig, workset: Workset, asked: float) -> None:
         self.workset = workset
         self.trusted = CancelScope(deadline=asked + config.trust_s)
         self.on_command: Callable[[Command], None] = _drop
-        self._desk = desk
+        self._writer = writer
         self._config = config
+        self._holder = Holder(self._sealed, config.repeat_s)
         self._fence: Fence = workset.fence
         self._turn = Lock()
         self._written = asked
         self._poke = Event()
         self._hurry = False
-        self._remarks: dict[str, Any] = {}
+        self._remarks = Remarks()
         self._remarked_of: JobName | None = None
         self._eager = False
 
-    async def apply(self, event: LifeEvent, policy: Policy, routing: Routing) -> list[Effect]:
+    async def apply(self, event: LifeEvent) -> list[Effect]:
         """Decide, save, and return what to do. Raises Fenced.
 
         When the item moved on under our own fence (a command was put into the inbox, or an answer
         got lost), the decision is made again on what is there, and the effects that follow from
         it are returned too: an effect that already runs is not run twice by the shepherd.
         """
-        effects: list[Effect] = []
+        missed: tuple[Effect, ...] = ()
         async with self._turn:
-            while True:
-                decision = decide(self.workset, event, policy, self._desk.clock.now())
-                effects.extend(decision.effects)
-                if decision.workset == self.workset:
-                    return effects
-                change = self._change(decision, routing)
-                if await self._commit(change):
-                    return effects
-                effects = list(resume(self.workset))
+            while (effects := await self._applied(event)) is None:
+                missed = resume(self.workset)
+        return [*missed, *effects]
 
     async def keep(self) -> None:
         """Beat for ever. Raises Fenced; a beat without an answer is simply due again."""
@@ -141,15 +92,13 @@ class Term:
                 async with self._turn:
                     await self._beat()
 
-    def note(self, job: JobName, *, eager: bool = True, **fields: Any) -> None:
-        """Let the next beat carry these fields of the workset, if ``job`` is still its job then.
+    def note(self, job: JobName, remarks: Remarks, *, eager: bool = True) -> None:
+        """Let the next beat carry this, if ``job`` is still its job then.
 
         ``eager`` beats come sooner, but never faster than ``progress_s`` allows.
         """
-        if self._remarked_of != job:
-            self._remarks = {}
+        self._remarks = remarks.over(self._remarks if self._remarked_of == job else Remarks())
         self._remarked_of = job
-        self._remarks.update(fields)
         if eager:
             self._eager = True
             self._poke.set()
@@ -162,57 +111,46 @@ class Term:
     async def release(self) -> None:
         """Give the lock back, once; what gets no answer ends by itself. Raises Fenced, Transient."""
         async with self._turn:
-            ws = self.workset
-            if ws.lock_owner is None:
-                return
-            try:
-                self.workset = await self._desk.write(self._release_of(ws))
-            except Conflict as conflict:
-                self._accept(conflict.current)
-                self.workset = await self._desk.write(self._release_of(self.workset))
+            for _ in range(2):
+                event = LetGo(self._remarked_of, self._remarks)
+                match await self._writer.apply(self.workset, event):
+                    case Applied(workset=workset):
+                        self.workset = workset
+                        return
+                    case Overtaken(current=current):
+                        self._accept(current)
 
-    def _release_of(self, ws: Workset) -> Change:
-        return self._change(Decision(released(replace(ws, **self._current_remarks()))), Routing())
-
-    def _current_remarks(self) -> dict[str, Any]:
-        """Return what was noted of the job that is the workset's now."""
-        return self._remarks if self._remarked_of == self.workset.job else {}
-
-    def _change(self, decision: Decision, routing: Routing) -> Change:
-        expires = self._desk.clock.now() + timedelta(seconds=self._config.ttl_s)
-        ws = decision.workset
+    def _sealed(self, ws: Workset) -> Workset:
+        """Every write of the holder is a beat, and moves the time that people are shown."""
+        expires = self._writer.clock.now() + timedelta(seconds=self._config.ttl_s)
         held = ws.lock_owner is not None
-        beaten = replace(ws, beat=self.workset.beat + 1, lock_expires_at=expires if held else None)
-        return self._desk.change(self.workset, decision.becoming(beaten), routing)
+        return replace(ws, beat=self.workset.beat + 1, lock_expires_at=expires if held else None)
 
-    async def _commit(self, change: Change) -> bool:
-        """Write until answered; False if the item was not what ``change`` was decided on."""
+    async def _applied(self, event: LifeEvent) -> tuple[Effect, ...] | None:
+        """Write until answered; None if the item was not what ``event`` was decided on."""
         asked = current_time()
-        while True:
-            try:
-                self.workset = await self._desk.write(change)
-            except Conflict as conflict:
-                self._accept(conflict.current)
-                return False
-            except Transient:
-                await sleep(self._config.repeat_s)
-            else:
-                self._written = asked
-                self.trusted.deadline = asked + self._config.trust_s
-                return True
+        found = await self._writer.apply(self.workset, event, self._holder)
+        if isinstance(found, Overtaken):
+            self._accept(found.current)
+            return None
+        self.workset = found.workset
+        if found.written:
+            self._written = asked
+            self.trusted.deadline = asked + self._config.trust_s
+        return found.effects
 
     async def _beat(self) -> None:
         self._hurry = False
-        remarks = dict(self._current_remarks())
-        after = replace(self.workset, **remarks)
-        if await self._commit(self._change(Decision(after), Routing())):
-            self._remarks = {k: v for k, v in self._remarks.items() if remarks.get(k, _NEW) != v}
-            self._eager = self._eager and bool(self._remarks)
+        job, remarks = self._remarked_of, self._remarks
+        if await self._applied(Noted(job, remarks)) is not None:
+            if self._remarked_of == job:
+                self._remarks = self._remarks.beyond(remarks)
+            self._eager = self._eager and self._remarks != Remarks()
 
     def _accept(self, current: Workset | None) -> None:
         if current is None or current.fence != self._fence:
             raise Fenced("the workset was claimed by another daemon, or its item was removed")
-        if current.lock_owner != self._desk.owner or current.state is not State.IN_PROGRESS:
+        if current.lock_owner != self._writer.owner or current.state is not State.IN_PROGRESS:
             raise Fenced("the workset's item was changed by hand")
         self.workset = current
         self._hurry = True
@@ -231,9 +169,6 @@ class Term:
             return self._written + self._config.hurry_s
         pause_s = self._config.progress_s if self._eager else self._config.beat_s
         return self._written + min(pause_s, self._config.beat_s)
-
-
-_NEW: Final = object()
 
 
 def _drop(command: Command) -> None:
@@ -266,20 +201,14 @@ class Watch:
 
 
 async def claim(
-    desk: Desk, config: LeaseConfig, ws: Workset, event: LifeEvent, dials: tuple[Policy, Routing]
+    writer: Writer, config: LeaseConfig, ws: Workset, event: Claimed
 ) -> tuple[Term, tuple[Effect, ...]] | None:
     """Take ``ws`` if it is still what we saw; None if not. Raises Transient: perhaps taken.
 
     A claim whose answer never came is found again by the next sweep: the item then names us.
     """
     asked = current_time()
-    policy, routing = dials
-    decision = decide(ws, event, policy, desk.clock.now())
-    if decision.workset == ws:
+    found = await writer.apply(ws, event)
+    if isinstance(found, Overtaken) or not found.written:
         return None
-    change = desk.change(ws, decision, routing)
-    try:
-        stored = await desk.write(change)
-    except Conflict:
-        return None
-    return Term(desk, config, stored, asked), decision.effects
+    return Term(writer, config, found.workset, asked), found.effects

@@ -24,12 +24,12 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from daylily_daemon.domain.decision import Effect, RunJob, StopJob
 from daylily_daemon.domain.errors import LeaseLost, Permanent, Transient, Unclear
-from daylily_daemon.domain.lifecycle import Commanded, Event, JobExited, JobRefused, JobStopped
+from daylily_daemon.domain.events import Commanded, Event, JobExited, JobRefused, JobStopped
 from daylily_daemon.domain.model import Command, Job, JobName, State, Step, Workset
 from daylily_daemon.domain.pipeline import Pipeline, StepTemplate, Value, render, time_for
+from daylily_daemon.domain.remarks import Remarks
 from daylily_daemon.engine.dials import Live
 from daylily_daemon.engine.lease import Term
-from daylily_daemon.engine.remarks import TROUBLE_CHARS
 from daylily_daemon.ports import Runner
 
 T = TypeVar("T")
@@ -161,8 +161,7 @@ class _Watch:
             hand_over(command)
         self._start(effects, busy)
         async for event in self.receive:
-            dials = self.shepherd.live.now
-            todo = await self.term.apply(event, dials.policy, dials.routing)
+            todo = await self.term.apply(event)
             if self.term.workset.state is not State.IN_PROGRESS:
                 return
             self._start(tuple(todo), busy)
@@ -200,7 +199,7 @@ class _Watch:
         except Permanent as exc:
             await self.send.send(JobRefused(name, why or str(exc)))
             return
-        self.term.note(name, eager=False, confirmed=name)
+        self.term.note(name, Remarks(confirmed=name), eager=False)
         async with create_task_group() as looking:
             looking.start_soon(self._look, runner, job)
             outcome = await self._until_answered(partial(runner.wait, job), runner, job)
@@ -219,8 +218,7 @@ class _Watch:
                 continue
             if progress is not None and progress != last:
                 last = progress
-                fraction, text = progress.fraction, progress.message
-                self.term.note(job.name, progress_fraction=fraction, progress_message=text)
+                self.term.note(job.name, Remarks(progress=progress))
 
     async def _until_answered(
         self, call: Callable[[], Awaitable[T]], runner: Runner, job: Job
@@ -249,7 +247,7 @@ class _Watch:
                 return answer
 
     def _note_trouble(self, job: Job, text: str, unclear: bool) -> None:
-        self.term.note(job.name, trouble=text[:TROUBLE_CHARS], unclear=unclear)
+        self.term.note(job.name, Remarks(trouble=text, unclear=unclear))
 
 
 def runner_of(runners: Mapping[str, Runner], ws: Workset) -> Runner:

@@ -31,7 +31,8 @@ from daylily_daemon.domain.admission import admit, capacity_of
 from daylily_daemon.domain.commands import host_lost_by
 from daylily_daemon.domain.decision import Effect
 from daylily_daemon.domain.errors import DaemonError, Fenced, LeaseLost, Transient, Unexpected
-from daylily_daemon.domain.lifecycle import Claimed, due, resume
+from daylily_daemon.domain.events import Claimed
+from daylily_daemon.domain.lifecycle import due, resume
 from daylily_daemon.domain.model import (
     State,
     Workset,
@@ -42,11 +43,12 @@ from daylily_daemon.engine.dials import Live
 from daylily_daemon.engine.doorbell import Doorbell, Relay
 from daylily_daemon.engine.health import Health, PortHealth
 from daylily_daemon.engine.inspector import Inspector
-from daylily_daemon.engine.lease import Desk, LeaseConfig, Term, Watch, claim
+from daylily_daemon.engine.lease import LeaseConfig, Term, Watch, claim
 from daylily_daemon.engine.outbox import Outbox
 from daylily_daemon.engine.remarks import say_trouble
 from daylily_daemon.engine.shepherd import Shepherd, runner_of
-from daylily_daemon.ports import Conflict, Drops, Mailbox, Trail
+from daylily_daemon.engine.writer import Overtaken, Writer
+from daylily_daemon.ports import Drops, Mailbox, Trail
 
 log = structlog.get_logger()
 
@@ -113,7 +115,7 @@ async def _never_held() -> str:
 
 @dataclass(slots=True, kw_only=True)
 class Supervisor:
-    desk: Desk
+    writer: Writer
     live: Live
     lease: LeaseConfig
     place: Place
@@ -189,8 +191,7 @@ class Supervisor:
             mailbox=self.commands,
             trail=self.trail,
             written=partial(self.health.answered, "worksets", "commit"),
-            desk=self.desk,
-            live=self.live,
+            writer=self.writer,
             on_workset=self._stored,
             answer_s=self.answer_s,
         )
@@ -278,7 +279,7 @@ class Supervisor:
 
     def _next_due(self) -> float:
         """When the next pause before a retry ends, on the loop's clock."""
-        now = self.desk.clock.now()
+        now = self.writer.clock.now()
         waits = [
             (ws.retry_after - now).total_seconds()
             for ws in self._board.values()
@@ -288,7 +289,7 @@ class Supervisor:
 
     async def _look(self) -> None:
         """Read the index: what is ready, what waits for a retry, what is in progress."""
-        store = self.desk.worksets
+        store = self.writer.worksets
         fresh: dict[WorksetId, Workset] = {}
         for state in (State.READY, State.RETRYING):
             fresh.update({ws.id: ws for ws in await store.in_state(state, limit=LOOKED_AT)})
@@ -297,7 +298,7 @@ class Supervisor:
         self._looked = True
         self._watch.keep_only({ws.id for ws in (*self._in_progress, *fresh.values())})
         for ws in (*self._in_progress, *fresh.values()):
-            if ws.lock_owner not in (None, self.desk.owner):
+            if ws.lock_owner not in (None, self.writer.owner):
                 self._watch.look(ws)
 
     def _newer(self, fresh: dict[WorksetId, Workset]) -> dict[WorksetId, Workset]:
@@ -314,7 +315,7 @@ class Supervisor:
         """Return whether nobody works on it: a claim of it may succeed."""
         if ws.id in self._active or self._not_before.get(ws.id, 0.0) > current_time():
             return False
-        return ws.lock_owner in (None, self.desk.owner) or self._watch.dead(ws)
+        return ws.lock_owner in (None, self.writer.owner) or self._watch.dead(ws)
 
     def _adopt(self, tending: TaskGroup) -> None:
         for ws in (*self._in_progress, *self._board.values()):
@@ -331,7 +332,7 @@ class Supervisor:
             ws.id: ws.customer_id
             for ws in (*self._in_progress, *self._board.values())
             if ws.state is State.IN_PROGRESS
-            and ws.lock_owner in (None, self.desk.owner)
+            and ws.lock_owner in (None, self.writer.owner)
             and self.place.sees(ws.runner_scope)
         }
 
@@ -346,12 +347,14 @@ class Supervisor:
     async def _inspect_one(self, ws: Workset) -> None:
         again_at = current_time() + self.live.now.input_poll_s
         try:
-            stored = await self.inspector.check(ws)
+            found = await self.inspector.check(ws)
+            if isinstance(found, Overtaken):
+                self._seen(ws, found.current)
+                return
+            stored = found.workset
             self._pin(stored)
             if stored.state is State.READY and stored.plan is None:
                 self._not_before[ws.id] = again_at
-        except Conflict as conflict:
-            self._seen(ws, conflict.current)
         except DaemonError as exc:
             log.warning("input_check_comes_again", workset=ws.id, error=str(exc))
             self._not_before[ws.id] = again_at
@@ -365,7 +368,7 @@ class Supervisor:
             self._pin(current)
 
     def _admit(self, tending: TaskGroup) -> None:
-        now, dials = self.desk.clock.now(), self.live.now
+        now, dials = self.writer.clock.now(), self.live.now
         free = [ws for ws in self._board.values() if due(ws, now) and self._free(ws)]
         if not free or self._held or not self._looked:
             return
@@ -403,11 +406,11 @@ class Supervisor:
             self._broke[ws.id] = self._broke.get(ws.id, 0) + 1
             log.warning("workset_rests", workset=ws.id, rest_s=pause_s, error=str(exc))
             self._not_before[ws.id] = current_time() + pause_s
-            await say_trouble(self.desk, ws.id, str(exc))
+            await say_trouble(self.writer, ws.id, str(exc))
         except _Untendable as exc:
             log.warning("workset_not_claimed", workset=ws.id, error=str(exc))
             self._not_before[ws.id] = current_time() + self.rest_s
-            await say_trouble(self.desk, ws.id, str(exc))
+            await say_trouble(self.writer, ws.id, str(exc))
         except (Fenced, LeaseLost) as exc:
             log.warning("lease_lost", workset=ws.id, error=str(exc))
             self._look_again(ws, self.lease.repeat_s)
@@ -419,9 +422,9 @@ class Supervisor:
             self.nudge()
 
     async def _claim_and_drive(self, ws: Workset) -> None:
-        dials, sees_job = self.live.now, await self._sees(ws)
+        sees_job = await self._sees(ws)
         event = Claimed(
-            owner=self.desk.owner,
+            owner=self.writer.owner,
             runner=self.place.runner,
             scope=self.place.scope,
             data_dir=self.place.data_dir,
@@ -430,7 +433,7 @@ class Supervisor:
             sees_job=sees_job,
             beside=self.place.is_beside(ws.runner_scope),
         )
-        taken = await claim(self.desk, self.lease, ws, event, (dials.policy, dials.routing))
+        taken = await claim(self.writer, self.lease, ws, event)
         if taken is None:
             self._look_again(ws, self.lease.repeat_s)
             return

@@ -95,7 +95,8 @@ def test_every_port_of_the_daemon_is_guarded() -> None:
     unguarded = [
         f"{call.lineno}: {_name_of(call.func)}({word.arg}=...)"
         for call in ast.walk(tree)
-        if isinstance(call, ast.Call) and _name_of(call.func) in ("Supervisor", "Desk", "Inspector")
+        if isinstance(call, ast.Call)
+        and _name_of(call.func) in ("Supervisor", "Writer", "Inspector")
         for word in call.keywords
         if word.arg in (*guarded, "notifiers") and not _is_guarded(word.value)
     ]

@@ -13,17 +13,25 @@ from daylily_daemon.adapters import memory
 from daylily_daemon.domain import admission, commands, lifecycle
 from daylily_daemon.domain.admission import Capacity
 from daylily_daemon.domain.decision import Decision
-from daylily_daemon.domain.errors import Impeded, Permanent, Transient
+from daylily_daemon.domain.errors import Impeded, InboxFull, Permanent, Transient
 from daylily_daemon.domain.model import (
     Command,
     Inspection,
     Record,
     Refused,
     Step,
-    Submit,
     Workset,
 )
-from daylily_daemon.engine import doorbell, health, inspector, lease, outbox, shepherd, supervisor
+from daylily_daemon.engine import (
+    doorbell,
+    health,
+    inspector,
+    lease,
+    outbox,
+    shepherd,
+    supervisor,
+    writer,
+)
 from daylily_daemon.ports import Delivery, Mailbox, OwedPage
 from tests.sim.planting import Places, mutant
 from tests.sim.ports import PROBLEM
@@ -115,28 +123,26 @@ def no_pause_between_writes() -> Places:
 
 @mutant("a command that finds the inbox full is dropped in silence")
 def full_inbox_drops() -> Places:
-    original = doorbell.enqueue
+    original = commands.enqueue
 
-    def enqueue(*args: Any) -> Decision | None:
+    def enqueue(ws: Workset, *args: Any) -> Decision:
         try:
-            return original(*args)
-        except doorbell.InboxFull:
-            return None
+            return original(ws, *args)
+        except InboxFull:
+            return Decision(ws)
 
-    return [(doorbell, "enqueue", enqueue)]
+    return [(commands, "enqueue", enqueue)]
 
 
 @mutant("an id is forgotten after twenty others", "ask_too_much")
 def ids_forgotten() -> Places:
-    original = doorbell.Doorbell._change
+    original = writer.Writer._change
 
-    def change(
-        self: doorbell.Doorbell, current: Workset | None, command: Command, left: Any
-    ) -> Any:
-        made = original(self, current, command, left)
-        return made and replace(made, once=made.once if isinstance(command.ask, Submit) else None)
+    def change(self: writer.Writer, before: Workset | None, *args: Any) -> Any:
+        made = original(self, before, *args)
+        return made if before is None else replace(made, once=None)
 
-    return [(doorbell.Doorbell, "_change", change)]
+    return [(writer.Writer, "_change", change)]
 
 
 @mutant("what became of a command is not remembered", "ask_too_much")
@@ -227,7 +233,7 @@ def no_listing() -> Places:
 def no_second_look() -> Places:
     async def find(self: supervisor.Supervisor) -> None:
         missed = await self.drops.unannounced()
-        known = await self.desk.worksets.announced([c.workset_id for c in missed])
+        known = await self.writer.worksets.announced([c.workset_id for c in missed])
         await self.commands.send([c for c in missed if c.workset_id not in known])
         await sleep(self.live.now.reconcile_s)
 
@@ -242,7 +248,7 @@ def attempts_counted_anew() -> Places:
         found = original(*args)
         return found.becoming(replace(found.workset, attempt=0))
 
-    return [(doorbell, "register", register)]
+    return [(writer, "register", register)]
 
 
 # --- jobs ----------------------------------------------------------------------------------------

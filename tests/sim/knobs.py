@@ -6,8 +6,9 @@ import random
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
+from daylily_daemon.domain import commands
 from daylily_daemon.domain.admission import Limits
-from daylily_daemon.engine import doorbell, supervisor
+from daylily_daemon.engine import supervisor
 from daylily_daemon.engine.lease import LeaseConfig
 from tests.sim.planting import put
 
@@ -65,7 +66,7 @@ class Knobs:
 
     def planted(self) -> Any:
         """Return a context in which the program's fixed bounds are these."""
-        return put((doorbell, "INBOX_LIMIT", self.inbox), (supervisor, "LOOKED_AT", self.looked_at))
+        return put((commands, "INBOX_LIMIT", self.inbox), (supervisor, "LOOKED_AT", self.looked_at))
 
 
 CHOICES: Final[dict[str, tuple[Any, ...]]] = {

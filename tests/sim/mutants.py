@@ -17,11 +17,11 @@ import anyio
 
 from daylily_daemon.adapters import memory
 from daylily_daemon.adapters.memory_runner import MemoryMachine
-from daylily_daemon.domain import commands, decision, lifecycle
+from daylily_daemon.domain import commands, decision, events, lifecycle
 from daylily_daemon.domain.decision import Decision
 from daylily_daemon.domain.errors import Transient
 from daylily_daemon.domain.model import Ended, JobName, Outcome, Record, State, Workset
-from daylily_daemon.engine import doorbell, lease, outbox, shepherd, supervisor
+from daylily_daemon.engine import doorbell, lease, outbox, shepherd, supervisor, writer
 from daylily_daemon.ports import Change, Delivery, Unreadable
 from tests.sim import field_mutants
 from tests.sim.planting import MUTANTS, Mutant, mutant
@@ -67,8 +67,8 @@ def wall_clock_in_the_lease() -> list[tuple[object, str, Any]]:
         if ws.id in self._active or self._not_before.get(ws.id, 0.0) > anyio.current_time():
             return False
         expires = ws.lock_expires_at
-        over = expires is not None and expires < self.desk.clock.now()
-        return ws.lock_owner in (None, self.desk.owner) or over
+        over = expires is not None and expires < self.writer.clock.now()
+        return ws.lock_owner in (None, self.writer.owner) or over
 
     return [(supervisor.Supervisor, "_free", free)]
 
@@ -139,15 +139,14 @@ def repeats_applied() -> list[tuple[object, str, Any]]:
 
     return [
         (commands, "apply", apply),
-        (doorbell, "apply", apply),
         (memory.MemoryWorksets, "commit", forgetful),
     ]
 
 
 @mutant("the owner does not read its inbox")
 def inbox_ignored() -> list[tuple[object, str, Any]]:
-    def nothing(command: Any) -> lifecycle.JobStopped:
-        return lifecycle.JobStopped(JobName("nobody"))
+    def nothing(command: Any) -> events.JobStopped:
+        return events.JobStopped(JobName("nobody"))
 
     return [(shepherd, "Commanded", nothing)]
 
@@ -235,7 +234,7 @@ def release_changes_state() -> list[tuple[object, str, Any]]:
         state = State.READY if ws.state is State.IN_PROGRESS else ws.state
         return replace(original(ws), state=state)
 
-    return [(lease, "released", released)]
+    return [(lifecycle, "released", released)]
 
 
 @mutant("an adopted workset is not resumed")
@@ -269,21 +268,21 @@ def attempt_not_counted() -> list[tuple[object, str, Any]]:
 
 @mutant("notices are not owed in the store, only delivered")
 def no_outbox() -> list[tuple[object, str, Any]]:
-    original = lease.Desk.change
+    original = writer.Writer._change
 
-    def change(self: lease.Desk, *args: Any) -> Change:
+    def change(self: writer.Writer, *args: Any) -> Change:
         made = original(self, *args)
         records = tuple(replace(r, owed=frozenset()) for r in made.records)
         owed[made.nonce] = made.records
         return replace(made, records=records)
 
-    async def written(self: lease.Desk, made: Change) -> Workset:
+    async def written(self: writer.Writer, made: Change) -> Workset:
         stored = await self.worksets.commit(made)
         self.on_records(owed.get(made.nonce, ()))
         return stored
 
     owed: dict[str, tuple[Record, ...]] = {}
-    return [(lease.Desk, "change", change), (lease.Desk, "write", written)]
+    return [(writer.Writer, "_change", change), (writer.Writer, "_commit", written)]
 
 
 @mutant("a notice is settled before it is delivered")
@@ -334,13 +333,14 @@ def notice_tried_once() -> list[tuple[object, str, Any]]:
 def stop_not_saved() -> list[tuple[object, str, Any]]:
     original = lease.Term.apply
 
-    async def apply(self: lease.Term, event: Any, policy: Any, routing: Any) -> Any:
-        asked = isinstance(event, lifecycle.Commanded)
+    async def apply(self: lease.Term, event: Any) -> Any:
+        asked = isinstance(event, events.Commanded)
         before = self.workset
-        effects = await original(self, event, policy, routing)
+        effects = await original(self, event)
         if asked and self.workset.stopping and not before.stopping:
-            forgotten = Decision(replace(self.workset, stopping=""))
-            self.workset = await self._desk.write(self._change(forgotten, routing))
+            forgotten = Decision(self._sealed(replace(self.workset, stopping="")))
+            change = self._writer._change(self.workset, forgotten, None)
+            self.workset = await self._writer._commit(change)
         return effects
 
     return [(lease.Term, "apply", apply)]

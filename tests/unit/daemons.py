@@ -37,10 +37,11 @@ from daylily_daemon.domain.routing import Filter, Routing
 from daylily_daemon.engine.dials import Dials, Live
 from daylily_daemon.engine.health import Health, guarded
 from daylily_daemon.engine.inspector import Inspector
-from daylily_daemon.engine.lease import Desk, LeaseConfig
+from daylily_daemon.engine.lease import LeaseConfig
 from daylily_daemon.engine.outbox import Outbox, OutboxConfig
 from daylily_daemon.engine.shepherd import Shepherd
 from daylily_daemon.engine.supervisor import Place, Supervisor
+from daylily_daemon.engine.writer import Writer
 from daylily_daemon.ports import (
     Change,
     Clock,
@@ -157,20 +158,21 @@ def supervisor_of(
     trail = guarded(parts.trail, "trail", health)
     outbox = Outbox(trail, lambda: channels, clock, live, replace(world.outbox, owner=owner))
     runner = guarded(parts.runner, "runner", health)
-    desk = Desk(
+    writer = Writer(
         worksets=guarded(parts.worksets, "worksets", health),
         clock=clock,
         ids=world.ids,
         owner=owner,
+        live=live,
         on_records=outbox.take,
     )
     return Supervisor(
-        desk=desk,
+        writer=writer,
         live=live,
         lease=world.lease,
         place=Place(runner="memory", scope=parts.runner.scope, data_dir="/data", jobs_dir="/jobs"),
         shepherd=Shepherd(runners={"memory": runner}, live=live),
-        inspector=Inspector(desk=desk, live=live, inputs=guarded(parts.inputs, "inputs", health)),
+        inspector=Inspector(writer=writer, inputs=guarded(parts.inputs, "inputs", health)),
         drops=guarded(parts.drops, "drops", health),
         trail=trail,
         intake=guarded(parts.intake, "intake", health),

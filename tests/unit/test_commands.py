@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from daylily_daemon.domain import report
 from daylily_daemon.domain.commands import apply, register
-from daylily_daemon.domain.lifecycle import Inspected, Policy, decide
+from daylily_daemon.domain.events import Inspected
+from daylily_daemon.domain.lifecycle import Policy, decide
 from daylily_daemon.domain.model import (
     Accepted,
     Ask,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from daylily_daemon.domain.commands import register
 from daylily_daemon.domain.decision import NEXT, Decision, RunJob, StopJob
-from daylily_daemon.domain.lifecycle import (
+from daylily_daemon.domain.events import (
     Claimed,
     Commanded,
     Event,
@@ -20,11 +20,8 @@ from daylily_daemon.domain.lifecycle import (
     JobExited,
     JobRefused,
     JobStopped,
-    Policy,
-    decide,
-    due,
-    resume,
 )
+from daylily_daemon.domain.lifecycle import Policy, decide, due, resume
 from daylily_daemon.domain.model import (
     HISTORY_LIMIT,
     SEEN_LIMIT,
