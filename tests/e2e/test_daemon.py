@@ -102,7 +102,7 @@ def test_a_run_on_a_machine_that_is_gone_waits_for_somebody_who_knows_it(lab: La
         f"long 2 {step}": 1 for step in ("run", "export")
     }
     told = " ".join(record.message for record in lab.trail("long"))
-    assert "vouches that host:terminated exists no more" in told
+    assert "vouches that host:terminated no longer exists" in told
 
 
 def test_a_second_sigterm_changes_nothing(lab: Lab) -> None:
