@@ -32,6 +32,19 @@ _MEMORY: Final = "daylily-secrets"
 _PR_SET_DUMPABLE: Final = 4
 
 
+def names_in_utf8() -> None:
+    """Begin again in Python's UTF-8 mode where the locale has another encoding.
+
+    Names in S3 are UTF-8, and so are those on the disks of a cluster, whatever LC_ALL says: read as
+    Latin-1 they would get other keys. If the program cannot be executed again, it goes on as it is.
+    """
+    if sys.flags.utf8_mode or sys.getfilesystemencoding() == "utf-8":
+        return
+    with suppress(OSError):
+        argv = [sys.executable, "-X", "utf8", *sys.orig_argv[1:]]
+        os.execve(sys.executable, argv, os.environ)
+
+
 def first_of_all() -> None:
     """Let signals wait, and keep others of this user out of this process."""
     signal.pthread_sigmask(signal.SIG_BLOCK, OBEYED)

@@ -27,6 +27,7 @@ def test_the_home_folder_is_a_new_one(outside_environ: Mapping[str, str]) -> Non
 def test_the_settings_of_a_real_daemon_are_not_seen() -> None:
     assert not [name for name in os.environ if name.startswith("DAYLILY_")]
     assert "AWS_PROFILE" not in os.environ
+    assert "PYTHONUNBUFFERED" not in os.environ
 
 
 def test_a_request_to_the_real_endpoint_ends_at_a_proxy_that_does_not_exist() -> None:

@@ -143,6 +143,7 @@ def test_logs_shows_what_a_terminal_would_obey_and_raw_has_the_bytes(lab: Lab) -
     assert raw == b"\x1b[31mred\x1b[0m\x1b]0;title\x07\n10%\r20%\n"
 
 
+@pytest.mark.reported("E", "a followed log that never ends (podman#6531, moby#36626)")
 def test_logs_f_follows_a_job_to_its_end(lab: Lab) -> None:
     lab.pipeline("noting", **PIPELINES["gated"])
     lab.start()

@@ -142,6 +142,18 @@ def test_streams_that_take_nothing_change_no_exit_code(redirected: str) -> None:
     assert _by_shell(redirected, "nonsense").returncode == 2
 
 
+@pytest.mark.reported("D", "names read in the encoding of the locale (aws-cli#1368, lsyncd#657)")
+def test_names_are_utf8_whatever_the_locale() -> None:
+    def told(**locale: str) -> str:
+        argv = [*PROGRAM, *GOOD, "--json", "--set", "daemon.data_dir=/fsx/患者 é"]
+        environ = os.environ | locale
+        return subprocess.run(argv, env=environ, capture_output=True, check=True).stdout.decode()
+
+    ascii_ = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    assert json.loads(told(**ascii_))["daemon.data_dir"]["value"] == "/fsx/患者 é"
+    assert told(**ascii_) == told(LC_ALL="C.UTF-8")
+
+
 def test_what_is_wrong_with_a_command_line_is_printed_through_the_same_door() -> None:
     done = subprocess.run(
         [*PROGRAM, "show", "a", HOSTILE], capture_output=True, text=True, check=False
