@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from daylily_daemon.bootstrap import policy_of
 from daylily_daemon.domain.decision import Decision, refuse
 from daylily_daemon.domain.failures import KNOWN, classify
-from daylily_daemon.domain.lifecycle import JobRefused, Policy, decide
+from daylily_daemon.domain.lifecycle import JobRefused, decide
 from daylily_daemon.domain.model import (
     Category,
     Ended,
@@ -16,6 +17,7 @@ from daylily_daemon.domain.model import (
     State,
     Workset,
 )
+from daylily_daemon.settings_model import Settings
 
 HEADING: Final = ("code", "what happened", "category", "tried again")
 Cause = tuple[str, str, Category, str]
@@ -57,7 +59,7 @@ def _of_input(in_state: InState) -> Iterator[Cause]:
 def _of_the_daemon(in_state: InState) -> Cause:
     ws = in_state(State.IN_PROGRESS)
     assert ws.job
-    refused = decide(ws, JobRefused(ws.job, ""), Policy(), ws.created_at).workset
+    refused = decide(ws, JobRefused(ws.job, ""), policy_of(Settings()), ws.created_at).workset
     why = "job: cannot be started, its pipeline or runner is not set up on this daemon"
     again = _again(refused.state is State.RETRYING)
     return refused.error_code, why, Category.CONFIGURATION, again

@@ -22,12 +22,12 @@ class Limits:
 
     slots: int
     """Worksets that may run at once on this daemon; what runs beyond it (after a reload) runs on."""
-    per_customer: int = 0
+    per_customer: int
     """Worksets of one customer that may run at once, on all daemons; 0 for no limit. Worksets without a
     customer count as those of one."""
-    age_s: float = 36 * 3600.0
+    age_s: float
     """Longer than a run, or a full host would turn the priorities off."""
-    cluster: str = ""
+    cluster: str
     """Name of the cluster this daemon serves; empty where it is not known."""
 
 

@@ -76,13 +76,13 @@ STEP: Final = Note(type=RecordType.STEP, notify=False)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    max_retries: int = 2
-    base_s: float = 60.0
-    cap_s: float = 3600.0
-    input_wait_s: float = 120.0
+    max_retries: int
+    base_s: float
+    cap_s: float
+    input_wait_s: float
     """How long after a submission its files may still arrive."""
-    patterns: tuple[FailurePattern, ...] = ()
-    urgent_customers: tuple[str, ...] = ("*",)
+    patterns: tuple[FailurePattern, ...]
+    urgent_customers: tuple[str, ...]
     """Whose recipes may ask to be urgent, as patterns of customer ids; ``*`` also means drops of nobody."""
 
     def may_be_urgent(self, ws: Workset) -> bool:

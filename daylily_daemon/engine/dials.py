@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from daylily_daemon.domain.admission import Limits
 from daylily_daemon.domain.lifecycle import Policy
@@ -13,26 +13,26 @@ from daylily_daemon.domain.routing import Routing
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dials:
-    limits: Limits = field(default_factory=lambda: Limits(slots=8))
-    min_free_bytes: int = 0
+    limits: Limits
+    min_free_bytes: int
     """Room a disk must have before another workset is started on it; 0 does not look."""
-    sweep_s: float = 15.0
-    reconcile_s: float = 600.0
-    input_poll_s: float = 5.0
-    look_s: float = 1.0
+    sweep_s: float
+    reconcile_s: float
+    input_poll_s: float
+    look_s: float
     """Between two looks at a job's progress."""
-    policy: Policy = field(default_factory=Policy)
-    pipelines: Mapping[str, Pipeline] = field(default_factory=dict)
-    default_pipeline: str = ""
+    policy: Policy
+    pipelines: Mapping[str, Pipeline]
+    default_pipeline: str
     """Of a recipe that names none."""
-    values: Mapping[str, Value] = field(default_factory=dict)
+    values: Mapping[str, Value]
     """Placeholder values that do not depend on the workset: ``daylily``, ``python``, ``region``."""
-    environment: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str]
     """Given to every job."""
-    grace_s: float | None = None
+    grace_s: float | None
     """Overrides the grace period of the pipelines when set."""
-    routing: Routing = field(default_factory=Routing)
-    give_up_s: float = 86_400.0
+    routing: Routing
+    give_up_s: float
     """Age at which a notice that no one takes is given up."""
 
 

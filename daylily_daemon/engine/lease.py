@@ -34,9 +34,9 @@ from daylily_daemon.engine.writer import Applied, Holder, Overtaken, Writer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseConfig:
-    ttl_s: float = 60.0
-    margin_s: float = 10.0
-    beat_s: float = 15.0
+    ttl_s: float
+    margin_s: float
+    beat_s: float
     progress_s: float = 1.0
     """Least time between two writes that carry nothing but progress."""
     hurry_s: float = 0.05

@@ -11,6 +11,7 @@ from daylily_daemon.domain.admission import Limits
 from daylily_daemon.engine import supervisor
 from daylily_daemon.engine.lease import LeaseConfig
 from tests.sim.planting import put
+from tests.unit.dials import some_limits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +63,7 @@ class Knobs:
 
     @property
     def limits(self) -> Limits:
-        return Limits(slots=self.slots, per_customer=self.per_customer)
+        return some_limits(slots=self.slots, per_customer=self.per_customer)
 
     def planted(self) -> Any:
         """Return a context in which the program's fixed bounds are these."""

@@ -11,7 +11,6 @@ from typing import Any
 import anyio
 
 from daylily_daemon.domain.errors import Transient
-from daylily_daemon.domain.lifecycle import Policy
 from daylily_daemon.domain.model import (
     Cancel,
     Priority,
@@ -31,6 +30,7 @@ from tests.sim.vclock import BACKEND
 from tests.sim.wire import QUIET, Death, Outage, Weather, Wire
 from tests.sim.world import Sim
 from tests.unit.daemons import supervisor_of
+from tests.unit.dials import a_policy
 
 REST_WITHIN_S = 1800.0
 """How long everything may take to settle once the weather is quiet."""
@@ -273,7 +273,7 @@ def new_sim(seed: int, story: Story, knobs: Knobs | None = None) -> Sim:
     sim.world.outbox = replace(sim.world.outbox, per_channel=knobs.per_channel)
     sim.world.dials = replace(
         sim.world.dials,
-        policy=Policy(
+        policy=a_policy(
             max_retries=knobs.max_retries, base_s=20, cap_s=60, input_wait_s=knobs.input_wait_s
         ),
         limits=knobs.limits,

@@ -13,7 +13,6 @@ from typing import Any, Final
 import anyio
 
 from daylily_daemon.domain.errors import Impeded, Permanent, Transient
-from daylily_daemon.domain.lifecycle import Policy
 from daylily_daemon.domain.model import (
     Cancel,
     Command,
@@ -33,6 +32,7 @@ from tests.sim.ports import MISSING, REFUSED, UNWANTED, Input
 from tests.sim.wire import CHANNELS, Outage, Wire
 from tests.sim.world import Sim
 from tests.unit.daemons import PIPELINE
+from tests.unit.dials import a_policy
 
 Trouble = Callable[[Sim, Wire], None]
 
@@ -372,7 +372,7 @@ def change_the_limits(sim: Sim, wire: Wire) -> None:
 
 def change_the_policy(sim: Sim, wire: Wire) -> None:
     """A reload changes retries, pauses and how long input is waited for."""
-    policy = Policy(
+    policy = a_policy(
         max_retries=sim.rng.choice([0, 1, 3]),
         base_s=sim.rng.choice([5, 20]),
         cap_s=60,

@@ -54,6 +54,7 @@ from daylily_daemon.ports import (
     Worksets,
 )
 from tests.sim.vclock import BACKEND
+from tests.unit.dials import a_lease, some_dials
 
 STEPS = (Step.STAGE, Step.RUN, Step.EXPORT, Step.METRICS, Step.CLEANUP)
 PIPELINE = Pipeline(
@@ -82,13 +83,13 @@ class World:
     machine: MemoryMachine = field(default_factory=MemoryMachine)
     told: dict[str, list[Record]] = field(default_factory=lambda: {"sns": [], "slack": []})
     dials: Dials = field(
-        default_factory=lambda: Dials(
+        default_factory=lambda: some_dials(
             pipelines={"demo": PIPELINE}, routing=Routing({"sns": Filter(), "slack": Filter()})
         )
     )
     inputs: Inputs = field(default_factory=GoodInputs)
     ids: Counter = field(default_factory=Counter)
-    lease: LeaseConfig = field(default_factory=LeaseConfig)
+    lease: LeaseConfig = field(default_factory=a_lease)
     outbox: OutboxConfig = field(default_factory=lambda: OutboxConfig(owner=""))
     asked: list[Command] = field(default_factory=list)
     asked_at: dict[str, float] = field(default_factory=dict)

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from daylily_daemon.domain.admission import Capacity, Limits, admit, capacity_of
+from daylily_daemon.domain.admission import Capacity, admit, capacity_of
 from daylily_daemon.domain.model import Plan, Priority, State, Step, Workset, WorksetId
+from tests.unit.dials import some_limits
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 PLAN = Plan(pipeline="demo", steps=(Step.RUN,))
@@ -28,7 +29,7 @@ def a_workset(id: str, **changes: object) -> Workset:
 
 def room(slots: int = 9, running: int = 0, held: str = "", **limits: object) -> Capacity:
     return Capacity(
-        limits=Limits(slots=slots, **limits),  # type: ignore[arg-type]
+        limits=some_limits(slots=slots, **limits),
         running=running,
         held=held,
     )
@@ -55,7 +56,7 @@ MANY = [a_workset(f"w{n}", customer_id=c) for n, c in enumerate(["lab", "clinic"
 def test_never_more_than_the_limits_and_everyone_gets_a_reason(
     found: list[Workset], slots: int, running: int, per_customer: int
 ) -> None:
-    limits = Limits(slots=slots, per_customer=per_customer)
+    limits = some_limits(slots=slots, per_customer=per_customer)
     verdicts = admit(found, Capacity(limits=limits, running=running, customers={"lab": 1}), NOW)
     admitted = {v.workset_id for v in verdicts if v.admitted}
     assert len(admitted) <= max(0, slots - running)
@@ -141,7 +142,7 @@ def test_what_asks_for_another_cluster_is_not_run_here_and_holds_nobody_up(here:
 
 def test_what_runs_is_counted_once_whoever_runs_it() -> None:
     mine, others = a_workset("mine", customer_id="lab"), a_workset("other", customer_id="lab")
-    limits = Limits(slots=2, per_customer=2)
+    limits = some_limits(slots=2, per_customer=2)
     capacity = capacity_of(limits, {mine.id: "lab", WorksetId("new"): "clinic"}, [mine, others])
     assert capacity.running == 2
     assert capacity.customers == {"lab": 2, "clinic": 1}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from daylily_daemon.domain import report
 from daylily_daemon.domain.commands import apply, register
 from daylily_daemon.domain.events import Inspected
-from daylily_daemon.domain.lifecycle import Policy, decide
+from daylily_daemon.domain.lifecycle import decide
 from daylily_daemon.domain.model import (
     Accepted,
     Ask,
@@ -33,6 +33,7 @@ from daylily_daemon.domain.model import (
     Workset,
     WorksetId,
 )
+from tests.unit.dials import a_policy
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 ID = WorksetId("HG002")
@@ -188,7 +189,7 @@ def test_a_recipe_may_ask_to_be_urgent_where_its_customer_may(
     allowed: tuple[str, ...], customer: str, expected: Priority
 ) -> None:
     plan = Plan(pipeline="demo", steps=(Step.RUN,))
-    policy = Policy(urgent_customers=allowed)
+    policy = a_policy(urgent_customers=allowed)
     ws = a_workset(customer_id=customer)
     checked = decide(ws, Inspected(Accepted(plan, priority="urgent")), policy, NOW).workset
     assert checked.priority is expected
@@ -199,7 +200,7 @@ def test_warnings_are_bounded_and_told_once_each() -> None:
     many = tuple(f"{n}" * 1000 for n in range(100))
     plan = Plan(pipeline="demo", steps=(Step.RUN,))
     inspected = Inspected(Accepted(plan, warnings=(*many, *many)))
-    warned = decide(a_workset(), inspected, Policy(), NOW).workset.warnings
+    warned = decide(a_workset(), inspected, a_policy(), NOW).workset.warnings
     assert len(warned) == 20
     assert max(map(len, warned)) == 300
 

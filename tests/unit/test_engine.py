@@ -10,9 +10,7 @@ import pytest
 
 from daylily_daemon.adapters.memory import MemoryWorksets, Table
 from daylily_daemon.adapters.memory_runner import MemoryMachine, MemoryRunner, Script
-from daylily_daemon.domain.admission import Limits
 from daylily_daemon.domain.errors import Transient
-from daylily_daemon.domain.lifecycle import Policy
 from daylily_daemon.domain.model import (
     Cancel,
     Ended,
@@ -41,6 +39,7 @@ from tests.unit.daemons import (
     play,
     until,
 )
+from tests.unit.dials import a_policy, some_limits
 
 FAILS = Outcome(ended=Ended.EXITED, code=1, tail="something went wrong")
 
@@ -202,7 +201,7 @@ def test_no_more_than_allowed_run_at_once_and_urgent_goes_first() -> None:
     async def story() -> None:
         machine = MemoryMachine(lambda job: Script(duration_s=10))
         world = World(machine=machine)
-        world.dials = replace(world.dials, limits=Limits(slots=1))
+        world.dials = replace(world.dials, limits=some_limits(slots=1))
         async with daemon(world):
             await world.submit("w0")
             await until(lambda: len(machine.starts) == 1)
@@ -245,7 +244,7 @@ def test_an_operator_retry_resumes_at_the_failed_step() -> None:
             return Script(outcome=FAILS) if bad else Script()
 
         world = World(machine=MemoryMachine(script))
-        world.dials = replace(world.dials, policy=Policy(max_retries=0))
+        world.dials = replace(world.dials, policy=a_policy(max_retries=0))
         async with daemon(world):
             await world.submit("w1")
             await until(lambda: is_in(world, "w1", State.FAILED))
@@ -340,7 +339,7 @@ def test_a_run_takes_its_slot_from_the_start_of_the_daemon_that_adopts_it() -> N
 
     async def story() -> None:
         world = World(machine=MemoryMachine(lambda _: Script(duration_s=100)))
-        world.dials = replace(world.dials, limits=Limits(slots=1))
+        world.dials = replace(world.dials, limits=some_limits(slots=1))
         async with killed_daemon(world):
             await world.submit("w1")
             await until(lambda: bool(world.machine.starts))

@@ -11,10 +11,10 @@ import pytest
 
 from daylily_daemon.adapters.memory_notifier import Failure, MemoryNotifier
 from daylily_daemon.adapters.memory_runner import MemoryMachine, MemoryRunner, Script
-from daylily_daemon.domain.admission import Limits
 from daylily_daemon.domain.errors import Transient
 from daylily_daemon.domain.model import Job, Retry, State
 from tests.unit.daemons import World, daemon, parts_of, play, until
+from tests.unit.dials import some_limits
 
 LONG = Script(duration_s=1000.0)
 
@@ -70,7 +70,7 @@ def test_fewer_slots_after_a_reload_leave_alone_what_runs() -> None:
         async with daemon(world) as supervisor:
             await world.submit("w1", "w2", "w3")
             await until(lambda: len(world.machine.running()) == 3)
-            supervisor.live.now = replace(supervisor.live.now, limits=Limits(slots=1))
+            supervisor.live.now = replace(supervisor.live.now, limits=some_limits(slots=1))
             supervisor.nudge()
             await world.submit("w4")
             await anyio.sleep(600)

@@ -11,7 +11,6 @@ import pytest
 from daylily_daemon.adapters.vitals import Status
 from daylily_daemon.cli.explain import View, why
 from daylily_daemon.cli.health import NEVER_RAN, LocalDaemon, Verdict
-from daylily_daemon.domain.admission import Limits
 from daylily_daemon.domain.model import (
     Category,
     Plan,
@@ -21,6 +20,7 @@ from daylily_daemon.domain.model import (
     Workset,
     WorksetId,
 )
+from tests.unit.dials import some_limits
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 ME = "lab/m1/d1"
@@ -72,7 +72,7 @@ def _why(
     waiting: Sequence[Workset] = (),
     running: Sequence[Workset] = (),
 ) -> str:
-    limits = Limits(slots=1, per_customer=1)
+    limits = some_limits(slots=1, per_customer=1)
     view = View(now=NOW, daemon=daemon, limits=limits, waiting=waiting, running=running)
     return "\n".join(why(ws, view))
 

@@ -21,7 +21,7 @@ from daylily_daemon.domain.events import (
     JobRefused,
     JobStopped,
 )
-from daylily_daemon.domain.lifecycle import Policy, decide, due, resume
+from daylily_daemon.domain.lifecycle import decide, due, resume
 from daylily_daemon.domain.model import (
     HISTORY_LIMIT,
     SEEN_LIMIT,
@@ -48,13 +48,14 @@ from daylily_daemon.domain.model import (
     Workset,
     WorksetId,
 )
+from tests.unit.dials import a_policy
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 ID = WorksetId("HG002")
 STEPS = (Step.STAGE, Step.RUN, Step.EXPORT)
 PLAN = Plan(pipeline="demo", steps=STEPS, export_uri="s3://b/r/")
 PROBLEMS = (Problem("stage_samples.tsv", "line 2", "is wrong.", "Mend it."),)
-POLICY = Policy(max_retries=2)
+POLICY = a_policy(max_retries=2)
 CLAIM = Claimed(
     owner="a",
     runner="process",
@@ -295,7 +296,7 @@ def test_data_errors_are_not_tried_again() -> None:
 
 
 def test_pauses_double_and_never_pass_the_cap_by_more_than_a_quarter() -> None:
-    policy = Policy(base_s=60, cap_s=600)
+    policy = a_policy(base_s=60, cap_s=600)
     pauses = [policy.delay_s(replace(started(), retry_count=n, attempt=n)) for n in range(8)]
     for n, pause_s in enumerate(pauses):
         expected_s = min(600, 60 * 2**n)
