@@ -121,8 +121,13 @@ def mentioned(text: str) -> tuple[Place, ...]:
         elif scheme.lower() in {"s3", "s3a", "s3n"}:
             bucket, _, key = rest.partition("/")
             found.append(S3Place(bucket, key))
-    found.extend(LocalPlace(path) for path in dict.fromkeys(_paths(_URI.sub(" ", text))))
+    found.extend(LocalPlace(path) for path in dict.fromkeys(_paths(_URI.sub(_local, text))))
     return tuple(found)
+
+
+def _local(uri: re.Match[str]) -> str:
+    """Return the path that a ``file:`` address begins; of others nothing."""
+    return " /" + uri[2].lstrip("/") if uri[1].lower() == "file" else " "
 
 
 def _paths(text: str) -> Iterator[str]:

@@ -240,6 +240,7 @@ def test_paths_and_addresses_are_found_in_arguments_and_cells() -> None:
         "{}",
         "see {}, and /fsx/ok",
         "--config dir={}/victim",
+        "FILE://{}/victim",
         "/fsx/ok {}/victim",
         "/fsx/a b c, d e f, g h i, j /fsx/ok {}/victim",
     ],
