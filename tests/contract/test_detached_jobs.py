@@ -405,7 +405,9 @@ async def test_a_followed_log_arrives_whole_and_ends_with_the_job(
 # systemd
 
 
-@pytest.mark.reported("C", "secrets in the arguments of systemd-run (OpenNebula#7823, vm0#17730)")
+@pytest.mark.reported(
+    "C", "secrets in the arguments of systemd-run (OpenNebula/one#7823, vm0#17730)"
+)
 def test_under_systemd_no_value_of_the_environment_is_in_the_arguments(
     processes: ProcessHarness,
 ) -> None:
