@@ -19,6 +19,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from daylily_daemon.adapters.aws import DEFAULT_REGION
 from daylily_daemon.domain.model import Category, Priority, RecordType, State
 from daylily_daemon.settings_types import (
     Absolute,
@@ -67,7 +68,7 @@ class Section(BaseModel):
 
 class Aws(Section):
     region: Region = fixed(
-        "us-west-2",
+        DEFAULT_REGION,
         "AWS region of tables, queues, topic and buckets; where none is set, the profile's counts first.",
     )
     profile: str = fixed("", "Profile of the AWS configuration files; empty takes the usual chain.")

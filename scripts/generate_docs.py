@@ -64,7 +64,7 @@ BLOCK: Final = re.compile(
 )
 NOW: Final = datetime(2026, 1, 1, tzinfo=UTC)
 ID: Final = WorksetId("HG002-run7")
-PREFIX: Final = "daylily_monitoring/active_worksets/"
+PREFIX: Final = Settings().control.prefix
 
 
 class Stale(Exception):

@@ -40,7 +40,8 @@ __all__ = (
 OnCall = Callable[[str, str], None]
 """Told (service, operation) once per call, however often the SDK repeats it: ``sqs``, ``SendMessage``."""
 
-
+DEFAULT_REGION: Final = "us-west-2"
+"""Where neither a setting nor the profile names one."""
 RENEW_EVERY_S: Final = 15.0
 """Shortest time between two looks for other credentials than those that were refused."""
 
@@ -49,7 +50,7 @@ RENEW_EVERY_S: Final = 15.0
 class AwsOptions:
     """How to reach AWS. Services in ``endpoint_urls`` go there instead of to ``endpoint_url``."""
 
-    region: str = "us-west-2"
+    region: str = DEFAULT_REGION
     profile: str = ""
     endpoint_url: str = ""
     endpoint_urls: Mapping[str, str] = field(default_factory=dict)
@@ -87,7 +88,7 @@ def _from_variables(environ: Mapping[str, str]) -> AwsOptions:
     profile = environ.get("AWS_PROFILE", "")
     region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")
     return AwsOptions(
-        region=region or profile_region(environ, profile) or AwsOptions().region,
+        region=region or profile_region(environ, profile) or DEFAULT_REGION,
         profile=profile,
         endpoint_url=environ.get("AWS_ENDPOINT_URL", ""),
     )

@@ -69,9 +69,9 @@ class Count(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tables:
-    worksets: str = "daylily-worksets"
-    events: str = "daylily-workset-events"
-    state_index: str = "state-priority-index"
+    worksets: str
+    events: str
+    state_index: str
     outbox_index: str = "outbox-index"
 
 

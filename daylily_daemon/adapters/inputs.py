@@ -145,7 +145,7 @@ class S3Inputs:
         default_pipeline: Callable[[], str],
         pipelines: Callable[[], Mapping[str, Pipeline]],
         *,
-        local_roots: Sequence[str] = ("/fsx",),
+        local_roots: Sequence[str],
         territory: Territory | None = None,
     ) -> None:
         self._objects = objects

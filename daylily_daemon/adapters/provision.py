@@ -63,10 +63,10 @@ class Wanted:
     intake_queue: str
     commands_queue: str
     """Ends with ``.fifo``."""
-    topic: str = ""
+    topic: str
     """Empty: none is made."""
-    visibility_s: int = 60
-    max_receive: int = 5
+    visibility_s: int
+    max_receive: int
     create_bucket: bool = False
     """For the demo; a real bucket exists and belongs to somebody."""
 

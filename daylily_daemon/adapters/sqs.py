@@ -40,9 +40,9 @@ Decode = Callable[[str], "tuple[Command, ...] | Unreadable"]
 class QueueConfig:
     url: str
     dead_letter_url: str
-    wait_s: int = 20
+    wait_s: int
     """Long poll, 0 to 20 s."""
-    visibility_s: int = 60
+    visibility_s: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -42,7 +42,7 @@ from daylily_daemon.settings import Sources, load
 from daylily_daemon.settings_model import Settings
 
 BUCKET: Final = "daylily-demo-control"
-PREFIX: Final = "daylily_monitoring/active_worksets/"
+PREFIX: Final = Settings().control.prefix
 MAIL: Final = "daylily-demo-mail"
 TRIGGER: Final = "daylily.ready"
 START_WAIT_S: Final = 30.0
@@ -197,7 +197,7 @@ async def _prepare(stage: Stage) -> Settings:
 
 def _settings(stage: Stage) -> dict[str, Any]:
     return {
-        "control": {"bucket": BUCKET, "prefix": PREFIX},
+        "control": {"bucket": BUCKET},
         "daemon": {
             "name": "demo",
             "state_dir": str(stage.state.path),

@@ -73,7 +73,8 @@ class Territory:
     """Folders in S3 that inputs may come from besides ``own``; empty: wherever the role may read."""
     exports: tuple[S3Place, ...] = ()
     """Folders in S3 that results may go to; empty: wherever the role may write."""
-    local_roots: tuple[str, ...] = ("/fsx",)
+    local_roots: tuple[str, ...] = ()
+    """Folders of this host that inputs may lie in."""
     closed: tuple[str, ...] = ()
     """Folders of this host that hold what belongs to other worksets or to the daemon."""
 

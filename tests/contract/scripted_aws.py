@@ -18,9 +18,11 @@ from urllib.parse import parse_qs
 from aiohttp import test_utils, web
 
 from daylily_daemon.adapters.aws import Aws, AwsOptions
+from daylily_daemon.adapters.dynamodb import Tables
 from tests.contract.fault_proxy import Call, Heard, call_of, reset
 
 JSON_PROTOCOL: Final = frozenset({"dynamodb", "sqs"})
+TABLES: Final = Tables(worksets="worksets", events="events", state_index="state-priority-index")
 _WORDS: Final = "So says the script."
 
 

@@ -32,10 +32,12 @@ def wanted(**changes: str) -> Wanted:
     return Wanted(
         bucket=changes.get("bucket", f"control-{mine}"),
         prefix="daylily_monitoring/active_worksets/",
-        tables=Tables(worksets=f"worksets-{mine}", events=f"events-{mine}"),
+        tables=Tables(worksets=f"worksets-{mine}", events=f"events-{mine}", state_index="by-state"),
         intake_queue=f"intake-{mine}",
         commands_queue=f"commands-{mine}.fifo",
         topic=f"topic-{mine}",
+        visibility_s=60,
+        max_receive=5,
         create_bucket=True,
     )
 

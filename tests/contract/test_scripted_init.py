@@ -10,18 +10,20 @@ from typing import Any, Final
 import pytest
 
 from daylily_daemon.adapters.aws import Aws
-from daylily_daemon.adapters.dynamodb import Tables
 from daylily_daemon.adapters.patience import Patience
 from daylily_daemon.adapters.provision import Provisioner, Wanted
 from daylily_daemon.domain.errors import Permanent, Transient
-from tests.contract.scripted_aws import Says, ScriptedAws, ok, raw, refused, scripted
+from tests.contract.scripted_aws import TABLES, Says, ScriptedAws, ok, raw, refused, scripted
 
 WANTED: Final = Wanted(
     bucket="lab",
     prefix="drops/",
-    tables=Tables(),
+    tables=TABLES,
     intake_queue="intake",
     commands_queue="commands.fifo",
+    topic="",
+    visibility_s=60,
+    max_receive=5,
 )
 QUEUE: Final = "arn:aws:sqs:us-west-2:123456789012:intake"
 GRANT: Final[dict[str, Any]] = {
@@ -190,10 +192,8 @@ async def test_a_table_that_is_being_deleted_is_waited_for_and_made(init: Init) 
     init.script.say("DescribeTable", going, going, gone, table())
     init.script.say("CreateTable", refused("ResourceInUseException"), ok(TableDescription={}))
     init.script.say("Scan", ok(Items=[]))
-    assert await init.run("tables") == ["create table daylily-worksets"]
-    assert init.told == [
-        "The table daylily-worksets is being deleted or changed; waiting up to 120 s."
-    ]
+    assert await init.run("tables") == ["create table worksets"]
+    assert init.told == ["The table worksets is being deleted or changed; waiting up to 120 s."]
 
 
 async def test_a_table_that_is_never_seen_ends_with_a_sentence(

@@ -30,7 +30,11 @@ class Queue:
     client: Any
 
     def box(self, decode: Any = read_command) -> SqsMailbox:
-        return SqsMailbox(self.client, QueueConfig(url=LIVE, dead_letter_url=DEAD), decode)
+        return SqsMailbox(
+            self.client,
+            QueueConfig(url=LIVE, dead_letter_url=DEAD, wait_s=20, visibility_s=60),
+            decode,
+        )
 
 
 @pytest.fixture

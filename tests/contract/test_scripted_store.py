@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from daylily_daemon.adapters.codec import typed, typed_item, workset_to_item
-from daylily_daemon.adapters.dynamodb import Count, DynamoTrail, DynamoWorksets, Tables
+from daylily_daemon.adapters.dynamodb import Count, DynamoTrail, DynamoWorksets
 from daylily_daemon.domain.errors import (
     AlreadyDone,
     DaemonError,
@@ -19,7 +19,7 @@ from daylily_daemon.domain.errors import (
 )
 from daylily_daemon.domain.model import State, WorksetId
 from daylily_daemon.ports import Conflict
-from tests.contract.scripted_aws import Says, ScriptedAws, ok, raw, refused, scripted
+from tests.contract.scripted_aws import TABLES, Says, ScriptedAws, ok, raw, refused, scripted
 from tests.contract.test_store import a_record, a_workset, first
 
 PLACE = {"workset_id": {"S": "w"}}
@@ -43,7 +43,7 @@ async def test_counting_a_state_stops_at_a_thousand_and_says_so(
         return ok(Count=n, ScannedCount=n, **({} if last else {"LastEvaluatedKey": PLACE}))
 
     async with scripted() as (script, aws):
-        store = DynamoWorksets(await aws.client("dynamodb"), Tables())
+        store = DynamoWorksets(await aws.client("dynamodb"), TABLES)
         script.say("Query", *(page(n, i == len(pages) - 1) for i, n in enumerate(pages)))
         count = await store.count(State.COMPLETE)
     assert str(count) == told
@@ -54,7 +54,7 @@ async def test_counting_a_state_stops_at_a_thousand_and_says_so(
 
 async def test_the_cost_of_a_count_does_not_grow_with_what_is_complete() -> None:
     async with scripted() as (script, aws):
-        store = DynamoWorksets(await aws.client("dynamodb"), Tables())
+        store = DynamoWorksets(await aws.client("dynamodb"), TABLES)
         script.say("Query", ok(Count=100, ScannedCount=100, LastEvaluatedKey=PLACE))
         assert await store.count(State.COMPLETE) == Count(1000, more=True)
     assert len(script.asked["Query"]) == 11
@@ -75,10 +75,10 @@ async def store(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Store]:
     monkeypatch.setattr("daylily_daemon.adapters.dynamodb.FIRST_PAUSE_S", 0.0)
     async with scripted() as (script, aws):
         client = await aws.client("dynamodb")
-        yield Store(script, DynamoWorksets(client, Tables()), DynamoTrail(client, Tables()))
+        yield Store(script, DynamoWorksets(client, TABLES), DynamoTrail(client, TABLES))
 
 
-TABLE = Tables().worksets
+TABLE = TABLES.worksets
 
 
 def item(id: str) -> dict[str, Any]:

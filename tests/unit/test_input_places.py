@@ -304,7 +304,9 @@ async def test_a_file_that_was_replaced_while_others_were_missing_is_pinned_as_i
     await lab.put("b.fq", bucket="reads")
     fresh = Lab()
     fresh.objects = lab.objects
-    fresh.inputs = S3Inputs(lab.objects, lambda: "demo", lambda: PIPELINES, territory=LAND)
+    fresh.inputs = S3Inputs(
+        lab.objects, lambda: "demo", lambda: PIPELINES, local_roots=["/fsx"], territory=LAND
+    )
     assert await lab.pin() == await fresh.pin()
 
 

@@ -223,7 +223,9 @@ async def test_a_recipe_that_grew_after_the_listing_is_never_read_in_part() -> N
 
     objects = Growing()
     await objects.put(BUCKET, PREFIX + RECIPE, b"dy: help")
-    result = await S3Inputs(objects, lambda: "default", lambda: PIPELINES).inspect(WORKSET)
+    result = await S3Inputs(objects, lambda: "default", lambda: PIPELINES, local_roots=[]).inspect(
+        WORKSET
+    )
     assert isinstance(result, Refused)
     assert f"at most {MAX_BYTES:,}" in result.problems[0].what
 
@@ -450,7 +452,9 @@ async def test_a_recipe_deleted_between_listing_and_reading_is_missing() -> None
 
     objects = Vanishing()
     await objects.put(BUCKET, PREFIX + RECIPE, b"dy: help")
-    result = await S3Inputs(objects, lambda: "default", lambda: PIPELINES).inspect(WORKSET)
+    result = await S3Inputs(objects, lambda: "default", lambda: PIPELINES, local_roots=[]).inspect(
+        WORKSET
+    )
     assert isinstance(result, Missing)
     assert result.problems[0].file == RECIPE
 

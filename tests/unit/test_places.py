@@ -21,7 +21,12 @@ from daylily_daemon.domain.sheet import LocalPlace, S3Place
 CONTROL = S3Place("lab-control", "drops/")
 OWN = S3Place("lab-control", "drops/HG002/")
 ME = WorksetId("HG002")
-LAND = Territory(control=CONTROL, own=OWN, closed=("/fsx/data/worksets", "/var/lib/daylily-daemon"))
+LAND = Territory(
+    control=CONTROL,
+    own=OWN,
+    local_roots=("/fsx",),
+    closed=("/fsx/data/worksets", "/var/lib/daylily-daemon"),
+)
 READS = (Use.FILE, Use.PREFIX, Use.MENTION)
 
 

@@ -58,7 +58,9 @@ async def inspected(folder: Path) -> Inspection:
         id=WorksetId(folder.name), bucket=BUCKET, prefix=prefix, created_at=now, updated_at=now
     )
     pipelines = load_pipelines(shipped("pipelines"))
-    return await S3Inputs(objects, lambda: "daylily-omics", lambda: pipelines).inspect(workset)
+    return await S3Inputs(
+        objects, lambda: "daylily-omics", lambda: pipelines, local_roots=[]
+    ).inspect(workset)
 
 
 def facts(folder: Path, found: Accepted) -> Iterator[str]:
