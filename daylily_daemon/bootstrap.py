@@ -50,8 +50,8 @@ from daylily_daemon.engine.supervisor import Place, Snapshot, Supervisor
 from daylily_daemon.engine.writer import Writer
 from daylily_daemon.ports import Notifier, Trail
 from daylily_daemon.runners import RUNNERS, machine_of, runner_kind
-from daylily_daemon.settings import shipped
-from daylily_daemon.settings_model import Channel, Notifications, Settings
+from daylily_daemon.settings.model import Channel, Notifications, Settings
+from daylily_daemon.settings.sources import shipped
 
 LOOPBACK_WAIT_S: Final = 1
 """Longest receive on an emulator: some never notice that a group became free during a long poll."""

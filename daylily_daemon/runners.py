@@ -15,7 +15,7 @@ from daylily_daemon.adapters.runners.process import ProcessRunner
 from daylily_daemon.adapters.runners.tmux import TmuxRunner
 from daylily_daemon.domain.totality import total
 from daylily_daemon.ports import Runner
-from daylily_daemon.settings_model import RunnerKind, Settings
+from daylily_daemon.settings.model import RunnerKind, Settings
 
 
 def machine_of(settings: Settings) -> identity.Machine:

@@ -17,7 +17,7 @@ from daylily_daemon.domain.model import (
     State,
     Workset,
 )
-from daylily_daemon.settings_model import Settings
+from daylily_daemon.settings.model import Settings
 
 HEADING: Final = ("code", "what happened", "category", "tried again")
 Cause = tuple[str, str, Category, str]

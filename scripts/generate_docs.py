@@ -1,11 +1,11 @@
-"""Writes the generated parts of the documentation: what stands between these two lines.
+"""Writes config/default.yaml and the generated parts of the documentation: what stands between these lines.
 
     <!-- generated: NAME -->
     <!-- end -->
 
-Usage: generate_docs.py [--check] [FOLDER]. FOLDER holds README.md and docs/; by default this repository.
-With --check nothing is written, and the exit code is 1 if a file is stale. Every block is made by running
-the program's own functions: the messages of docs/input.md are what the checks really answer.
+Usage: generate_docs.py [--check] [FOLDER]. FOLDER holds README.md, docs/ and config/; by default this
+repository. With --check nothing is written, and the exit code is 1 if a file is stale. Every block is made by
+running the program's own functions: the messages of docs/input.md are what the checks really answer.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ import anyio
 import failure_codes
 import refused_examples
 import reported_cases
+import settings_pages
 import simulated
 import typer
 
-from daylily_daemon import settings
 from daylily_daemon.adapters.envelopes import Origin, submission
 from daylily_daemon.adapters.inputs import S3Inputs
 from daylily_daemon.adapters.memory_objects import MemoryObjects
@@ -55,7 +55,7 @@ from daylily_daemon.domain.model import (
 from daylily_daemon.domain.paths import S3Place
 from daylily_daemon.domain.pipeline import Pipeline, StepTemplate
 from daylily_daemon.domain.places import Territory
-from daylily_daemon.settings_model import Settings
+from daylily_daemon.settings.model import Settings
 from daylily_daemon.telemetry import Metrics
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -79,7 +79,7 @@ def main(arguments: Sequence[str]) -> int:
     for page in pages(root):
         text = page.read_text(encoding="utf-8")
         try:
-            fresh = renewed(text)
+            fresh = settings_pages.default_yaml() if page.suffix == ".yaml" else renewed(text)
         except Stale as error:
             stale.append(f"{page.relative_to(root)}: {error}")
             continue
@@ -92,7 +92,11 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def pages(root: Path) -> list[Path]:
-    found = [root / "README.md", *sorted((root / "docs").rglob("*.md"))]
+    found = [
+        root / "config/default.yaml",
+        root / "README.md",
+        *sorted((root / "docs").rglob("*.md")),
+    ]
     return [page for page in found if page.exists()]
 
 
@@ -421,7 +425,7 @@ def reported() -> str:
 
 
 BLOCKS: Final[Mapping[str, Callable[[], str]]] = {
-    "settings": settings.table,
+    "settings": settings_pages.table,
     "commands": commands,
     "metrics": metrics,
     "state-diagram": state_diagram,

@@ -11,7 +11,7 @@ from pathlib import Path
 from daylily_daemon.adapters.pipelines import load_pipelines
 from daylily_daemon.domain.model import Job, JobName, Step
 from daylily_daemon.domain.pipeline import Pipeline, Value, render
-from daylily_daemon.settings import shipped
+from daylily_daemon.settings.sources import shipped
 
 PROGRAM = ("python3", "-P", "-m", "daylily_daemon")
 

@@ -38,8 +38,8 @@ from daylily_daemon.cli.options import Failed, reporting
 from daylily_daemon.cli.sampledata import SampleWorkset, write_sample_workset
 from daylily_daemon.domain.errors import Transient
 from daylily_daemon.domain.model import Record, State, Workset, WorksetId
-from daylily_daemon.settings import Sources, load
-from daylily_daemon.settings_model import Settings
+from daylily_daemon.settings.model import Settings
+from daylily_daemon.settings.sources import Sources, load
 
 BUCKET: Final = "daylily-demo-control"
 PREFIX: Final = Settings().control.prefix

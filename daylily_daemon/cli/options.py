@@ -24,7 +24,7 @@ from daylily_daemon.cli.health import of_this_host
 from daylily_daemon.domain.errors import DaemonError, Impeded, Transient
 from daylily_daemon.domain.model import WORKSET_ID, Workset, WorksetId
 from daylily_daemon.engine.boundary import leaf
-from daylily_daemon.settings import BadSettings, Loaded, Sources, load
+from daylily_daemon.settings.sources import BadSettings, Loaded, Sources, load
 
 T = TypeVar("T")
 UsageError: Final[Any] = next(

@@ -41,7 +41,8 @@ from daylily_daemon.cli.starting import (
 from daylily_daemon.domain.errors import DaemonError, Permanent
 from daylily_daemon.engine.boundary import foreign_as_unexpected, leaf
 from daylily_daemon.engine.supervisor import Snapshot
-from daylily_daemon.settings import LEAVES, OLD_NAMES, Sources, changes, variable
+from daylily_daemon.settings.keys import LEAVES, OLD_NAMES, changes, variable
+from daylily_daemon.settings.sources import Sources
 
 SECRETS: Final = tuple(
     name

@@ -21,7 +21,7 @@ from daylily_daemon.cli.options import (
     with_tools,
 )
 from daylily_daemon.domain.errors import DaemonError
-from daylily_daemon.settings import describe, load
+from daylily_daemon.settings.sources import describe, load
 
 Problems = list[str]
 SHOWN: Final = tuple(Column(heading=name) for name in ("SETTING", "VALUE (FROM)"))

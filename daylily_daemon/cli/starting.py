@@ -34,8 +34,8 @@ from daylily_daemon.domain.model import State
 from daylily_daemon.engine.boundary import foreign_as_unexpected
 from daylily_daemon.engine.dials import Dials
 from daylily_daemon.runners import machine_of
-from daylily_daemon.settings import BadSettings, Loaded, Sources, load
-from daylily_daemon.settings_model import Settings
+from daylily_daemon.settings.model import Settings
+from daylily_daemon.settings.sources import BadSettings, Loaded, Sources, load
 
 T = TypeVar("T")
 log = structlog.get_logger()

@@ -28,7 +28,7 @@ from daylily_daemon.cli.options import (
 from daylily_daemon.domain.errors import DaemonError, Permanent
 from daylily_daemon.domain.model import State
 from daylily_daemon.engine.boundary import leaf
-from daylily_daemon.settings import Loaded
+from daylily_daemon.settings.sources import Loaded
 
 
 @dataclass(frozen=True, slots=True)

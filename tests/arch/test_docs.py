@@ -18,7 +18,7 @@ import pytest
 import typer
 
 from daylily_daemon.cli.app import app
-from daylily_daemon.settings import LEAVES
+from daylily_daemon.settings.keys import LEAVES
 from tests.arch.repository import ROOT, files
 
 PACKAGE: Final = ROOT / "daylily_daemon"

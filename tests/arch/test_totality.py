@@ -27,7 +27,7 @@ PLANTED: Final[Plants] = {
         "Accepted | Missing |": "Accepted | Problem | Missing |",
     },
     "domain/decision.py": {"RunJob | StopJob\n": "RunJob | StopJob | Answer\n"},
-    "settings_model.py": {
+    "settings/model.py": {
         'Literal["auto", "tmux", "process"]': 'Literal["auto", "tmux", "process", "slurm"]',
         "    sns: Sns = Sns()\n": "    sns: Sns = Sns()\n    pager: Slack = Slack()\n",
     },

@@ -11,7 +11,7 @@ import pytest
 from annotated_types import Le
 
 from daylily_daemon.adapters import own_process
-from daylily_daemon.settings import LEAVES
+from daylily_daemon.settings.keys import LEAVES
 from tests.arch.repository import ROOT
 
 UNIT = ROOT / "deploy" / "systemd" / "daylily-daemon.service"

@@ -87,7 +87,7 @@ def test_a_checkout_that_came_without_its_links_finds_its_settings_too(
     shutil.copytree(source, copy, symlinks=True)
     (copy / LINKED).unlink()
     (copy / LINKED).write_text("../config")
-    code = "from daylily_daemon.settings import shipped; print(shipped('default.yaml').read_text())"
+    code = "from daylily_daemon.settings.sources import shipped; print(shipped('default.yaml').read_text())"
     argv, environ = (sys.executable, "-c", code), os.environ | {"PYTHONPATH": str(copy)}
     told = subprocess.run(argv, cwd=copy, env=environ, capture_output=True, text=True, check=True)
     assert "min_free_gb" in told.stdout

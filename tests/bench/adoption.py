@@ -24,7 +24,7 @@ from daylily_daemon.adapters.codec import typed_item, workset_to_item
 from daylily_daemon.bootstrap import open_tools
 from daylily_daemon.domain.model import State, Workset, WorksetId
 from daylily_daemon.engine.writer import WRITES_AT_ONCE
-from daylily_daemon.settings import Sources, load
+from daylily_daemon.settings.sources import Sources, load
 from tests import emulators
 from tests.bench.latency import leave_the_users_aws
 from tests.e2e.harness import Lab, opened, until

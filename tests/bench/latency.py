@@ -34,7 +34,7 @@ from daylily_daemon.domain import lifecycle
 from daylily_daemon.domain.decision import Decision
 from daylily_daemon.domain.model import State, Workset, WorksetId
 from daylily_daemon.ports import Change
-from daylily_daemon.settings import Sources, load
+from daylily_daemon.settings.sources import Sources, load
 from tests import emulators
 from tests.e2e.harness import TINY, Daemon, Lab, opened, until
 

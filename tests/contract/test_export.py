@@ -34,7 +34,7 @@ from daylily_daemon.domain.errors import Permanent
 from daylily_daemon.domain.failures import classify
 from daylily_daemon.domain.model import Ended, Outcome, Step
 from daylily_daemon.domain.pipeline import fill_argv
-from daylily_daemon.settings import shipped
+from daylily_daemon.settings.sources import shipped
 
 BUCKETS = itertools.count(1)
 app = typer.Typer()

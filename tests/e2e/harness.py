@@ -34,7 +34,7 @@ from daylily_daemon.adapters.runners.jobdir import JobDirectory, Started
 from daylily_daemon.bootstrap import aws_of, wanted_of
 from daylily_daemon.cli.sampledata import SampleWorkset, write_sample_workset
 from daylily_daemon.domain.model import Record, State, Step, Workset
-from daylily_daemon.settings import Sources, load
+from daylily_daemon.settings.sources import Sources, load
 from tests.e2e.processes import SETTLED_WITHIN_S, Answer, Daemon, processes_of, until
 
 __all__ = ["Answer", "Daemon", "Lab", "Sdk", "opened", "processes_of", "until"]

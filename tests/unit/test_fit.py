@@ -12,7 +12,7 @@ from daylily_daemon.domain.model import Category, Problem, Step, WorksetId
 from daylily_daemon.domain.pipeline import Pipeline, StepTemplate
 from daylily_daemon.domain.recipe import Recipe, read_recipe
 from daylily_daemon.domain.sheet import Sheet, read_sheet, sheet_from_samples, text_from_samples
-from daylily_daemon.settings import shipped
+from daylily_daemon.settings.sources import shipped
 
 RUN = StepTemplate(step=Step.RUN, argv=("tool", "{run_args}"))
 TOLD = StepTemplate(step=Step.RUN, argv=("tool", "--genome={reference_genome}"))

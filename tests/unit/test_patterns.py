@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from daylily_daemon.domain.failures import KNOWN
 from daylily_daemon.domain.patterns import MAX_CHARS, BadPattern, Regex, compiled, search
-from daylily_daemon.settings import BadSettings, Sources, load
+from daylily_daemon.settings.sources import BadSettings, Sources, load
 from tests.costs import assert_linear
 
 BUILT_IN = [compiled(entry.pattern, ignore_case=True) for entry in KNOWN]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from daylily_daemon.settings import BadSettings, Loaded, Sources, load
+from daylily_daemon.settings.sources import BadSettings, Loaded, Sources, load
 
 PROFILES = "[default]\nregion = eu-west-2\n[profile other]\nregion = eu-west-3\n"
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,18 +11,15 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from daylily_daemon.domain.model import Category, Problem, RecordType
-from daylily_daemon.settings import (
-    LEAVES,
+from daylily_daemon.settings.keys import LEAVES, changes, value_of, variable
+from daylily_daemon.settings.sources import (
     BadSettings,
     Loaded,
+    Shipped,
     Sources,
-    changes,
     describe,
     load,
     shipped,
-    table,
-    value_of,
-    variable,
 )
 
 SECRETS = tuple(key for key, leaf in LEAVES.items() if leaf.secret)
@@ -151,6 +149,14 @@ def test_lists_are_written_with_commas_or_in_brackets() -> None:
     assert settings.notifications.sns.event_types == (RecordType.ERROR,)
     assert settings.notifications.linear.event_types == ()
     assert settings.retry.patterns[0].category is Category.DATA
+
+
+def test_of_the_shipped_file_only_what_somebody_changed_counts(tmp_path: Path) -> None:
+    text = shipped("default.yaml").read_text()
+    path = written(tmp_path, text.replace("  sweep_s: 15\n", "  sweep_s: 14\n"))
+    source = Shipped(path)
+    assert {key: given.value for key, given in source.given.items()} == {"daemon.sweep_s": 14}
+    assert source() == {"daemon": {"sweep_s": 14}}
 
 
 def test_a_key_without_a_value_counts_as_not_written(tmp_path: Path) -> None:
@@ -343,6 +349,16 @@ def test_a_problem_never_shows_a_secret(tmp_path: Path, key: str, wrong: str) ->
     assert caught.value.__context__ is None
 
 
+def test_a_secret_is_in_no_log_of_the_library_that_merges_the_sources(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("PYDANTIC_SETTINGS_DEBUG", "1")
+    with caplog.at_level(logging.DEBUG, "pydantic_settings"):
+        from_environment(LINEAR_API_KEY=HUSH, AWS_PROFILE="lab")
+    assert "lab" in caplog.text
+    assert HUSH not in caplog.text
+
+
 def test_a_secret_is_refused_on_the_command_line() -> None:
     found = problem(Sources(command_line={"notifications.linear.api_key": HUSH}))
     assert HUSH not in found
@@ -430,12 +446,6 @@ def test_what_names_things_outside_needs_a_restart() -> None:
     keys |= {"daemon.state_dir", "daemon.data_dir", "daemon.name", "runner.kind"}
     assert {key for key in keys if not LEAVES[key].restart} == set()
     assert not LEAVES["log.level"].restart
-
-
-def test_the_table_has_a_row_for_every_setting_and_shows_it_in_markdown() -> None:
-    rows = [line.split(" | ") for line in table().splitlines()[2:]]
-    assert [row[0].strip("| `") for row in rows] == list(LEAVES)
-    assert {len(row) for row in rows} == {5}
 
 
 def test_the_example_of_a_lab_is_accepted_beside_its_secrets(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from daylily_daemon.domain.sheet import (
     read_sheet,
     sheet_from_samples,
 )
-from daylily_daemon.settings import shipped
+from daylily_daemon.settings.sources import shipped
 
 FOLDERS = Path(__file__).parent.parent / "worksets"
 WORKSETS = sorted(path.parent.name for path in FOLDERS.glob("*/expected.txt"))

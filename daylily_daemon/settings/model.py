@@ -21,7 +21,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from daylily_daemon.adapters.aws import DEFAULT_REGION
 from daylily_daemon.domain.model import Category, Priority, RecordType, State
-from daylily_daemon.settings_types import (
+from daylily_daemon.settings.types import (
     Absolute,
     Account,
     Bucket,
@@ -391,7 +391,7 @@ class Metrics(Section):
 
 
 class Settings(BaseSettings):
-    """Everything that can be set; built by ``settings.load`` alone."""
+    """Everything that can be set. The process's own environment is never read behind anybody's back."""
 
     model_config = SettingsConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
@@ -412,14 +412,6 @@ class Settings(BaseSettings):
     log: Log = Log()
     metrics: Metrics = Metrics()
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take what ``settings.load`` hands in; nothing is read from the process behind its back."""
-        return (init_settings,)
+    def __init__(self, *sources: PydanticBaseSettingsSource) -> None:
+        """Take what ``sources`` give, strongest first; without any, the defaults."""
+        super().__init__(_build_sources=(sources, {}))
