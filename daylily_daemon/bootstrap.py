@@ -50,7 +50,7 @@ from daylily_daemon.engine.supervisor import Place, Snapshot, Supervisor
 from daylily_daemon.engine.writer import Writer
 from daylily_daemon.ports import Notifier, Trail
 from daylily_daemon.runners import RUNNERS, machine_of, runner_kind
-from daylily_daemon.settings.model import Channel, Notifications, Settings
+from daylily_daemon.settings.model import ChannelSettings, NotificationsSettings, Settings
 from daylily_daemon.settings.sources import shipped
 
 LOOPBACK_WAIT_S: Final = 1
@@ -103,7 +103,7 @@ _NOTIFIERS: Final[Mapping[str, Callable[[Settings, Outlets], Notifier]]] = {
     "linear": _linear,
     "webhook": _webhook,
 }
-NOTIFIERS: Final = total("bootstrap.NOTIFIERS", _NOTIFIERS, list(Notifications().channels))
+NOTIFIERS: Final = total("bootstrap.NOTIFIERS", _NOTIFIERS, list(NotificationsSettings().channels))
 """Every channel, by the name of its section under ``notifications``."""
 
 
@@ -214,13 +214,13 @@ def routing_of(settings: Settings) -> Routing:
     return Routing({name: _filter(channel) for name, channel in enabled(settings).items()})
 
 
-def enabled(settings: Settings) -> dict[str, Channel]:
+def enabled(settings: Settings) -> dict[str, ChannelSettings]:
     """Return the channels that are switched on."""
     channels = settings.notifications.channels
     return {name: channel for name, channel in channels.items() if channel.enabled}
 
 
-def _filter(channel: Channel) -> Filter:
+def _filter(channel: ChannelSettings) -> Filter:
     return Filter(
         event_types=frozenset(channel.event_types),
         states=frozenset(channel.states),

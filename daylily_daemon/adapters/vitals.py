@@ -104,7 +104,8 @@ class Status(_Model):
     """When the last pass was finished."""
     seen_monotonic_s: float | None = None
     """The same on CLOCK_MONOTONIC, which nobody sets."""
-    sweep_s: float = 15.0
+    sweep_s: float = 0.0
+    """0 until a pass was finished."""
     max_worksets: int | None = None
     max_per_customer: int = 0
     active: Mapping[str, str] = {}

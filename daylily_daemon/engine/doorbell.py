@@ -125,7 +125,7 @@ class Doorbell:
     """How many writes of this daemon were answered so far."""
     tries: int = 5
     pause_s: float = 1.0
-    answer_s: float = 5.0
+    answer_s: float
     """How long a batch may take; what has no answer by then comes again. A cancel waits for it, because a
     message in hand would stay invisible for long."""
 

@@ -133,16 +133,16 @@ class Supervisor:
     seconds, whatever becomes of the disks."""
     health: Health
     doorbells: int = 2
-    answer_s: float = 5.0
+    answer_s: float
     """As in Doorbell."""
     index_lag_s: float = 30.0
     """How long what we stored ourselves counts more than an index that does not show it yet."""
     rest_s: float = 30.0
     """How long a workset whose shepherd broke is left alone; doubles up to ``rest_cap_s``."""
     rest_cap_s: float = 1800.0
-    release_s: float = 8.0
+    release_s: float
     """How long giving back a lease may take; one not given back is taken back at the next start."""
-    drain_s: float = 4.0
+    drain_s: float
 
     _board: dict[WorksetId, Workset] = field(default_factory=dict)
     _pinned: dict[WorksetId, float] = field(default_factory=dict)

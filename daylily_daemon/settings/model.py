@@ -66,7 +66,7 @@ class Section(BaseModel):
     )
 
 
-class Aws(Section):
+class AwsSettings(Section):
     region: Region = fixed(
         DEFAULT_REGION,
         "AWS region of tables, queues, topic and buckets; where none is set, the profile's counts first.",
@@ -79,7 +79,7 @@ class Aws(Section):
     )
 
 
-class Control(Section):
+class ControlSettings(Section):
     bucket: Bucket = fixed("", "Bucket that worksets are dropped into; `run` needs it.")
     prefix: Prefix = fixed(
         "daylily_monitoring/active_worksets/", "Prefix of the drops; ends with a slash."
@@ -89,7 +89,7 @@ class Control(Section):
     )
 
 
-class Tables(Section):
+class TablesSettings(Section):
     worksets: Table = fixed("daylily-worksets", "DynamoDB table of the worksets.")
     events: Table = fixed("daylily-workset-events", "DynamoDB table of audit events and outbox.")
     state_index: Table = fixed(
@@ -98,7 +98,7 @@ class Tables(Section):
     )
 
 
-class Queues(Section):
+class QueuesSettings(Section):
     intake: Queue = fixed("daylily-intake", "Standard queue that receives the S3 events.")
     commands: FifoQueue = fixed("daylily-commands.fifo", "FIFO queue of commands.")
     wait_s: int = fixed(20, "Longest wait of one receive, in seconds (0 to 20).", ge=0, le=20)
@@ -113,14 +113,14 @@ class Queues(Section):
     )
 
 
-class Topic(Section):
+class TopicSettings(Section):
     sns_topic_arn: TopicArn = fixed("", "ARN of the topic; empty finds it by its name.")
     sns_topic_name: TopicName = fixed(
         "daylily-notifications", "Name of the topic that `init` makes."
     )
 
 
-class Daemon(Section):
+class DaemonSettings(Section):
     name: Host = fixed("", "Name of this daemon for people; empty takes the host name.")
     machine: Host = fixed(
         "",
@@ -167,7 +167,7 @@ class Daemon(Section):
     )
 
 
-class Lease(Section):
+class LeaseSettings(Section):
     ttl_s: float = fixed(60, "Life of a claim without a heartbeat, in seconds.", gt=0, le=3600)
     margin_s: float = fixed(
         10, "Time before its end at which a claim is given up, in seconds.", gt=0
@@ -185,7 +185,7 @@ class Lease(Section):
         return self
 
 
-class Inputs(Section):
+class InputsSettings(Section):
     wait_s: float = live(120, "Time that the files of a drop may still take, in seconds.", ge=0)
     poll_s: float = live(5, "Time between two looks for missing files, in seconds.", gt=0)
     local_roots: tuple[Absolute, ...] = fixed(
@@ -193,7 +193,7 @@ class Inputs(Section):
     )
 
 
-class Places(Section):
+class PlacesSettings(Section):
     inputs: tuple[S3Folder, ...] = fixed(
         (),
         "Folders in S3 that sheets may name inputs of, besides the workset's own: "
@@ -214,7 +214,7 @@ class Places(Section):
 RunnerKind = Literal["auto", "tmux", "process"]
 
 
-class Runner(Section):
+class RunnerSettings(Section):
     kind: RunnerKind = fixed(
         "auto", "What runs the jobs: auto (tmux if installed), tmux or process."
     )
@@ -259,7 +259,7 @@ class Runner(Section):
         return self
 
 
-class Pipelines(Section):
+class PipelinesSettings(Section):
     dir: str = live("", "Folder of the pipeline files; empty takes the shipped ones.")
     default: str = live("daylily-omics", "Pipeline of a recipe that names none.")
 
@@ -272,7 +272,7 @@ class RetryPattern(Section):
     meaning: str = ""
 
 
-class Retry(Section):
+class RetrySettings(Section):
     max_retries: int = live(
         2, "Further tries after a failure that may pass (0 to 100).", ge=0, le=100
     )
@@ -293,13 +293,13 @@ class Retry(Section):
         return self
 
 
-class Progress(Section):
+class ProgressSettings(Section):
     interval_s: float = live(
         5, "Time between two looks into a job's log, in seconds.", gt=0, le=3600
     )
 
 
-class Channel(Section):
+class ChannelSettings(Section):
     needs: ClassVar[tuple[str, ...]] = ()
 
     enabled: bool = live(False, "Whether this channel is told.")
@@ -321,22 +321,22 @@ class Channel(Section):
         return self
 
 
-class Sns(Channel):
+class SnsSettings(ChannelSettings):
     enabled: bool = live(True, "Whether this channel is told.")
 
 
-class Sentinels(Channel):
+class SentinelsSettings(ChannelSettings):
     enabled: bool = live(True, "Whether sentinel files are written for readers of the old system.")
 
 
-class Slack(Channel):
+class SlackSettings(ChannelSettings):
     needs: ClassVar[tuple[str, ...]] = ("webhook_url",)
 
     webhook_url: SecretUrl = live(SecretStr(""), "Address of the incoming webhook (secret).")
     webhook_url_file: str = live("", "File that holds webhook_url.")
 
 
-class Linear(Channel):
+class LinearSettings(ChannelSettings):
     needs: ClassVar[tuple[str, ...]] = ("api_key", "team_id")
 
     event_types: tuple[EventType, ...] = live(
@@ -349,7 +349,7 @@ class Linear(Channel):
     team_id_file: str = live("", "File that holds team_id.")
 
 
-class Webhook(Channel):
+class WebhookSettings(ChannelSettings):
     needs: ClassVar[tuple[str, ...]] = ("url",)
 
     url: SecretUrl = live(SecretStr(""), "Address that is posted to (secret).")
@@ -360,31 +360,31 @@ class Webhook(Channel):
     secret_file: str = live("", "File that holds secret.")
 
 
-class Notifications(Section):
-    sns: Sns = Sns()
-    s3_sentinels: Sentinels = Sentinels()
-    slack: Slack = Slack()
-    linear: Linear = Linear()
-    webhook: Webhook = Webhook()
+class NotificationsSettings(Section):
+    sns: SnsSettings = SnsSettings()
+    s3_sentinels: SentinelsSettings = SentinelsSettings()
+    slack: SlackSettings = SlackSettings()
+    linear: LinearSettings = LinearSettings()
+    webhook: WebhookSettings = WebhookSettings()
     give_up_s: float = live(
         86400, "Age at which a notice that its channel never took is given up, in seconds.", gt=0
     )
 
     @property
-    def channels(self) -> dict[str, Channel]:
+    def channels(self) -> dict[str, ChannelSettings]:
         """Every channel by its name, switched on or not."""
         found = ((name, getattr(self, name)) for name in type(self).model_fields)
-        return {name: value for name, value in found if isinstance(value, Channel)}
+        return {name: value for name, value in found if isinstance(value, ChannelSettings)}
 
 
-class Log(Section):
+class LogSettings(Section):
     level: Level = live("info", "Least level that is written: debug, info, warning or error.")
     format: Literal["auto", "json", "console"] = fixed(
         "auto", "auto (console on a terminal, else json), json or console."
     )
 
 
-class Metrics(Section):
+class MetricsSettings(Section):
     port: int = fixed(
         0, "Port for Prometheus on 127.0.0.1 (0 to 65535; 0 for none).", ge=0, le=65535
     )
@@ -395,22 +395,22 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    aws: Aws = Aws()
-    control: Control = Control()
-    tables: Tables = Tables()
-    queues: Queues = Queues()
-    topic: Topic = Topic()
-    daemon: Daemon = Daemon()
-    lease: Lease = Lease()
-    inputs: Inputs = Inputs()
-    places: Places = Places()
-    runner: Runner = Runner()
-    pipelines: Pipelines = Pipelines()
-    retry: Retry = Retry()
-    progress: Progress = Progress()
-    notifications: Notifications = Notifications()
-    log: Log = Log()
-    metrics: Metrics = Metrics()
+    aws: AwsSettings = AwsSettings()
+    control: ControlSettings = ControlSettings()
+    tables: TablesSettings = TablesSettings()
+    queues: QueuesSettings = QueuesSettings()
+    topic: TopicSettings = TopicSettings()
+    daemon: DaemonSettings = DaemonSettings()
+    lease: LeaseSettings = LeaseSettings()
+    inputs: InputsSettings = InputsSettings()
+    places: PlacesSettings = PlacesSettings()
+    runner: RunnerSettings = RunnerSettings()
+    pipelines: PipelinesSettings = PipelinesSettings()
+    retry: RetrySettings = RetrySettings()
+    progress: ProgressSettings = ProgressSettings()
+    notifications: NotificationsSettings = NotificationsSettings()
+    log: LogSettings = LogSettings()
+    metrics: MetricsSettings = MetricsSettings()
 
     def __init__(self, *sources: PydanticBaseSettingsSource) -> None:
         """Take what ``sources`` give, strongest first; without any, the defaults."""

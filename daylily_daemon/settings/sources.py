@@ -58,7 +58,7 @@ class Loaded:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class Effective:
     key: str
     value_shown: str
     """``set`` or ``not set`` for a secret."""
@@ -104,15 +104,16 @@ def load(sources: Sources) -> Loaded:
     return Loaded(settings, origin)
 
 
-def describe(loaded: Loaded) -> list[Row]:
+def describe(loaded: Loaded) -> list[Effective]:
     """Return every setting as it counts now, secrets masked."""
     return [
-        Row(key, displayed(value_of(loaded.settings, key)), loaded.origin[key]) for key in LEAVES
+        Effective(key, displayed(value_of(loaded.settings, key)), loaded.origin[key])
+        for key in LEAVES
     ]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Written:
     file: str
     where: str = ""
 
@@ -123,10 +124,10 @@ class Place:
 @dataclass(frozen=True, slots=True)
 class Given:
     value: Any
-    at: Callable[[Keys], Place]
+    at: Callable[[Keys], Written]
     """Where this value, or a part of it, was written."""
 
-    def place(self, key: str) -> Place:
+    def place(self, key: str) -> Written:
         return self.at(tuple(key.split(".")))
 
 
@@ -152,15 +153,15 @@ class Source(PydanticBaseSettingsSource):
             inner[name] = SecretStr(given.value) if masked else given.value
         return tree
 
-    def report(self, place: Place, what: str, todo: str) -> None:
+    def report(self, place: Written, what: str, todo: str) -> None:
         self.problems.append(_problem(place, what, todo))
 
-    def unknown(self, key: str, place: Place, spell: Callable[[str], str] = str) -> None:
+    def unknown(self, key: str, place: Written, spell: Callable[[str], str] = str) -> None:
         near = nearest(key)
         hint = f"Did you mean {spell(near)}?" if near else "The README lists every setting."
         self.report(place, f"There is no setting {key}.", hint)
 
-    def take_text(self, key: str, text: str, place: Place) -> None:
+    def take_text(self, key: str, text: str, place: Written) -> None:
         """Take a value from a variable or the command line: lists as ``a, b`` or as YAML in brackets."""
         value: Any = text
         if LEAVES[key].many and text.lstrip().startswith("["):
@@ -177,7 +178,7 @@ class Source(PydanticBaseSettingsSource):
 class CommandLine(Source):
     def __init__(self, texts: Mapping[str, str]) -> None:
         super().__init__()
-        place = Place("command line")
+        place = Written("command line")
         for key, text in texts.items():
             if key not in LEAVES:
                 self.unknown(key, place)
@@ -195,12 +196,12 @@ class Environment(Source):
         for key, names in OLD_NAMES.items():
             name = next((name for name in names if environment.get(name)), None)
             if name:
-                self.take_text(key, environment[name], Place("environment", name))
+                self.take_text(key, environment[name], Written("environment", name))
         for name in sorted(environment):
             if not name.startswith(VARIABLE_PREFIX) or "__" not in name:
                 continue
             key = name.removeprefix(VARIABLE_PREFIX).replace("__", ".").lower()
-            place = Place("environment", name)
+            place = Written("environment", name)
             if key in LEAVES:
                 self.take_text(key, environment[name], place)
             else:
@@ -214,7 +215,7 @@ class StateDirectory(Source):
         super().__init__()
         first = environment.get("STATE_DIRECTORY", "").split(":")[0]
         if first:
-            self.take_text("daemon.state_dir", first, Place("environment", "STATE_DIRECTORY"))
+            self.take_text("daemon.state_dir", first, Written("environment", "STATE_DIRECTORY"))
 
 
 class File(Source):
@@ -226,7 +227,7 @@ class File(Source):
             self.problems.append(bad.problem)
         except OSError as error:
             what = f"The file cannot be read: {error.strerror}."
-            self.report(Place(str(path)), what, "Check its name and permissions.")
+            self.report(Written(str(path)), what, "Check its name and permissions.")
         else:
             self.take_section(Settings, (), Given(document.value, partial(_line, document)))
 
@@ -270,7 +271,7 @@ class Profile(Source):
         stronger = self.current_state.get("aws", {})
         name = str(stronger.get("profile", ""))
         if "region" not in stronger and (region := profile_region(self._environment, name)):
-            place = Place(config_file(self._environment), f"(profile {name or 'default'})")
+            place = Written(config_file(self._environment), f"(profile {name or 'default'})")
             self.take_text("aws.region", region, place)
         return super().__call__()
 
@@ -292,7 +293,7 @@ class SecretFiles(Source):
             else:
                 self.take_secret(secret, name, place)
 
-    def take_secret(self, key: str, name: str, place: Place) -> None:
+    def take_secret(self, key: str, name: str, place: Written) -> None:
         try:
             path = self.path_of(name)
             text = path.read_bytes().decode().strip()
@@ -304,7 +305,7 @@ class SecretFiles(Source):
             what = f"The file {shown(name)} of {key} cannot be read: {why}."
             self.report(place, what, "Check its name and permissions.")
         else:
-            self.take_text(key, text, Place("file", str(path)))
+            self.take_text(key, text, Written("file", str(path)))
             if not text:
                 self.report(place, f"The file {name} of {key} is empty.", "Write the bare value.")
 
@@ -320,25 +321,25 @@ _SECRETS: Final = {f"{key}_file": key for key, leaf in LEAVES.items() if leaf.se
 """The secret by the setting that names its file."""
 
 
-def _line(document: Document, keys: Keys) -> Place:
+def _line(document: Document, keys: Keys) -> Written:
     """Return the line of what ``keys`` name, or of what it would belong to."""
     known = (document.line_of(*keys[:end]) for end in range(len(keys), 0, -1))
     line = next(filter(None, known), None)
-    return Place(document.file, f"line {line}" if line else "")
+    return Written(document.file, f"line {line}" if line else "")
 
 
 def _dotted(keys: Keys) -> str:
     return ".".join(map(str, keys))
 
 
-def _problem(place: Place, what: str, todo: str) -> Problem:
+def _problem(place: Written, what: str, todo: str) -> Problem:
     return Problem(place.file, place.where, what, todo, Category.CONFIGURATION)
 
 
 def _missing(required: tuple[str, ...], given: Mapping[str, Given]) -> list[Problem]:
     what, todo = "It has no value, and needs one.", "Set it in the file of --config or by {}: {}"
     return [
-        _problem(Place("settings", key), what, todo.format(variable(key), LEAVES[key].meaning))
+        _problem(Written("settings", key), what, todo.format(variable(key), LEAVES[key].meaning))
         for key in required
         if key not in given or given[key].value == ""
     ]
@@ -365,7 +366,7 @@ def _refused(error: ErrorDetails, given: Mapping[str, Given]) -> Problem:
 def _clashing(section: str, context: Mapping[str, Any], given: Mapping[str, Given]) -> Problem:
     keys = [f"{section}.{name}" for name in context["keys"]]
     written = (given[key].place(key) for key in keys if key in given)
-    place = next(written, Place("settings", section))
+    place = next(written, Written("settings", section))
     return _problem(place, f"{section}: {context['message']}.", f"Change {' or '.join(keys)}.")
 
 

@@ -12,7 +12,12 @@ from pydantic import AfterValidator, BeforeValidator, SecretStr
 from daylily_daemon.domain.model import RecordType
 from daylily_daemon.domain.patterns import BadPattern, compiled
 
-_NOTIFIED: Final = tuple(RecordType)[:4]
+_NOTIFIED: Final = (
+    RecordType.STATE_CHANGE,
+    RecordType.ERROR,
+    RecordType.COMPLETION,
+    RecordType.LOCK_TIMEOUT,
+)
 _THIS_MACHINE: Final = {"127.0.0.1", "::1", "localhost"}
 
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from daylily_daemon.settings.keys import LEAVES
-from daylily_daemon.settings.model import Channel, Settings
+from daylily_daemon.settings.model import ChannelSettings, Settings
 from daylily_daemon.settings.sources import Sources, load, shipped
 from tests.arch.repository import ROOT
 
@@ -92,7 +92,7 @@ def unread(keys: Iterable[str], found: set[Read]) -> set[str]:
     What all channels have in common may be read in a loop over them, under any name. A ``…_file`` is
     read by the settings themselves.
     """
-    anywhere = {name for _, name in found} & set(Channel.model_fields)
+    anywhere = {name for _, name in found} & set(ChannelSettings.model_fields)
     missing = set()
     for key in keys:
         section, name = key.split(".")[-2:]

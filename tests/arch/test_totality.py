@@ -29,7 +29,8 @@ PLANTED: Final[Plants] = {
     "domain/decision.py": {"RunJob | StopJob\n": "RunJob | StopJob | Answer\n"},
     "settings/model.py": {
         'Literal["auto", "tmux", "process"]': 'Literal["auto", "tmux", "process", "slurm"]',
-        "    sns: Sns = Sns()\n": "    sns: Sns = Sns()\n    pager: Slack = Slack()\n",
+        "    sns: SnsSettings = SnsSettings()\n": "    sns: SnsSettings = SnsSettings()\n"
+        "    pager: SlackSettings = SlackSettings()\n",
     },
 }
 NAMED_BY_THE_TYPE_CHECKER: Final = {

@@ -180,6 +180,9 @@ def supervisor_of(
         commands=guarded(parts.commands, "commands", health),
         outbox=outbox,
         health=health,
+        answer_s=5.0,
+        release_s=8.0,
+        drain_s=4.0,
     )
 
 
