@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from daylily_daemon.settings.keys import LEAVES, value_of, variable
-from daylily_daemon.settings.sources import BadSettings, Loaded, Sources, describe, load
+from daylily_daemon.settings.sources import BadSettings, Loaded, Sources, describe, load, shipped
 from tests.unit.test_settings import HUSH, from_environment, from_file, problem, written
 
 SECRETS = tuple(key for key, leaf in LEAVES.items() if leaf.secret)
@@ -74,6 +74,19 @@ def test_a_secret_file_is_found_beside_the_configuration(tmp_path: Path) -> None
     loaded = from_file(tmp_path, SLACK_FILE)
     assert slack_url(loaded) == "https://hooks.example/a"
     assert loaded.origin["notifications.slack.webhook_url"] == f"file {tmp_path / 'hook'}"
+
+
+def test_a_secret_file_counts_in_a_copy_of_all_defaults_too(tmp_path: Path) -> None:
+    (tmp_path / "hook").write_text("https://hooks.example/a\n")
+    text = shipped("default.yaml").read_text()
+    loaded = from_file(tmp_path, text.replace('webhook_url_file: ""', "webhook_url_file: hook"))
+    assert slack_url(loaded) == "https://hooks.example/a"
+
+
+def test_an_empty_variable_takes_the_secret_of_a_file_away(tmp_path: Path) -> None:
+    config = written(tmp_path, "notifications: {slack: {webhook_url: https://hooks.example/a}}\n")
+    environment = {"DAYLILY_NOTIFICATIONS__SLACK__WEBHOOK_URL": ""}
+    assert slack_url(load(Sources(config=config, environment=environment))) == ""
 
 
 def test_a_credential_of_systemd_is_taken_first(tmp_path: Path) -> None:
