@@ -86,14 +86,7 @@ def shipped(name: str) -> Path:
 
 def load(sources: Sources) -> Loaded:
     """Read every source and check the whole. Raises BadSettings with all problems at once."""
-    written: list[Source] = [CommandLine(sources.command_line), Environment(sources.environment)]
-    if sources.config:
-        written.append(File(sources.config))
-    written.append(StateDirectory(sources.environment))
-    if shipped("default.yaml").exists():
-        written.append(Shipped(shipped("default.yaml")))
-    secrets = SecretFiles(ChainMap(*(source.given for source in written)), sources)
-    ordered = (secrets, *written, Profile(sources.environment))
+    ordered = _by_rank(sources)
     given = ChainMap(*(source.given for source in ordered))
     settings, refused = _validated(ordered, given)
     found = [problem for source in reversed(ordered) for problem in source.problems]
@@ -102,6 +95,20 @@ def load(sources: Sources) -> Loaded:
         raise BadSettings(tuple(found))
     origin = {key: str(given[key].place(key)) if key in given else "default" for key in LEAVES}
     return Loaded(settings, origin)
+
+
+def _by_rank(sources: Sources) -> tuple[Source, ...]:
+    """Return every source, the strongest first."""
+    default = shipped("default.yaml")
+    written: list[Source] = [
+        CommandLine(sources.command_line),
+        Environment(sources.environment),
+        *([File(sources.config)] if sources.config else []),
+        StateDirectory(sources.environment),
+        *([Shipped(default)] if default.exists() else []),
+    ]
+    secrets = SecretFiles(ChainMap(*(source.given for source in written)), sources)
+    return (secrets, *written, Profile(sources.environment))
 
 
 def describe(loaded: Loaded) -> list[Effective]:
@@ -268,9 +275,8 @@ class Profile(Source):
         self._environment = environment
 
     def __call__(self) -> dict[str, Any]:
-        stronger = self.current_state.get("aws", {})
-        name = str(stronger.get("profile", ""))
-        if "region" not in stronger and (region := profile_region(self._environment, name)):
+        name = str(self.current_state.get("aws", {}).get("profile", ""))
+        if region := profile_region(self._environment, name):
             place = Written(config_file(self._environment), f"(profile {name or 'default'})")
             self.take_text("aws.region", region, place)
         return super().__call__()
