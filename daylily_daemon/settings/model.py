@@ -1,7 +1,7 @@
 """What can be set: every setting with its default, its limits, its meaning and its unit.
 
 A field is ``live`` (a reload changes it) or ``fixed`` (it keeps its value until the daemon starts again).
-The README's table and the checks of ``config/default.yaml`` are made from what stands here.
+``config/default.yaml`` and the README's table are made from what stands here, by ``make docs``.
 """
 
 from __future__ import annotations
@@ -9,13 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SecretStr,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
