@@ -21,9 +21,9 @@ from daylily_daemon.domain.model import (
     Progress,
     Record,
     State,
-    Workset,
     WorksetId,
 )
+from daylily_daemon.domain.workset import Workset
 
 
 class Conflict(DaemonError):

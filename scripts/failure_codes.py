@@ -7,16 +7,17 @@ from typing import Final
 
 from daylily_daemon.bootstrap import policy_of
 from daylily_daemon.domain.decision import Decision, refuse
+from daylily_daemon.domain.events import JobRefused
 from daylily_daemon.domain.failures import KNOWN, classify
-from daylily_daemon.domain.lifecycle import JobRefused, decide
+from daylily_daemon.domain.lifecycle import decide
 from daylily_daemon.domain.model import (
     Category,
     Ended,
     Outcome,
     Problem,
     State,
-    Workset,
 )
+from daylily_daemon.domain.workset import Failure, Workset
 from daylily_daemon.settings.model import Settings
 
 HEADING: Final = ("code", "what happened", "category", "tried again")
@@ -53,7 +54,7 @@ def _of_input(in_state: InState) -> Iterator[Cause]:
     for category, why in _REFUSALS.items():
         problem = Problem("file", "", "", "", category)
         ws = refuse(Decision(in_state(State.READY)), (problem,), in_state(State.READY).created_at)
-        yield ws.workset.error_code, why, category, _again(retry=False)
+        yield _failure_of(ws.workset).code, why, category, _again(retry=False)
 
 
 def _of_the_daemon(in_state: InState) -> Cause:
@@ -62,13 +63,18 @@ def _of_the_daemon(in_state: InState) -> Cause:
     refused = decide(ws, JobRefused(ws.job, ""), policy_of(Settings()), ws.created_at).workset
     why = "job: cannot be started, its pipeline or runner is not set up on this daemon"
     again = _again(refused.state is State.RETRYING)
-    return refused.error_code, why, Category.CONFIGURATION, again
+    return _failure_of(refused).code, why, Category.CONFIGURATION, again
+
+
+def _failure_of(ws: Workset) -> Failure:
+    assert ws.failure is not None
+    return ws.failure
 
 
 def _again(retry: bool, *, ours: bool = False) -> str:
     if not retry:
         return "no"
-    return "yes, and only in step run that uses up a try: ours to mend" if ours else "yes"
+    return "yes; a step of this program uses up no try: ours to fix" if ours else "yes"
 
 
 _REFUSALS: Final = {

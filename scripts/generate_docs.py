@@ -47,14 +47,14 @@ from daylily_daemon.domain.model import (
     Problem,
     Retry,
     State,
-    Step,
     Submit,
-    Workset,
     WorksetId,
 )
 from daylily_daemon.domain.paths import S3Place
 from daylily_daemon.domain.pipeline import Pipeline, StepTemplate
 from daylily_daemon.domain.places import Territory
+from daylily_daemon.domain.run import Run, StepRun
+from daylily_daemon.domain.workset import Request, Workset
 from daylily_daemon.settings.model import Settings
 from daylily_daemon.telemetry import Metrics
 
@@ -225,7 +225,7 @@ def _effect(state: State, ask: Ask) -> str:
     after = _answer(state, ask)
     if after.state is not state:
         return f"`{after.state}`"
-    if after.stopping:
+    if after.run and after.run.stopping:
         return "its job is stopped, then `canceled`"
     before = _in_state(state)
     return "checked anew" if after.plan != before.plan else "none"
@@ -237,16 +237,18 @@ def _answer(state: State, ask: Ask) -> Workset:
 
 
 def _in_state(state: State) -> Workset:
+    running = state is State.IN_PROGRESS
     return Workset(
         id=ID,
-        bucket="lab",
-        prefix=f"{PREFIX}{ID}/",
+        request=Request(bucket="lab", prefix=f"{PREFIX}{ID}/"),
         created_at=NOW,
         updated_at=NOW,
         state=state,
-        plan=Plan(pipeline="demo", steps=tuple(Step)),
-        step=Step.RUN if state is State.IN_PROGRESS else None,
+        plan=Plan(pipeline="demo", steps=("run",)),
         attempt=1,
+        run=Run(id="r1", attempt=1, key="", folder="", steps=(StepRun(name="run"),))
+        if running
+        else None,
     )
 
 
@@ -372,15 +374,17 @@ class Drop:
 async def _inspected(drop: Drop) -> tuple[Problem, ...]:
     objects, ws = MemoryObjects(), replace(_in_state(State.READY), plan=None)
     shipped = {**pipelines_of(Settings()), BARE.name: BARE}
-    land = Territory(control=S3Place(ws.bucket, PREFIX), closed=("/fsx/data/worksets",))
+    land = Territory(control=S3Place(ws.request.bucket, PREFIX), closed=("/fsx/data/worksets",))
     inputs = S3Inputs(
         objects, lambda: "demo", lambda: shipped, local_roots=[drop.root], territory=land
     )
     if drop.recipe is not None:
-        await objects.put(ws.bucket, ws.prefix + sheet.RECIPE_FILE, drop.recipe.encode())
+        await objects.put(
+            ws.request.bucket, ws.request.prefix + sheet.RECIPE_FILE, drop.recipe.encode()
+        )
     name, cell = drop.more
     rows = f"SAMPLE_ID\tR1_FQ\t{name}\nS1\t{drop.path}\t{cell}\n".encode()
-    await objects.put(ws.bucket, ws.prefix + sheet.SHEET_FILE, rows)
+    await objects.put(ws.request.bucket, ws.request.prefix + sheet.SHEET_FILE, rows)
     if drop.stored is not None:
         kind = drop.storage_class
         await objects.put("reads", "a_R1.fastq.gz", drop.stored, storage_class=kind)
@@ -390,7 +394,7 @@ async def _inspected(drop: Drop) -> tuple[Problem, ...]:
     return () if isinstance(found, Accepted) else found.problems
 
 
-BARE: Final = Pipeline(name="own", steps=(StepTemplate(step=Step.RUN, argv=("true",)),))
+BARE: Final = Pipeline(name="own", steps=(StepTemplate(step="run", argv=("true",)),))
 DROPS: Final = (
     Drop(recipe="pipeline: demo\nreference_genome: mm10\n"),
     Drop(recipe="pipeline: own\nreference_genome: hg38\n"),

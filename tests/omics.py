@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from daylily_daemon.adapters.pipelines import load_pipelines
-from daylily_daemon.domain.model import Job, JobName, Step
+from daylily_daemon.domain.model import Job, JobName
 from daylily_daemon.domain.pipeline import Pipeline, Value, render
 from daylily_daemon.settings.sources import shipped
 
@@ -37,10 +37,11 @@ def shipped_pipeline(name: str) -> Pipeline:
     return load_pipelines(shipped("pipelines"))[name]
 
 
-def job(name: str, step: Step, filled: dict[str, Value]) -> Job:
+def job(name: str, step: str, filled: dict[str, Value]) -> Job:
     template = shipped_pipeline(name).template(step)
     assert template is not None
-    return render(template, filled, JobName(f"ws1.1.{step}"), "jobs")
+    found = Job(name=JobName(f"ws1.1.{step}"), directory="jobs", step=step, argv=())
+    return render(template, filled, found)
 
 
 DAY_CLONE = """\
@@ -94,7 +95,7 @@ class HeadNode:
             "TREE": str(self.tree),
         }
 
-    def run(self, step: Step = Step.RUN, **changed: Value) -> subprocess.CompletedProcess[str]:
+    def run(self, step: str = "run", **changed: Value) -> subprocess.CompletedProcess[str]:
         return self.start(job("daylily-omics", step, values(self.folder, **changed)))
 
     def production(self, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -102,7 +103,7 @@ class HeadNode:
 
     def production_job(self, *arguments: str) -> Job:
         """Return the run as after the change that the comment in the file asks for."""
-        made = job("daylily-omics", Step.RUN, values(self.folder, run_args=arguments))
+        made = job("daylily-omics", "run", values(self.folder, run_args=arguments))
         bash, option, script, *rest = made.argv
         changed = re.sub(r'(?m)^dy-r -p help .*|^#   (?=dy-r "\$)', "", script)
         return replace(made, argv=(bash, option, changed, *rest))

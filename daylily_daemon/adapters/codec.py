@@ -2,7 +2,7 @@
 
 Attribute names are those of the system this one replaces, with additions. Reading is lenient about what is
 missing or more than we know (an item of the old system, of an older or of a newer version of this one) and
-strict about what would make a decision wrong. ``FORMAT`` grows when an older reader would go wrong.
+strict about what would make a decision wrong. A format grows when an older reader would go wrong.
 """
 
 from __future__ import annotations
@@ -15,12 +15,18 @@ from typing import Any, Final, assert_never, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
+from daylily_daemon.adapters.formats import (
+    names_for_readers,
+    plan_of_format_1,
+    run_of_format_1,
+)
 from daylily_daemon.domain.errors import Newer, Permanent
 from daylily_daemon.domain.model import (
     WORKSET_ID,
     Answer,
     Ask,
     Cancel,
+    Category,
     Command,
     CommandEffect,
     HostLost,
@@ -31,15 +37,16 @@ from daylily_daemon.domain.model import (
     Retry,
     SetPriority,
     State,
-    Step,
     Submit,
-    Workset,
     WorksetId,
 )
 from daylily_daemon.domain.totality import total
+from daylily_daemon.domain.workset import Workset
 
 FORMAT: Final = 1
-"""Version of the item and of the message format; both are written, the newest is refused if newer."""
+"""Of messages; one of a newer format is refused."""
+ITEM_FORMAT: Final = 2
+"""Of worksets; one of a newer format is left alone, for daemons that know it."""
 
 HOST_LOST: Final = "host_lost"
 _ASKS: Final[Mapping[type[Ask], str]] = {
@@ -65,6 +72,8 @@ _NAMES: Final = {
     "beat": "lock_beat",
     "history": "state_history",
 }
+_FLAT: Final = {"request": "", "lock": "lock_", "failure": "error_"}
+"""Parts of a workset that are no attribute of their own, and what the names of theirs begin with."""
 _FIELDS: Final = {attribute: name for name, attribute in _NAMES.items()}
 _ASK_READERS: Final = {kind: TypeAdapter[Any](ask) for kind, ask in ASKS.items()}
 _WORKSET: Final = TypeAdapter(Workset)
@@ -170,23 +179,29 @@ def _plain(text: str) -> str:
 def workset_to_item(ws: Workset) -> Item:
     """Return the attributes that have a value. Empty ones are absent: an index key may not be empty."""
     data = _WORKSET.dump_python(ws, mode="json", exclude_defaults=True)
+    run = data.get("run") or {}
+    data["metrics"] = run.pop("reports", {})
+    for name, prefix in _FLAT.items():
+        inner = data.pop(name, None) or {}
+        data |= {f"{prefix}{key}": value for key, value in inner.items()}
     data["inbox"] = [command_to_dict(command) for command in ws.inbox]
     data["history"] = [
         {"state": str(t.state), "timestamp": stamp(t.at), "reason": t.reason} for t in ws.history
     ]
-    item = {_NAMES.get(name, name): value for name, value in data.items() if value not in _EMPTY}
+    named = {_NAMES.get(name, name): value for name, value in data.items()}
+    item = {**names_for_readers(ws), **named}
     return {
-        **item,
-        "bucket": ws.bucket,
-        "prefix": ws.prefix,
+        **{name: value for name, value in item.items() if value not in _EMPTY},
+        "bucket": ws.request.bucket,
+        "prefix": ws.request.prefix,
         "state": str(ws.state),
         "priority": str(ws.priority),
         "priority_key": ws.priority_key,
-        "workset_type": ws.workset_type,
+        "workset_type": ws.request.workset_type,
         "version": ws.version,
         "lock_fence": ws.fence,
         "lock_beat": ws.beat,
-        "format": FORMAT,
+        "format": ITEM_FORMAT,
     }
 
 
@@ -198,26 +213,65 @@ _EMPTY: Final[tuple[Any, ...]] = (None, "", [], {}, ())
 def workset_from_item(item: Item) -> Workset:
     """Raises Unusable for an item no decision may be based on."""
     data = {_FIELDS.get(name, name): value for name, value in item.items()}
-    if int(data.get("format", 0)) > FORMAT:
+    version = int(data.get("format", 0))
+    if version > ITEM_FORMAT:
         raise Newer(
-            f"Workset {data.get('id')} was written by a newer version of this program (format "
-            f"{data['format']}; this one knows {FORMAT}). Upgrade this daemon; it leaves it alone until then."
+            f"Workset {data.get('id')} was written by a newer version of this program (format {version}; "
+            f"this one knows {ITEM_FORMAT}). Upgrade this daemon; it leaves it alone until then."
         )
     data["inbox"] = tuple(command_from_dict(c) for c in data.get("inbox", ()))
     data["history"] = _history(data.get("history"))
-    if "timings" not in data:
-        data["timings"], data["metrics"] = _apart(data.get("metrics"))
     data.setdefault("created_at", data.get("updated_at", _LONG_AGO))
     data.setdefault("updated_at", data["created_at"])
     if data.get("priority") not in set(Priority):
         data["priority"] = Priority.NORMAL
+    if version < ITEM_FORMAT:
+        data |= _as_of_format_2(data)
+    if data.get("run"):
+        data["run"] = {**data["run"], "reports": data.get("metrics") or {}}
+    data |= {"request": dict(data), "lock": _lock(data), "failure": _failure(data)}
     try:
         return _WORKSET.validate_python(data)
     except ValidationError as exc:
         raise Unusable(
             f"The item of workset {data.get('id')!r} cannot be read: {_first(exc)} "
-            "Mend the attribute by hand, or restore the item from the audit trail."
+            "Fix the attribute by hand, or restore the item from the audit trail."
         ) from exc
+
+
+def _as_of_format_2(data: Item) -> Item:
+    """Return what items of format 1, and of the old system, say otherwise."""
+    times, reports = data.get("timings"), data.get("metrics")
+    if times is None:
+        times, reports = _apart(reports)
+    waits = data.get("state") == State.READY
+    return {
+        "metrics": reports,
+        "plan": plan_of_format_1(data.get("plan")),
+        "run": run_of_format_1({**data, "timings": times}),
+        "waiting_for": data.get("progress_message", "") if waits else "",
+    }
+
+
+def _lock(data: Item) -> Item | None:
+    if not data.get("lock_owner"):
+        return None
+    acquired = data.get("lock_acquired_at") or data["updated_at"]
+    expires = data.get("lock_expires_at") or acquired
+    return {"owner": data["lock_owner"], "acquired_at": acquired, "expires_at": expires}
+
+
+def _failure(data: Item) -> Item | None:
+    """Return why it failed; the old system tells no category and no code."""
+    if not data.get("error_details"):
+        return None
+    known = set(Category)
+    category = data.get("error_category")
+    return {
+        "code": data.get("error_code") or "WS-UNK-000",
+        "category": category if category in known else Category.PERMANENT,
+        "details": data["error_details"],
+    }
 
 
 def _apart(metrics: object) -> tuple[Item, Item]:
@@ -231,7 +285,7 @@ def _apart(metrics: object) -> tuple[Item, Item]:
     return times, {name: value for name, value in found.items() if name not in times}
 
 
-_TIMES: Final = frozenset(f"{step}_s" for step in Step)
+_TIMES: Final = frozenset({"stage_s", "run_s", "export_s", "metrics_s", "cleanup_s"})
 _LONG_AGO: Final = datetime(2025, 1, 1, tzinfo=UTC)
 
 

@@ -41,7 +41,8 @@ from daylily_daemon.domain.errors import (
     Permanent,
     Transient,
 )
-from daylily_daemon.domain.model import Answer, Record, State, Workset, WorksetId
+from daylily_daemon.domain.model import Answer, Record, State, WorksetId
+from daylily_daemon.domain.workset import Workset
 from daylily_daemon.ports import Announced, Change, Conflict, OwedPage
 
 log = structlog.get_logger()

@@ -36,7 +36,7 @@ from daylily_daemon.adapters.objects import Denied, NoBucket, ObjectInfo, Object
 from daylily_daemon.adapters.remembered import Memory, ReadDocument, Remembered
 from daylily_daemon.domain.document import MAX_BYTES, shown
 from daylily_daemon.domain.errors import Permanent, Transient
-from daylily_daemon.domain.fit import genome_of, unmet
+from daylily_daemon.domain.fit import plan_of, unmet
 from daylily_daemon.domain.mentions import (
     Mention,
     judge_mentions,
@@ -50,11 +50,9 @@ from daylily_daemon.domain.model import (
     Category,
     Inspection,
     Missing,
-    Plan,
     Problem,
     Refused,
     Unwanted,
-    Workset,
 )
 from daylily_daemon.domain.paths import Fault
 from daylily_daemon.domain.pins import Pin, checked, digest_of
@@ -84,6 +82,7 @@ from daylily_daemon.domain.sheet import (
     sheet_from_samples,
     split_s3,
 )
+from daylily_daemon.domain.workset import Workset
 
 AT_ONCE: Final = 32
 """Questions about input files that are open at the same time."""
@@ -178,17 +177,19 @@ class S3Inputs:
 
     async def _inspected(self, workset: Workset, memory: Memory) -> Inspection:
         try:
-            listed = await self._objects.list(workset.bucket, workset.prefix)
+            listed = await self._objects.list(workset.request.bucket, workset.request.prefix)
         except NoBucket as exc:
             raise Denied(str(exc)) from exc
         except Permanent as exc:
-            return Refused((_unreadable(f"s3://{workset.bucket}/{workset.prefix}", exc),))
+            return Refused(
+                (_unreadable(f"s3://{workset.request.bucket}/{workset.request.prefix}", exc),)
+            )
         drop = _drop(workset, listed)
-        if workset.prefix + IGNORE in drop.listing:
+        if workset.request.prefix + IGNORE in drop.listing:
             return Unwanted(IGNORE)
-        if problem := folder_problem(workset.prefix, workset.id):
+        if problem := folder_problem(workset.request.prefix, workset.id):
             return Refused((problem,))
-        own = S3Place(workset.bucket, workset.prefix)
+        own = S3Place(workset.request.bucket, workset.request.prefix)
         return await self._read(_Task(drop, replace(self._territory, own=own), memory), workset)
 
     async def _read(self, task: _Task, workset: Workset) -> Inspection:
@@ -295,11 +296,10 @@ class S3Inputs:
         pins = [pin for look in looks.values() if isinstance(look, Found) for pin in look.pins]
         if name := clash(_keys(pins)):
             return Refused((_clashing(sheet, name),))
-        plan = _plan(task.drop, recipe, pipeline)
+        plan = plan_of(recipe, pipeline, f"s3://{task.drop.bucket}/{task.drop.prefix}{RESULTS}")
         plan = replace(
             plan,
             samples=len(sheet.rows),
-            input_bytes=sum(pin.size_bytes for pin in dict.fromkeys(pins)),
             pin=_pin_of(task.memory, pins),
         )
         return Accepted(plan, recipe.max_retries, recipe.priority)
@@ -360,7 +360,7 @@ def _understood(
 
 def _drop(workset: Workset, listed: Sequence[ObjectInfo]) -> _Drop:
     listing = {info.key: info for info in listed}
-    return _Drop(workset.bucket, workset.prefix, listing, sorted(listing))
+    return _Drop(workset.request.bucket, workset.request.prefix, listing, sorted(listing))
 
 
 def _place(drop: _Drop, file: InputFile) -> Place:
@@ -484,16 +484,3 @@ def _together(*results: object) -> Refused:
     """Return every refusal once, so that a lab can mend everything before it tries again."""
     problems = (one for result in results if isinstance(result, Refused) for one in result.problems)
     return Refused(tuple(dict.fromkeys(problems)))
-
-
-def _plan(drop: _Drop, recipe: Recipe, pipeline: Pipeline) -> Plan:
-    return Plan(
-        pipeline=pipeline.name,
-        steps=tuple(template.step for template in pipeline.steps),
-        run_args=recipe.run_args,
-        clone_args=recipe.clone_args,
-        workdir_name=recipe.workdir_name,
-        export_uri=recipe.export_uri or f"s3://{drop.bucket}/{drop.prefix}{RESULTS}",
-        cluster_name=recipe.cluster_name,
-        reference_genome=genome_of(pipeline, recipe.reference_genome) or "",
-    )

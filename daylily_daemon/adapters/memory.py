@@ -15,7 +15,8 @@ from typing import Any
 from anyio import Event, current_time, move_on_after
 
 from daylily_daemon.domain.errors import AlreadyDone, Permanent
-from daylily_daemon.domain.model import Answer, Command, Record, State, Workset, WorksetId
+from daylily_daemon.domain.model import Answer, Command, Record, State, WorksetId
+from daylily_daemon.domain.workset import Workset
 from daylily_daemon.ports import Announced, Change, Conflict, Delivery, OwedPage, Unreadable
 
 
@@ -67,7 +68,8 @@ class MemoryWorksets:
     async def announced(self, ids: Sequence[WorksetId]) -> Mapping[WorksetId, Announced]:
         known = (self._table.worksets[id] for id in ids if id in self._table.worksets)
         return {
-            ws.id: Announced(sentinel=ws.sentinel, submitted_at=ws.submitted_at) for ws in known
+            ws.id: Announced(sentinel=ws.request.sentinel, submitted_at=ws.request.submitted_at)
+            for ws in known
         }
 
 

@@ -1,15 +1,15 @@
-"""Reads the pipelines folder: one YAML file a pipeline, named like the file, checked in full.
+"""Reads the pipelines folder: one YAML file per pipeline, named like the file, checked in full.
 
-A pipeline is a list of steps in the order stage, run, export, metrics, cleanup; all but run may be left out.
-What a run would trip over hours later is refused here: placeholders nobody fills, patterns that do not
-compile, steps out of order, misspelt keys. Everything that is wrong is told at once.
+A pipeline is a list of steps of any names, which run one after another. What a run would trip over hours
+later is refused here: placeholders nobody fills, patterns that do not compile, two steps of one name,
+misspelt keys. Everything that is wrong is told at once.
 """
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Final, Self
 
@@ -26,7 +26,7 @@ from pydantic import (
 from daylily_daemon.domain.columns import WISHES, is_wish
 from daylily_daemon.domain.document import BadDocument, Document, parse
 from daylily_daemon.domain.errors import Permanent
-from daylily_daemon.domain.model import Category, Problem, Step
+from daylily_daemon.domain.model import Category, Problem
 from daylily_daemon.domain.patterns import BadPattern, compiled
 from daylily_daemon.domain.pipeline import (
     PLACEHOLDERS,
@@ -42,7 +42,6 @@ _TODO: Final = {
     "string_type": "Put the value in quotes.",
     "missing": "Add the key.",
     "bool_type": "Write true or false.",
-    "enum": "Correct the name of the step.",
     "list_type": "Write a list: one element a line, each after a dash.",
     "tuple_type": "Write a list: one element a line, each after a dash.",
     "dict_type": "Write a mapping: one `NAME: value` a line.",
@@ -161,6 +160,14 @@ def _inside(text: str) -> str:
     return _filled(text)
 
 
+def _step_name(text: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9_-]{0,39}", text):
+        raise ValueError(
+            "A name of up to 40 small letters, digits, - and _ was expected, a letter first."
+        )
+    return text
+
+
 def _progress(text: str) -> str:
     try:
         groups = compiled(text).names
@@ -172,6 +179,7 @@ def _progress(text: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_filled)]
+StepName = Annotated[str, AfterValidator(_step_name)]
 Element = Annotated[str, AfterValidator(_element)]
 Inside = Annotated[str, AfterValidator(_inside)]
 Seconds = Annotated[float, Field(ge=0, le=_LONGEST_S)]
@@ -184,7 +192,7 @@ class _Checked(BaseModel):
 
 
 class _StepFile(_Checked):
-    step: Annotated[Step, Field(strict=False)]
+    step: StepName
     argv: Annotated[list[Element], Field(min_length=1)]
     environment: dict[Variable, Text] = {}
     cwd: Text = "{work_dir}"
@@ -225,17 +233,13 @@ class _PipelineFile(_Checked):
         return obeys
 
     @model_validator(mode="after")
-    def _in_order(self) -> Self:
+    def _fit(self) -> Self:
         names = [entry.step for entry in self.steps]
-        if Step.RUN not in names:
-            raise ValueError("There is no step `run`; every pipeline needs one.")
-        for step in set(names):
+        for step in dict.fromkeys(names):
             if names.count(step) > 1:
-                raise ValueError(f"The step {step} is there twice; keep one.")
-        if names != sorted(names, key=list(Step).index):
-            raise ValueError(f"The steps are out of order; the order is {_listed(Step)}.")
+                raise ValueError(f"The step {step} is there twice; give one another name.")
         may_fail = {entry.step for entry in self.steps if not entry.fatal}
-        if Step.EXPORT in may_fail and Step.CLEANUP in names:
+        if "export" in may_fail and "cleanup" in names:
             raise ValueError(
                 "cleanup would remove what an export that may fail left: make it fatal."
             )
@@ -251,7 +255,3 @@ class _PipelineFile(_Checked):
             reference_genomes=tuple(self.reference_genomes),
             obeys={name: (least, most) for name, (least, most) in self.obeys.items()},
         )
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(names)

@@ -9,8 +9,9 @@ from typing import Any, Final
 
 from daylily_daemon.adapters.looking import Found
 from daylily_daemon.domain.mentions import Mention
-from daylily_daemon.domain.model import Workset, WorksetId
+from daylily_daemon.domain.model import WorksetId
 from daylily_daemon.domain.sheet import Place
+from daylily_daemon.domain.workset import Workset
 
 MAX_REMEMBERED: Final = 200_000
 """Files of all waiting worksets together."""
@@ -65,4 +66,4 @@ class Remembered:
 
 
 def _key(ws: Workset) -> _Key:
-    return ws.id, ws.submitted_at or ws.created_at
+    return ws.id, ws.request.submitted_at or ws.created_at

@@ -47,10 +47,9 @@ from daylily_daemon.domain.model import (
     Priority,
     Retry,
     SetPriority,
-    State,
-    Workset,
     WorksetId,
 )
+from daylily_daemon.domain.workset import Workset
 
 FIRST_LOOK_S: Final = 0.2
 LOOK_S: Final = 1.0
@@ -90,7 +89,7 @@ class Outcome:
     def is_stopping(self) -> bool:
         """Tell whether a cancel was obeyed and the job has not ended yet."""
         ws = self.workset
-        return isinstance(self.command.ask, Cancel) and bool(ws and ws.stopping)
+        return isinstance(self.command.ask, Cancel) and bool(ws and _is_being_stopped(ws))
 
     @property
     def code(self) -> Exit:
@@ -139,10 +138,14 @@ async def stopped(worksets: Loads, id: WorksetId, timeout_s: float | None) -> Wo
     """Wait until a workset that is being stopped has stopped; return it as it is then."""
     ws = await worksets.load(id)
     with anyio.move_on_after(timeout_s):
-        while ws is not None and ws.state is State.IN_PROGRESS and ws.stopping:
+        while ws is not None and _is_being_stopped(ws):
             await anyio.sleep(LOOK_S)
             ws = await worksets.load(id)
     return ws
+
+
+def _is_being_stopped(ws: Workset) -> bool:
+    return ws.run is not None and ws.step is not None and bool(ws.run.stopping)
 
 
 def check_wait(*, wait: bool, timeout_s: float | None) -> None:

@@ -37,7 +37,8 @@ from daylily_daemon.cli import output, printing
 from daylily_daemon.cli.options import Failed, reporting
 from daylily_daemon.cli.sampledata import SampleWorkset, write_sample_workset
 from daylily_daemon.domain.errors import Transient
-from daylily_daemon.domain.model import Record, State, Workset, WorksetId
+from daylily_daemon.domain.model import Record, State, WorksetId
+from daylily_daemon.domain.workset import Workset
 from daylily_daemon.settings.model import Settings
 from daylily_daemon.settings.sources import Sources, load
 
@@ -362,16 +363,16 @@ def _report(
         if at is not None:
             pairs.append((f"drop to {name}", f"{(at - dropped).total_seconds():.2f} s"))
     pairs += [
-        (f"step {step}", f"{ws.timings[f'{step}_s']:.2f} s")
-        for step in (ws.plan.steps if ws.plan else ())
-        if f"{step}_s" in ws.timings
+        (f"step {step.name}", f"{step.seconds:.2f} s")
+        for step in (ws.run.steps if ws.run else ())
+        if step.seconds is not None
     ]
-    if ws.error_details:
-        pairs.append(("parked", ws.error_details))
+    if ws.failure:
+        pairs.append(("refused", ws.failure.details))
     pairs += [("notification", line) for line in mail.get(ws.id, [])]
     if ws.state is State.COMPLETE:
         pairs.append(("drop to complete", f"{(trail[-1].at - dropped).total_seconds():.2f} s"))
-        pairs.append(("results", ws.results_s3_uri))
+        pairs.append(("results", ws.results_uri))
     return pairs
 
 

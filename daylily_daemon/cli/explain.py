@@ -22,7 +22,8 @@ from daylily_daemon.cli.options import (
 )
 from daylily_daemon.domain.admission import Capacity, Limits, Verdict, admit, capacity_of, order
 from daylily_daemon.domain.lifecycle import due
-from daylily_daemon.domain.model import State, Workset, WorksetId
+from daylily_daemon.domain.model import State, WorksetId
+from daylily_daemon.domain.workset import Workset
 
 FORGIVEN: Final = timedelta(seconds=30)
 """Clocks of hosts differ: a claim of another host is over only when it ended longer ago than this."""
@@ -97,7 +98,7 @@ def _where_it_is(ws: Workset, view: View) -> Iterator[str]:
         case State.ERROR | State.FAILED:
             yield from _why_failed(ws)
         case State.COMPLETE:
-            yield f"It is complete. Results: {ws.results_s3_uri or 'none were exported'}"
+            yield f"It is complete. Results: {ws.results_uri or 'none were exported'}"
         case State.IGNORED | State.CANCELED:
             last = ws.history[-1].reason if ws.history else ""
             yield (
@@ -110,9 +111,11 @@ def _where_it_is(ws: Workset, view: View) -> Iterator[str]:
 
 
 def _why_failed(ws: Workset) -> Iterator[str]:
-    yield ws.error_details or f"It is {ws.state}, and nothing was written down about why."
-    if ws.error_code:
-        yield f"Code {ws.error_code}, category {ws.error_category or 'unknown'}."
+    if ws.failure is None:
+        yield f"It is {ws.state}, and nothing was written down about why."
+    else:
+        yield ws.failure.details
+        yield f"Code {ws.failure.code}, category {ws.failure.category}."
     yield (f"When the cause is mended: `daylily-daemon retry {ws.id}`, or put daylily.ready again.")
 
 
@@ -128,7 +131,7 @@ def _why_in_progress(ws: Workset, view: View) -> Iterator[str]:
             f"that nothing of it runs any more: `daylily-daemon retry {ws.id} --host-gone`"
         )
     doing = output.progress_text(ws) or "no progress told yet"
-    owner, attempt = ws.lock_owner, f"attempt {ws.attempt}"
+    owner, attempt = ws.owner, f"attempt {ws.attempt}"
     if owner is None:
         yield f"It is in progress, {attempt}. It was at: {doing}."
         yield _who_picks_it_up(ws)
@@ -137,13 +140,13 @@ def _why_in_progress(ws: Workset, view: View) -> Iterator[str]:
     elif _expired(ws, view.now):
         yield (
             f"It is in progress, {attempt}, but {owner}, which held it, has not renewed its claim since "
-            f"{output.when(ws.lock_expires_at)} UTC. It was at: {doing}."
+            f"{_expiry(ws)} UTC. It was at: {doing}."
         )
         yield _who_picks_it_up(ws)
     else:
         yield (
-            f"It is in progress on {ws.runner_scope or 'another host'}, {attempt}, held by {owner} until "
-            f"{output.when(ws.lock_expires_at)} UTC: {doing}."
+            f"It is in progress on {ws.scope or 'another host'}, {attempt}, held by {owner} until "
+            f"{_expiry(ws)} UTC: {doing}."
         )
         yield f"Whether {owner} is well, `daylily-daemon status` tells on its host."
 
@@ -158,13 +161,17 @@ def _held_here(ws: Workset, view: View, what: str, doing: str) -> Iterator[str]:
 
 
 def _expired(ws: Workset, now: datetime) -> bool:
-    return ws.lock_expires_at is None or now - ws.lock_expires_at > FORGIVEN
+    return ws.lock is None or now - ws.lock.expires_at > FORGIVEN
+
+
+def _expiry(ws: Workset) -> str:
+    return output.when(ws.lock.expires_at) if ws.lock else ""
 
 
 def _who_picks_it_up(ws: Workset) -> str:
     return (
-        f"No daemon holds it now. One on {ws.runner_scope or 'its host'} picks it up by itself: is one "
-        f"running there? If that machine exists no more: `daylily-daemon retry {ws.id} --host-gone`"
+        f"No daemon holds it now. One on {ws.scope or 'its host'} picks it up by itself: is one "
+        f"running there? If that machine no longer exists: `daylily-daemon retry {ws.id} --host-gone`"
     )
 
 
@@ -179,8 +186,8 @@ def _why_waiting(ws: Workset, view: View) -> Iterator[str]:
         yield "No daemon runs on this host; does one run elsewhere?"
     if not view.daemon.verdict.healthy:
         yield from view.daemon.verdict.lines
-    if ws.error_details:
-        yield f"The last try failed: {ws.error_details}"
+    if ws.failure:
+        yield f"The last try failed: {ws.failure.details}"
 
 
 def _verdict_on(ws: Workset, view: View) -> str:

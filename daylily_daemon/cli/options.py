@@ -22,7 +22,8 @@ from daylily_daemon.bootstrap import Tools, open_tools
 from daylily_daemon.cli import printing
 from daylily_daemon.cli.health import of_this_host
 from daylily_daemon.domain.errors import DaemonError, Impeded, Transient
-from daylily_daemon.domain.model import WORKSET_ID, Workset, WorksetId
+from daylily_daemon.domain.model import WORKSET_ID, WorksetId
+from daylily_daemon.domain.workset import Workset
 from daylily_daemon.engine.boundary import leaf
 from daylily_daemon.settings.sources import BadSettings, Loaded, Sources, load
 

@@ -10,8 +10,9 @@ from typing import Any, Final
 from daylily_daemon.adapters.codec import record_to_item, stamp, workset_to_item
 from daylily_daemon.cli import printing
 from daylily_daemon.cli.layout import Column, Grid, Run
-from daylily_daemon.domain.model import Record, State, Workset
+from daylily_daemon.domain.model import Record, State
 from daylily_daemon.domain.totality import total
+from daylily_daemon.domain.workset import Workset
 
 _COLOURS: Final = {
     State.READY: "cyan",
@@ -87,10 +88,14 @@ def reason_text(ws: Workset) -> str:
 
 
 def progress_text(ws: Workset) -> str:
-    if ws.state is State.IN_PROGRESS or ws.state is State.READY:
-        percent = "" if ws.progress_fraction is None else f"{ws.progress_fraction:.0%}"
-        return " ".join(p for p in (ws.progress_step, percent, ws.progress_message) if p)
-    return ws.error_details.split("\n", 1)[0] if ws.error_details else ""
+    """Return how far it is, what it waits for, or why it failed, on one line."""
+    if ws.run and ws.step:
+        percent = "" if ws.run.progress.fraction is None else f"{ws.run.progress.fraction:.0%}"
+        said = f"stopping: {ws.run.stopping}" if ws.run.stopping else ws.run.progress.message
+        return " ".join(part for part in (ws.step.name, percent, said) if part)
+    if ws.state is State.READY:
+        return ws.waiting_for
+    return ws.failure.details.split("\n", 1)[0] if ws.failure else ""
 
 
 def when(at: datetime | None) -> str:
@@ -103,7 +108,7 @@ def list_grid(worksets: Sequence[Workset]) -> Grid:
             ws.id,
             Run(ws.shown_state, COLOURS[ws.state]),
             ws.priority,
-            ws.customer_id or "-",
+            ws.request.customer_id or "-",
             when(ws.updated_at),
             reason_text(ws),
         )
@@ -114,30 +119,30 @@ def list_grid(worksets: Sequence[Workset]) -> Grid:
 
 def facts(ws: Workset) -> list[tuple[str, str]]:
     """Return what ``show`` prints, in the order in which people ask for it."""
-    plan = ws.plan
+    plan, failure, run, step = ws.plan, ws.failure, ws.run, ws.step
     pairs = [
         ("workset", ws.id),
         ("state", ws.shown_state),
         ("trouble", ws.trouble),
         ("job", "whether it still runs cannot be told" if ws.unclear else ""),
-        ("progress", progress_text(ws) if ws.state is State.IN_PROGRESS else ws.progress_message),
-        ("error", ws.error_details),
+        ("progress", progress_text(ws) if step else ws.waiting_for),
+        ("error", failure.details if failure else ""),
         ("warnings", "\n".join(ws.warnings)),
-        ("error code", f"{ws.error_code} ({ws.error_category})" if ws.error_code else ""),
-        ("failed step", ws.failed_step or ""),
+        ("error code", f"{failure.code} ({failure.category})" if failure else ""),
+        ("failed step", run.failed.name if run and run.failed else ""),
         ("next try", when(ws.retry_after)),
         ("retries", f"{ws.retry_count} of {_limit(ws)}" if ws.retry_count else ""),
         ("priority", ws.priority),
-        ("customer", ws.customer_id),
-        ("input", f"s3://{ws.bucket}/{ws.prefix}"),
+        ("customer", ws.request.customer_id),
+        ("input", f"s3://{ws.request.bucket}/{ws.request.prefix}"),
         ("pipeline", f"{plan.pipeline}, {plan.samples} rows in the sheet" if plan else ""),
         ("run arguments", " ".join(plan.run_args) if plan else ""),
-        ("results", ws.results_s3_uri),
+        ("results", ws.results_uri),
         ("attempt", str(ws.attempt) if ws.attempt else ""),
-        ("runner", f"{ws.runner} on {ws.runner_scope}" if ws.runner else ""),
-        ("run folder", ws.run_dir),
-        ("held by", ws.lock_owner or ""),
-        ("submitted", when(ws.submitted_at)),
+        ("runner", f"{step.runner} on {step.scope}" if step else ""),
+        ("run folder", run.folder if run else ""),
+        ("held by", ws.owner or ""),
+        ("submitted", when(ws.request.submitted_at)),
         ("updated", when(ws.updated_at)),
     ]
     return [(name, value) for name, value in pairs if value]

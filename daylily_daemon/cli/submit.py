@@ -44,16 +44,9 @@ from daylily_daemon.cli.options import (
     workset_id,
 )
 from daylily_daemon.domain import commands
-from daylily_daemon.domain.model import (
-    Command,
-    CommandEffect,
-    Priority,
-    State,
-    Submit,
-    Workset,
-    WorksetId,
-)
+from daylily_daemon.domain.model import Command, CommandEffect, Priority, State, Submit, WorksetId
 from daylily_daemon.domain.naming import workset_of_key
+from daylily_daemon.domain.workset import Workset
 
 SETTLED: Final = frozenset(State) - {State.READY, State.IN_PROGRESS, State.RETRYING}
 

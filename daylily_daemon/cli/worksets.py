@@ -29,7 +29,8 @@ from daylily_daemon.cli.options import (
     with_tools,
 )
 from daylily_daemon.domain import printable
-from daylily_daemon.domain.model import Job, State, Step, Workset
+from daylily_daemon.domain.model import State
+from daylily_daemon.domain.workset import Workset
 
 RECORDS: Final = 100_000
 """Of one audit trail that are shown."""
@@ -102,16 +103,16 @@ def show(
         output.print_json(output.workset_json(ws))
         return
     printing.say_facts(output.facts(ws))
-    if ws.state is State.IN_PROGRESS and ws.runner == "tmux":
+    if ws.step and ws.step.runner == "tmux":
         command = attach_command(ws, found.settings.daemon.state_dir)
         printing.say_whole(f"watch it: {command}")
 
 
 def attach_command(ws: Workset, state_dir: Path) -> str:
     """Return the shell command that shows the running job on its head node."""
-    if ws.step is None or ws.job is None:
+    if ws.job is None:
         return ""
-    name = session_name(Job(name=ws.job, directory=ws.job_dir, step=ws.step, argv=()))
+    name = session_name(ws.job)
     socket = shlex.quote(StateDir(state_dir).tmux_socket)
     return f"tmux -S {socket} attach -t '={name}'"
 
@@ -149,9 +150,7 @@ def events(
 def logs(
     workset: WorksetArgument,
     follow_: Annotated[bool, typer.Option("--follow", "-f", help="Go on until it ends.")] = False,
-    step: Annotated[
-        Step | None, typer.Option("--step", help="Of this step; else the latest.")
-    ] = None,
+    step: Annotated[str, typer.Option("--step", help="Of this step; else the latest.")] = "",
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="Last lines.")] = 100,
     raw: Annotated[
         bool,
@@ -170,9 +169,7 @@ def logs(
     with_tools(found, partial(_logs, workset, step, lines, (follow_, raw)))
 
 
-async def _logs(
-    id: str, step: Step | None, lines: int, how: tuple[bool, bool], tools: Tools
-) -> None:
+async def _logs(id: str, step: str, lines: int, how: tuple[bool, bool], tools: Tools) -> None:
     ws = await existing(tools, id)
     directory = str(await anyio.to_thread.run_sync(_job_directory, ws, step))
     follow_, raw = how
@@ -189,12 +186,12 @@ async def _tail(directory: str, lines: int) -> AsyncIterator[bytes]:
     yield await anyio.to_thread.run_sync(tail, directory, lines)
 
 
-def _job_directory(ws: Workset, step: Step | None) -> Path:
+def _job_directory(ws: Workset, step: str) -> Path:
     """Return the folder of the job that was started last. Raises NotFound, and Failed for what is hidden."""
-    if not ws.jobs_dir:
+    if ws.run is None:
         raise NotFound(f"{ws.id} has not run yet: it is {ws.shown_state}.")
-    folder = Path(ws.jobs_dir)
-    wanted = step or ws.step
+    folder = Path(ws.run.jobs_dir)
+    wanted = step or (ws.step.name if ws.step else "")
     try:
         found = [
             (entry.stat().st_mtime, entry.path)
@@ -207,8 +204,8 @@ def _job_directory(ws: Workset, step: Step | None) -> Path:
         raise _unreadable(folder, exc.strerror) from exc
     if not found:
         raise NotFound(
-            f"There is no log of {ws.id} in {folder} on this host. It runs on {ws.runner_scope}; its "
-            f"exported logs, if any, are under {ws.results_s3_uri or 'its results'}."
+            f"There is no log of {ws.id} in {folder} on this host. It runs on {ws.run.steps[-1].scope}; its "
+            f"exported logs, if any, are under {ws.results_uri or 'its results'}."
         )
     latest = Path(max(found)[1])
     if (latest / "log").exists() and not os.access(latest / "log", os.R_OK):

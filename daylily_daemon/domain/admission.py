@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from daylily_daemon.domain.lifecycle import due
-from daylily_daemon.domain.model import Priority, State, Workset, WorksetId
+from daylily_daemon.domain.model import Priority, State, WorksetId
+from daylily_daemon.domain.workset import Workset
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +48,7 @@ def capacity_of(
 ) -> Capacity:
     """Count once what runs: ``active`` is this daemon's own by customer, ``others`` any in progress."""
     customers = Counter(active.values())
-    customers.update(ws.customer_id for ws in others if ws.id not in active)
+    customers.update(ws.request.customer_id for ws in others if ws.id not in active)
     return Capacity(limits=limits, running=len(active), customers=customers, held=held)
 
 
@@ -63,7 +64,7 @@ def order(candidates: Sequence[Workset], now: datetime, age_s: float) -> list[Wo
     """Return candidates, first to start first."""
 
     def place(ws: Workset) -> tuple[int, datetime, str]:
-        since = ws.submitted_at or ws.created_at
+        since = ws.request.submitted_at or ws.created_at
         return (_rank(ws, (now - since).total_seconds(), age_s), since, ws.id)
 
     return sorted(candidates, key=place)
@@ -98,15 +99,16 @@ class _Tally:
             self.waiting += 1
             return Verdict(ws.id, False, reason)
         self.given += 1
-        self.customers[ws.customer_id] = self.customers.get(ws.customer_id, 0) + 1
+        self.customers[ws.request.customer_id] = self.customers.get(ws.request.customer_id, 0) + 1
         return Verdict(ws.id, True, "A slot is free and it is next.")
 
     def _no_room(self, ws: Workset) -> str:
-        limits, taken = self.capacity.limits, self.customers.get(ws.customer_id, 0)
+        limits, taken = self.capacity.limits, self.customers.get(ws.request.customer_id, 0)
         if self.capacity.held:
             return self.capacity.held
         if limits.per_customer and taken >= limits.per_customer:
-            who = f"Customer {ws.customer_id}" if ws.customer_id else "Work without a customer"
+            customer = ws.request.customer_id
+            who = f"Customer {customer}" if customer else "Work without a customer"
             return f"{who} already takes {taken} slots, and the limit is {limits.per_customer}."
         if self.capacity.running + self.given < limits.slots:
             return ""
@@ -126,7 +128,7 @@ def _not_due(ws: Workset, now: datetime) -> str:
     if ws.state is State.RETRYING and ws.retry_after is not None:
         return f"It is tried again at {ws.retry_after:%Y-%m-%d %H:%M:%S} UTC."
     if ws.state is State.READY:
-        return ws.progress_message or "Its input has not been checked yet."
+        return ws.waiting_for or "Its input has not been checked yet."
     return f"It is {ws.state}."
 
 

@@ -27,8 +27,9 @@ from daylily_daemon.domain.model import (
     State,
     Submit,
     Transition,
-    Workset,
 )
+from daylily_daemon.domain.run import StepEnd
+from daylily_daemon.domain.workset import Request, Workset
 
 _RESTARTABLE: Final = frozenset({State.ERROR, State.FAILED, State.CANCELED, State.IGNORED})
 
@@ -45,15 +46,17 @@ def register(
     last_seq = left[-1].seq if left else 0
     ws = Workset(
         id=command.workset_id,
-        bucket=submit.bucket,
-        prefix=submit.prefix,
-        customer_id=submit.customer_id,
+        request=Request(
+            bucket=submit.bucket,
+            prefix=submit.prefix,
+            submitted_at=now,
+            customer_id=submit.customer_id,
+            sentinel=submit.sentinel,
+            sentinel_order=submit.order,
+        ),
         priority=submit.priority or Priority.NORMAL,
         created_at=now,
         updated_at=now,
-        submitted_at=now,
-        sentinel=submit.sentinel,
-        sentinel_order=submit.order,
         last_seq=last_seq,
         fence=Fence(last_seq),
         attempt=sum(r.state is State.IN_PROGRESS and r.previous is State.READY for r in left),
@@ -81,7 +84,7 @@ def _is_for_the_holder(command: Command, ws: Workset) -> bool:
     Of a machine that is said to be gone, the next one has to find out whether it is its own.
     """
     vouches = isinstance(command.ask, HostLost)
-    return ws.state is State.IN_PROGRESS and (ws.lock_owner is not None or vouches)
+    return ws.state is State.IN_PROGRESS and (ws.lock is not None or vouches)
 
 
 def enqueue(ws: Workset, command: Command, now: datetime) -> Decision:
@@ -97,7 +100,7 @@ def enqueue(ws: Workset, command: Command, now: datetime) -> Decision:
             f"{ws.id} has {INBOX_LIMIT} commands waiting; its owner must read them first."
         )
     queued = Decision(replace(ws, inbox=(*ws.inbox, command)))
-    text = f"{ws.lock_owner or 'nobody'} holds it"
+    text = f"{ws.owner or 'nobody'} holds it"
     return queued.answer(command.id, CommandEffect.QUEUED, text, now)
 
 
@@ -183,21 +186,23 @@ def _refused(decision: Decision, command: Command, why: str, now: datetime) -> D
 
 def _submit(decision: Decision, submit: Submit, command: Command, now: datetime) -> Decision:
     ws, by = decision.workset, command.by
-    if ws.customer_id and submit.customer_id not in ("", ws.customer_id):
+    known = ws.request
+    if known.customer_id and submit.customer_id not in ("", known.customer_id):
         why = "the workset of this name belongs to another customer; choose another name"
         return _refused(decision, command, why, now)
-    if _was_answered(submit, ws):
-        known = replace(ws, sentinel_order=ws.sentinel_order or submit.order)
+    if _was_answered(submit, known):
+        request = replace(known, sentinel_order=known.sentinel_order or submit.order)
         text = "this trigger was answered before"
-        return decision.becoming(known).answer(command.id, CommandEffect.NONE, text, now)
-    ws = _with_trigger(ws, submit)
-    moved = replace(
-        ws,
+        same = decision.becoming(replace(ws, request=request))
+        return same.answer(command.id, CommandEffect.NONE, text, now)
+    known = _with_trigger(known, submit)
+    request = replace(
+        known,
         bucket=submit.bucket,
         prefix=submit.prefix,
-        customer_id=submit.customer_id or ws.customer_id,
-        priority=submit.priority or ws.priority,
+        customer_id=submit.customer_id or known.customer_id,
     )
+    moved = replace(ws, request=request, priority=submit.priority or ws.priority)
     if ws.state is State.READY:
         text = f"submitted again by {by}; will be checked anew"
         again = decision.becoming(fresh(moved, now)).record(now, text, _asked(command))
@@ -208,22 +213,22 @@ def _submit(decision: Decision, submit: Submit, command: Command, now: datetime)
     else:
         note = Note(notify=bool(submit.sentinel), by=by)
         what = f"had no effect: {_advice(ws)}"
-        return _said(decision.becoming(ws), command, what, note, now)
+        return _said(decision.becoming(replace(ws, request=known)), command, what, note, now)
     return refuse(again, (submit.problem,), now) if submit.problem else again
 
 
-def _was_answered(submit: Submit, ws: Workset) -> bool:
+def _was_answered(submit: Submit, known: Request) -> bool:
     """Tell whether this very write of the trigger was answered, by whatever door it came."""
-    same = bool(submit.sentinel) and submit.sentinel == ws.sentinel
-    newer = bool(ws.sentinel_order) and submit.order > ws.sentinel_order
+    same = bool(submit.sentinel) and submit.sentinel == known.sentinel
+    newer = bool(known.sentinel_order) and submit.order > known.sentinel_order
     return same and not newer
 
 
-def _with_trigger(ws: Workset, submit: Submit) -> Workset:
+def _with_trigger(known: Request, submit: Submit) -> Request:
     """Remember which trigger was answered, so that no door finds it unanswered."""
     if not submit.sentinel:
-        return ws
-    return replace(ws, sentinel=submit.sentinel, sentinel_order=submit.order)
+        return known
+    return replace(known, sentinel=submit.sentinel, sentinel_order=submit.order)
 
 
 def _advice(ws: Workset) -> str:
@@ -235,37 +240,19 @@ def _advice(ws: Workset) -> str:
 
 def fresh(ws: Workset, now: datetime) -> Workset:
     """Forget the last run: check the input again and begin at the first step."""
-    return replace(
-        cleared(ws, now),
-        run_id="",
-        run_dir="",
-        jobs_dir="",
-        failed_step=None,
-        metrics={},
-        timings={},
-        warnings=(),
-        results_s3_uri="",
-    )
+    return replace(cleared(ws, now), run=None, warnings=())
 
 
 def cleared(ws: Workset, now: datetime) -> Workset:
     """Forget why the last attempt ended: check the input again, and go on where it ended."""
     return replace(
         ws,
+        request=replace(ws.request, submitted_at=now),
         plan=None,
-        submitted_at=now,
-        step=None,
-        stopping="",
+        waiting_for="",
+        failure=None,
         retry_count=0,
         retry_after=None,
-        error_details="",
-        error_category=None,
-        error_code="",
-        progress_step="",
-        progress_message="",
-        progress_fraction=None,
-        trouble="",
-        unclear=False,
     )
 
 
@@ -275,9 +262,9 @@ def _cancel(decision: Decision, reason: str, command: Command, now: datetime) ->
     if ws.state is State.READY or ws.state is State.RETRYING:
         waiting = decision.becoming(replace(ws, retry_after=None))
         return waiting.transition(State.CANCELED, now, text, Note(by=by))
-    if ws.state is State.IN_PROGRESS and ws.job and not ws.stopping:
-        stopping = replace(ws, stopping=text, progress_message="stopping: " + text)
-        told = decision.becoming(stopping).record(now, "is being stopped, " + text, _asked(command))
+    if ws.state is State.IN_PROGRESS and ws.run and ws.job and not ws.run.stopping:
+        stopping = replace(ws, run=replace(ws.run, stopping=text))
+        told = decision.becoming(stopping).record(now, f"is being stopped, {text}", _asked(command))
         return told.with_effect(StopJob(ws.job))
     if ws.state is State.IN_PROGRESS:
         why = "it is being stopped" if ws.job else "the system that runs it is not this one"
@@ -288,7 +275,7 @@ def _cancel(decision: Decision, reason: str, command: Command, now: datetime) ->
 def _retry(decision: Decision, command: Command, now: datetime, *, from_start: bool) -> Decision:
     ws, by = decision.workset, command.by
     if ws.state is State.IN_PROGRESS:
-        why = f"it is in progress on {ws.runner_scope}"
+        why = f"it is in progress on {ws.scope or 'another system'}"
         return _without_effect(decision, command, why, now)
     if ws.state is not State.RETRYING and ws.state not in _RESTARTABLE:
         return _without_effect(decision, command, f"it is {ws.state}", now)
@@ -315,16 +302,14 @@ def give_up_the_run(decision: Decision, command: Command, why: str, now: datetim
     that was asked for first.
     """
     ws, by = decision.workset, command.by
-    if ws.stopping:
-        stopped = replace(
-            ws, step=None, stopping="", trouble="", unclear=False, progress_message=""
-        )
-        text = f"{ws.stopping}; {why}"
-        return decision.becoming(stopped).transition(State.CANCELED, now, text, Note(by=by))
+    if ws.run is not None and ws.run.stopping:
+        stopped = decision.becoming(replace(ws, run=ws.run.left(StepEnd.STOPPED)))
+        text = f"{ws.run.stopping}; {why}"
+        return stopped.transition(State.CANCELED, now, text, Note(by=by))
     text = f"attempt {ws.attempt} is given up, because {why}"
     note = Note(type=RecordType.LOCK_TIMEOUT, by=by)
-    cut = decision.becoming(replace(ws, failed_step=ws.step))
-    cut = cut.transition(State.ERROR, now, text, note)
+    run = ws.run and ws.run.left(StepEnd.FAILED)
+    cut = decision.becoming(replace(ws, run=run)).transition(State.ERROR, now, text, note)
     text = f"retry asked for by {by}"
     again = cut.transition(State.READY, now, text, replace(QUIET, by=by))
     from_start = isinstance(command.ask, HostLost) and command.ask.from_start

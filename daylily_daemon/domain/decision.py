@@ -23,9 +23,9 @@ from daylily_daemon.domain.model import (
     RecordType,
     State,
     Transition,
-    Workset,
 )
 from daylily_daemon.domain.totality import total
+from daylily_daemon.domain.workset import Failure, Workset
 
 _NEXT: Final = {
     State.READY: frozenset({State.IN_PROGRESS, State.ERROR, State.CANCELED, State.IGNORED}),
@@ -143,10 +143,10 @@ class Decision:
             message=message[:MESSAGE_LIMIT],
             details=note.details,
             priority=ws.priority,
-            customer_id=ws.customer_id,
+            customer_id=ws.request.customer_id,
             cluster_name=ws.cluster_name,
-            bucket=ws.bucket,
-            prefix=ws.prefix,
+            bucket=ws.request.bucket,
+            prefix=ws.request.prefix,
             error_details=note.error_details,
             by=note.by,
             notify=note.notify,
@@ -156,19 +156,15 @@ class Decision:
 
 def released(ws: Workset) -> Workset:
     """Clear the lock. State and fence stay what they are."""
-    return replace(ws, lock_owner=None, lock_acquired_at=None, lock_expires_at=None)
+    return replace(ws, lock=None)
 
 
 def refuse(decision: Decision, problems: tuple[Problem, ...], now: datetime) -> Decision:
     text = "\n".join(str(p) for p in problems)[:DETAILS_LIMIT]
     category = problems[0].category
-    known = replace(
-        decision.workset,
-        error_details=text,
-        error_category=category,
-        error_code="WS-DAT-002" if category is Category.DATA else "WS-CFG-001",
-        progress_message="",
-    )
+    code = "WS-DAT-002" if category is Category.DATA else "WS-CFG-001"
+    failure = Failure(code=code, category=category, details=text)
+    known = replace(decision.workset, failure=failure, waiting_for="")
     details = {"category": str(category), "problems": len(problems)}
     note = Note(type=RecordType.ERROR, error_details=text, details=details)
     message = f"input refused: {problems[0]}"[:500]

@@ -32,6 +32,8 @@ class Claimed:
     """A daemon takes the workset: a ready one to start it, one in progress to adopt its job."""
 
     owner: str
+    key: str
+    """Of the attempt it may begin: see ``Run.key``."""
     runner: str
     scope: str
     data_dir: str
@@ -66,6 +68,13 @@ class JobStopped:
 
 
 @dataclass(frozen=True, slots=True)
+class InputNotChecked:
+    """The input of a ready workset cannot be looked at now, for a reason of ours."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Noted:
     """Something is to be seen in the item, if ``job`` is still what runs. Of a holder a sign of life too."""
 
@@ -82,5 +91,14 @@ class LetGo:
 
 
 Event = (
-    Asked | Commanded | Inspected | Claimed | JobExited | JobRefused | JobStopped | Noted | LetGo
+    Asked
+    | Commanded
+    | Inspected
+    | InputNotChecked
+    | Claimed
+    | JobExited
+    | JobRefused
+    | JobStopped
+    | Noted
+    | LetGo
 )

@@ -17,14 +17,14 @@ from daylily_daemon.domain.patterns import compiled, search
 from daylily_daemon.domain.totality import total
 from daylily_daemon.domain.workflow_log import WorkflowLog
 
-__all__ = ["KNOWN", "Failure", "FailurePattern", "classify", "read_log"]
+__all__ = ["KNOWN", "Diagnosis", "FailurePattern", "classify", "read_log"]
 
 LINE_CHARS: Final = 240
 """Longest line of a log that is quoted."""
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class Diagnosis:
     code: str
     category: Category
     retry: bool
@@ -54,11 +54,11 @@ BY_ITS_END: Final[Mapping[Ended, tuple[str, Category, bool, str] | None]] = tota
 """What the way a job ended says alone; None where its log says why."""
 
 
-def classify(outcome: Outcome, extra: tuple[FailurePattern, ...] = ()) -> Failure:
+def classify(outcome: Outcome, extra: tuple[FailurePattern, ...] = ()) -> Diagnosis:
     """Return why ``outcome`` is no success. A failure no pattern knows is tried again."""
     if known := BY_ITS_END[outcome.ended]:
         code, category, retry, how = known
-        return Failure(code, category, retry, f"It {how}.")
+        return Diagnosis(code, category, retry, f"It {how}.")
     log = read_log(outcome.tail)
     how = "; ".join(filter(None, (_how(outcome), log.told())))
     where = f" {log.where()}" if log.where() else ""
@@ -67,8 +67,8 @@ def classify(outcome: Outcome, extra: tuple[FailurePattern, ...] = ()) -> Failur
             meaning = entry.meaning or "the log shows a known error"
             line = _line_around(text, found.start)
             message = f"It {how}; {meaning}: {line.rstrip('.') + '.' + where if where else line}"
-            return Failure(entry.code, entry.category, entry.retry, message, ours=entry.ours)
-    return Failure("WS-UNK-000", Category.TRANSIENT, True, f"It {how}. {_last_words(log)}{where}")
+            return Diagnosis(entry.code, entry.category, entry.retry, message, ours=entry.ours)
+    return Diagnosis("WS-UNK-000", Category.TRANSIENT, True, f"It {how}. {_last_words(log)}{where}")
 
 
 def read_log(text: str) -> WorkflowLog:

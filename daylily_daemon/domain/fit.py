@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Final
 
 from daylily_daemon.domain.document import shown
-from daylily_daemon.domain.model import Category, Problem
+from daylily_daemon.domain.model import Category, Plan, Problem
 from daylily_daemon.domain.pipeline import Pipeline, uses
 from daylily_daemon.domain.recipe import Recipe
 from daylily_daemon.domain.sheet import MAX_PROBLEMS, Sheet
@@ -69,3 +69,19 @@ def _fault(pipeline: Pipeline, name: str, value: float) -> tuple[str, str] | Non
 
 def _plain(name: str) -> str:
     return SAME_GENOME.get(name.lower(), name.lower())
+
+
+def plan_of(recipe: Recipe, pipeline: Pipeline, results: str) -> Plan:
+    """Return what is going to be run. ``results``: where they go if the recipe does not say."""
+    return Plan(
+        pipeline=pipeline.name,
+        steps=tuple(template.step for template in pipeline.steps),
+        optional=tuple(template.step for template in pipeline.steps if not template.fatal),
+        own=tuple(template.step for template in pipeline.steps if template.is_own),
+        run_args=recipe.run_args,
+        clone_args=recipe.clone_args,
+        workdir_name=recipe.workdir_name,
+        export_uri=recipe.export_uri or results,
+        cluster_name=recipe.cluster_name,
+        reference_genome=genome_of(pipeline, recipe.reference_genome) or "",
+    )

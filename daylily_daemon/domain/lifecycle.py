@@ -8,7 +8,7 @@ and changes nothing.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
@@ -31,6 +31,7 @@ from daylily_daemon.domain.events import (
     Claimed,
     Commanded,
     Event,
+    InputNotChecked,
     Inspected,
     JobExited,
     JobRefused,
@@ -38,7 +39,7 @@ from daylily_daemon.domain.events import (
     LetGo,
     Noted,
 )
-from daylily_daemon.domain.failures import Failure, FailurePattern, classify
+from daylily_daemon.domain.failures import Diagnosis, FailurePattern, classify
 from daylily_daemon.domain.model import (
     SEEN_LIMIT,
     Accepted,
@@ -54,21 +55,11 @@ from daylily_daemon.domain.model import (
     RecordType,
     Refused,
     State,
-    Step,
     Unwanted,
-    Workset,
 )
 from daylily_daemon.domain.remarks import Remarks
-
-STEP_NAMES: Final[Mapping[Step, tuple[str, str]]] = {
-    Step.STAGE: ("staging", "staging_failed"),
-    Step.RUN: ("pipeline_running", "pipeline_failed"),
-    Step.EXPORT: ("exporting", "export_failed"),
-    Step.METRICS: ("collecting_metrics", "metrics_failed"),
-    Step.CLEANUP: ("cleanup_headnode", "cleanup_failed"),
-}
-"""``progress_step`` while a step runs and after it failed, as readers of the old system know them."""
-
+from daylily_daemon.domain.run import Run, StepEnd, StepRun
+from daylily_daemon.domain.workset import Failure, Lock, Workset
 
 STEP: Final = Note(type=RecordType.STEP, notify=False)
 """What only the audit trail has of a run that goes on."""
@@ -86,7 +77,9 @@ class Policy:
     """Whose recipes may ask to be urgent, as patterns of customer ids; ``*`` also means drops of nobody."""
 
     def may_be_urgent(self, ws: Workset) -> bool:
-        return any(fnmatchcase(ws.customer_id, pattern) for pattern in self.urgent_customers)
+        return any(
+            fnmatchcase(ws.request.customer_id, pattern) for pattern in self.urgent_customers
+        )
 
     def delay_s(self, ws: Workset) -> float:
         """Return the pause before the next try: doubling, capped, spread by up to a quarter.
@@ -124,24 +117,26 @@ def decide(ws: Workset, event: Event, policy: Policy, now: datetime) -> Decision
             if not current:
                 return Decision(ws)
             return _answer_inbox(ws, _job_ended(ws, event, policy, now), now)
+        case InputNotChecked(why=why):
+            return Decision(replace(ws, waiting_for=why) if ws.state is State.READY else ws)
         case Noted(job=job, remarks=remarks):
             return Decision(_seen(ws, job, remarks))
         case LetGo(job=job, remarks=remarks):
-            return Decision(released(_seen(ws, job, remarks)) if ws.lock_owner else ws)
+            return Decision(released(_seen(ws, job, remarks)) if ws.lock else ws)
         case _:
             assert_never(event)
 
 
 def resume(ws: Workset) -> tuple[Effect, ...]:
     """Return what has to be done for a claimed workset, from what is saved alone."""
-    if ws.state is not State.IN_PROGRESS or ws.job is None:
+    if ws.run is None or ws.job is None:
         return ()
-    return (StopJob(ws.job),) if ws.stopping else (RunJob(ws.job),)
+    return (StopJob(ws.job),) if ws.run.stopping else (RunJob(ws.job),)
 
 
 def _seen(ws: Workset, job: JobName | None, remarks: Remarks) -> Workset:
-    beaten = replace(ws, beat=ws.beat + 1)
-    return remarks.on(beaten) if job == ws.job else beaten
+    run = remarks.on(ws.run) if ws.run and job == ws.job else ws.run
+    return replace(ws, beat=ws.beat + 1, run=run)
 
 
 def _inspected(ws: Workset, inspection: Inspection, policy: Policy, now: datetime) -> Decision:
@@ -157,17 +152,15 @@ def _inspected(ws: Workset, inspection: Inspection, policy: Policy, now: datetim
                 plan=plan,
                 max_retries=max_retries,
                 priority=asked if ws.priority is Priority.NORMAL else ws.priority,
-                cluster_name=plan.cluster_name,
-                results_s3_uri=plan.export_uri,
-                progress_message="",
+                waiting_for="",
                 updated_at=now,
             )
             return Decision(checked).with_warnings(*warnings)
         case Missing(problems=problems):
-            since = ws.submitted_at or ws.created_at
+            since = ws.request.submitted_at or ws.created_at
             if now - since >= timedelta(seconds=policy.input_wait_s):
                 return refuse(Decision(ws), problems, now)
-            return Decision(replace(ws, progress_message=_waiting(problems)))
+            return Decision(replace(ws, waiting_for=_waiting(problems)))
         case Refused(problems=problems):
             return refuse(Decision(ws), problems, now)
         case Unwanted(sentinel=sentinel):
@@ -180,7 +173,8 @@ def _inspected(ws: Workset, inspection: Inspection, policy: Policy, now: datetim
 
 
 def _not_urgent(ws: Workset) -> str:
-    who = f"customer {ws.customer_id}" if ws.customer_id else "a drop without a customer"
+    customer = ws.request.customer_id
+    who = f"customer {customer}" if customer else "a drop without a customer"
     return (
         f"The recipe asks for priority urgent, which {who} may not have (daemon.urgent_customers)."
     )
@@ -199,89 +193,107 @@ def due(ws: Workset, now: datetime) -> bool:
 
 
 def _claimed(ws: Workset, claim: Claimed, now: datetime) -> Decision:
-    locked = replace(
-        ws,
-        lock_owner=claim.owner,
-        lock_acquired_at=now,
-        lock_expires_at=now + timedelta(seconds=claim.ttl_s),
-        fence=Fence(ws.fence + 1),
-        beat=ws.beat + 1,
-    )
+    expires = now + timedelta(seconds=claim.ttl_s)
+    lock = Lock(owner=claim.owner, acquired_at=now, expires_at=expires)
+    locked = Decision(replace(ws, lock=lock, fence=Fence(ws.fence + 1), beat=ws.beat + 1))
     if ws.state is State.IN_PROGRESS and claim.sees_job:
-        return _adopt(ws, Decision(locked), claim, now)
+        return _adopt(ws, locked, claim, now)
     if ws.state is State.IN_PROGRESS:
-        return _lost_with_its_host(ws, Decision(locked), now)
+        return _lost_with_its_host(ws, locked, now)
     if not due(ws, now):
         return Decision(ws)
-    if ws.state is not State.RETRYING:
-        return _begin(Decision(locked), claim, now)
-    text = "the pause before the next try is over"
-    ready = Decision(locked).transition(State.READY, now, text, QUIET)
-    still_locked = replace(
-        ready.workset,
-        lock_owner=locked.lock_owner,
-        lock_acquired_at=locked.lock_acquired_at,
-        lock_expires_at=locked.lock_expires_at,
-    )
-    return _begin(ready.becoming(still_locked), claim, now)
+    if ws.state is State.RETRYING:
+        text = "the pause before the next try is over"
+        ready = locked.transition(State.READY, now, text, QUIET)
+        locked = ready.becoming(replace(ready.workset, lock=lock))
+    return _begin(locked, claim, now)
 
 
 def _begin(decision: Decision, claim: Claimed, now: datetime) -> Decision:
     ws = decision.workset
-    steps = ws.plan.steps if ws.plan else ()
-    resumes = bool(ws.run_id) and ws.failed_step in steps
-    step = ws.failed_step if resumes and ws.failed_step else steps[0]
-    attempt = ws.attempt + 1
-    run_id = ws.run_id if resumes else f"r{attempt}"
-    started = replace(
-        ws,
-        attempt=attempt,
-        run_id=run_id,
-        run_started_at=now,
-        run_dir=f"{claim.data_dir}/{ws.id}/{run_id}",
-        jobs_dir=f"{claim.jobs_dir}/{ws.id}/{run_id}",
-        runner=claim.runner,
-        runner_scope=claim.scope,
-        retry_after=None,
-        failed_step=None,
-        metrics=ws.metrics if resumes else {},
-        timings=ws.timings if resumes else {},
-    )
-    text = f"attempt {attempt} {'resumes' if resumes else 'starts'} with step {step}"
+    known = _unfinished(ws)
+    run = _next_run(ws, known, claim, now)
+    started = replace(ws, attempt=run.attempt, run=run, retry_after=None)
+    first = run.current.name if run.current else ""
+    text = f"attempt {run.attempt} {'resumes' if known else 'starts'} with step {first}"
     turned = decision.becoming(started).transition(State.IN_PROGRESS, now, text)
-    return _enter(turned, step, now)
+    return _enter(turned, now)
 
 
-def _enter(decision: Decision, step: Step, now: datetime) -> Decision:
-    entered = replace(
-        decision.workset,
-        step=step,
-        step_started_at=now,
-        progress_step=STEP_NAMES[step][0],
-        progress_message="",
-        progress_fraction=None,
-        trouble="",
-        unclear=False,
+def _unfinished(ws: Workset) -> Run | None:
+    """Return the run that the next attempt goes on with: one that failed, and has something left to do."""
+    if ws.run is None or ws.run.failed is None:
+        return None
+    done = {step.name for step in ws.run.steps if step.is_done}
+    return ws.run if ws.plan and not done.issuperset(ws.plan.steps) else None
+
+
+def _next_run(ws: Workset, known: Run | None, claim: Claimed, now: datetime) -> Run:
+    """Return the run of the next attempt: ``known`` from its first step that is not done, or a new one."""
+    attempt = ws.attempt + 1
+    id = known.id if known else f"r{attempt}"
+    jobs_dir = f"{claim.jobs_dir}/{ws.id}/{id}"
+    run = Run(
+        id=id,
+        attempt=attempt,
+        key=claim.key,
+        folder=f"{claim.data_dir}/{ws.id}/{id}",
+        steps=tuple(_steps_left(ws, known, claim, f"{jobs_dir}/{attempt}")),
+        started_at=now,
     )
+    if known is None:
+        return run
+    return replace(run, reports=known.reports, results_uri=known.results_uri)
+
+
+def _steps_left(ws: Workset, known: Run | None, claim: Claimed, place: str) -> Iterator[StepRun]:
+    """Yield the steps as planned now: those that are done already as they are, the others to be run."""
+    plan = ws.plan
+    done = {step.name: step for step in known.steps if step.is_done} if known else {}
+    for name in plan.steps if plan else ():
+        if name in done:
+            yield done[name]
+            continue
+        done = {}  # whatever comes after a step that runs is run again
+        yield StepRun(
+            name=name,
+            fatal=plan is None or name not in plan.optional,
+            runner=claim.runner,
+            scope=claim.scope,
+            place=f"{place}-{name}",
+        )
+
+
+def _enter(decision: Decision, now: datetime) -> Decision:
+    """Begin with the current step of the run."""
+    ws = decision.workset
+    entered = replace(ws, run=ws.run and ws.run.entered(now))
     return replace(decision, workset=entered, effects=resume(entered))
 
 
 def _adopt(ws: Workset, locked: Decision, claim: Claimed, now: datetime) -> Decision:
     """Take over a workset in progress: whatever runs, runs on."""
     note = STEP
-    if ws.lock_owner is None:
+    if ws.owner is None:
         text = f"{claim.owner} goes on with it"
-    elif ws.lock_owner == claim.owner:
+    elif ws.owner == claim.owner:
         text = f"{claim.owner} is back and goes on with it"
     else:
-        text = f"{claim.owner} takes over; {ws.lock_owner} stopped answering"
+        text = f"{claim.owner} takes over; {ws.owner} stopped answering"
         note = Note(type=RecordType.LOCK_TIMEOUT)
-    here = f"{claim.jobs_dir}/{ws.id}/{ws.run_id}"
-    moved = here if ws.runner_scope == claim.scope else ws.jobs_dir
-    scope = ws.runner_scope if claim.beside else claim.scope
-    known = replace(locked.workset, runner_scope=scope, jobs_dir=moved)
+    known = replace(locked.workset, run=_seen_here(ws, claim))
     adopted = locked.becoming(known).record(now, text, note)
-    return replace(adopted, effects=resume(adopted.workset))
+    return replace(adopted, effects=resume(known))
+
+
+def _seen_here(ws: Workset, claim: Claimed) -> Run | None:
+    """Return the run with the places of its jobs as this daemon knows them."""
+    run, step = ws.run, ws.step
+    if run is None or step is None or claim.beside:
+        return run
+    here = f"{claim.jobs_dir}/{ws.id}/{run.id}"
+    jobs_dir = here if step.scope == claim.scope else step.place.rpartition("/")[0]
+    return run.seen_from(claim.scope, jobs_dir)
 
 
 def _lost_with_its_host(ws: Workset, locked: Decision, now: datetime) -> Decision:
@@ -294,7 +306,8 @@ def _lost_with_its_host(ws: Workset, locked: Decision, now: datetime) -> Decisio
         inbox=tuple(c for c in ws.inbox if c.id != command.id),
         seen_commands=(*ws.seen_commands, command.id)[-SEEN_LIMIT:],
     )
-    why = f"{command.by} vouches that {ws.runner_scope or 'the machine it ran on'} no longer exists"
+    where = ws.scope or "the machine it ran on"
+    why = f"{command.by} vouches that {where} no longer exists"
     gone = commands.give_up_the_run(locked.becoming(answered), command, why, now)
     told = gone.answer(command.id, CommandEffect.APPLIED, why, now)
     return _answer_inbox(ws, told, now)
@@ -303,23 +316,27 @@ def _lost_with_its_host(ws: Workset, locked: Decision, now: datetime) -> Decisio
 def _job_ended(
     ws: Workset, event: JobExited | JobRefused | JobStopped, policy: Policy, now: datetime
 ) -> Decision:
-    decision = Decision(ws)
-    if ws.stopping:
-        return _idle(decision.transition(State.CANCELED, now, ws.stopping))
+    run, step, decision = ws.run, ws.step, Decision(ws)
+    if run is None or step is None:
+        return decision
+    if run.stopping:
+        stopped = decision.becoming(replace(ws, run=run.left(StepEnd.STOPPED)))
+        return stopped.transition(State.CANCELED, now, run.stopping)
     match event:
         case JobExited(outcome=outcome) if outcome.succeeded:
-            return _step_done(decision, outcome, now)
+            return _step_done(decision, run.left(StepEnd.DONE, outcome.duration_s), outcome, now)
         case JobExited(outcome=outcome, fatal=False):
             failure = classify(outcome, policy.patterns)
-            text = f"step {ws.step} failed and the run goes on. {failure.message}"
-            return _step_done(decision.record(now, text, STEP), outcome, now)
+            text = f"step {step.name} failed and the run goes on. {failure.message}"
+            left = run.left(StepEnd.TOLERATED, outcome.duration_s)
+            return _step_done(decision.record(now, text, STEP), left, outcome, now)
         case JobExited(outcome=outcome):
             return _failed(decision, classify(outcome, policy.patterns), policy, now)
         case JobRefused(reason=reason):
-            failure = Failure("WS-CFG-002", Category.CONFIGURATION, False, reason)
+            failure = Diagnosis("WS-CFG-002", Category.CONFIGURATION, False, reason)
             return _failed(decision, failure, policy, now)
         case JobStopped():
-            failure = Failure("WS-JOB-003", Category.PERMANENT, False, "It was stopped.")
+            failure = Diagnosis("WS-JOB-003", Category.PERMANENT, False, "It was stopped.")
             return _failed(decision, failure, policy, now)
         case _:
             assert_never(event)
@@ -339,41 +356,32 @@ def _answer_inbox(before: Workset, decision: Decision, now: datetime) -> Decisio
     return decision
 
 
-def _step_done(decision: Decision, outcome: Outcome, now: datetime) -> Decision:
-    ws = decision.workset
-    steps = ws.plan.steps if ws.plan else ()
+def _step_done(decision: Decision, run: Run, outcome: Outcome, now: datetime) -> Decision:
+    """Go on with ``run``, which has left its step with ``outcome``."""
+    ended = decision.workset.step
     found = report.bounded(outcome.report)
-    known = replace(
-        ws,
-        metrics=report.merged(ws.metrics, found),
-        timings={**ws.timings, f"{ws.step}_s": round(outcome.duration_s, 3)},
-        results_s3_uri=_results(ws, found),
+    run = replace(
+        run,
+        reports=report.merged(run.reports, found),
+        results_uri=_results(found) or run.results_uri,
     )
-    done = decision.becoming(known).with_warnings(*outcome.warnings, *report.warnings_of(found))
-    later = steps[steps.index(ws.step) + 1 :] if ws.step in steps else ()
-    if not later:
-        return _complete(done, now)
-    text = f"step {ws.step} done after {outcome.duration_s:.1f} s; step {later[0]} starts"
-    return _enter(done.record(now, text, STEP), later[0], now)
+    left = decision.becoming(replace(decision.workset, run=run))
+    left = left.with_warnings(*outcome.warnings, *report.warnings_of(found))
+    if run.current is None:
+        return _complete(left, now)
+    name = ended.name if ended else ""
+    text = f"step {name} done after {outcome.duration_s:.1f} s; step {run.current.name} starts"
+    return _enter(left.record(now, text, STEP), now)
 
 
 def _complete(decision: Decision, now: datetime) -> Decision:
     ws = decision.workset
-    details: dict[str, Any] = {"results": ws.results_s3_uri, "attempt": ws.attempt}
+    details: dict[str, Any] = {"results": ws.results_uri, "attempt": ws.attempt}
     if ws.warnings:
         details["warnings"] = list(ws.warnings)
-    text = " ".join([f"complete; results are in {ws.results_s3_uri}", *_warned(ws)])
+    text = " ".join([f"complete; results are in {ws.results_uri}", *_warned(ws)])
     note = Note(type=RecordType.COMPLETION, details=details)
-    done = _idle(decision.transition(State.COMPLETE, now, text, note))
-    clean = replace(
-        done.workset,
-        error_details="",
-        error_category=None,
-        error_code="",
-        progress_step="finalizing",
-        progress_fraction=1.0,
-    )
-    return done.becoming(clean)
+    return decision.becoming(replace(ws, failure=None)).transition(State.COMPLETE, now, text, note)
 
 
 def _warned(ws: Workset) -> tuple[str, ...]:
@@ -384,22 +392,22 @@ def _warned(ws: Workset) -> tuple[str, ...]:
     return (f"But: {ws.warnings[0]}{more}",)
 
 
-def _results(ws: Workset, found: Mapping[str, Any]) -> str:
-    """Return where the results are: the export says where it really put them."""
-    told = found.get("results_s3_uri") if ws.step is Step.EXPORT else None
-    return told if isinstance(told, str) and told.startswith("s3://") else ws.results_s3_uri
+def _results(found: Mapping[str, Any]) -> str:
+    """Return where a report says that the results are; empty if it says nothing of that."""
+    told = found.get("results_s3_uri")
+    return told if isinstance(told, str) and told.startswith("s3://") else ""
 
 
-def _failed(decision: Decision, failure: Failure, policy: Policy, now: datetime) -> Decision:
-    """End the attempt. Missing rights and credentials of ours use up no try, but in the step that costs."""
+def _failed(decision: Decision, failure: Diagnosis, policy: Policy, now: datetime) -> Decision:
+    """End the attempt. Missing rights and credentials of ours use up no try, but in the steps that cost."""
     ws = decision.workset
+    name = ws.step.name if ws.step else ""
     limit = policy.max_retries if ws.max_retries is None else ws.max_retries
-    what = f"step {ws.step}" if ws.step else "the run"
-    text = f"{what} of attempt {ws.attempt} failed ({failure.code}). {failure.message}"
-    note = _note_of(failure, ws.step)
-    known = decision.becoming(_with_failure(ws, failure, what))
+    text = f"step {name} of attempt {ws.attempt} failed ({failure.code}). {failure.message}"
+    note = _note_of(failure, name)
+    known = decision.becoming(_with_failure(ws, failure, name))
     wrong = known.transition(State.ERROR, now, text[:500], replace(note, notify=False))
-    if failure.ours and ws.step is not Step.RUN:
+    if failure.ours and ws.plan and name in ws.plan.own:
         pause_s = policy.waiting_s(ws)
         again = f"{text[:500]} That is no fault of the workset: it goes on in {pause_s:.0f} s."
         return _retrying(wrong.transition(State.RETRYING, now, again, note), pause_s, now)
@@ -409,35 +417,22 @@ def _failed(decision: Decision, failure: Failure, policy: Policy, now: datetime)
         waiting = _retrying(wrong.transition(State.RETRYING, now, again, note), pause_s, now)
         return waiting.becoming(replace(waiting.workset, retry_count=ws.retry_count + 1))
     why = f"all {limit} tries are used up" if failure.retry else "trying again would not help"
-    advice = "Mend the cause, then retry it or drop it again."
+    advice = "Fix the cause, then retry it or upload it again."
     end = f"{text[:500]} {why.capitalize()}. {advice}"
-    return _idle(wrong.transition(State.FAILED, now, end, note))
+    return wrong.transition(State.FAILED, now, end, note)
 
 
-def _note_of(failure: Failure, step: Step | None) -> Note:
+def _note_of(failure: Diagnosis, step: str) -> Note:
     details = {"code": failure.code, "category": str(failure.category), "step": step}
     return Note(type=RecordType.ERROR, error_details=failure.message[:2000], details=details)
 
 
-def _with_failure(ws: Workset, failure: Failure, what: str) -> Workset:
-    return replace(
-        ws,
-        error_details=f"{what}: {failure.message}"[:DETAILS_LIMIT],
-        error_category=failure.category,
-        error_code=failure.code,
-        failed_step=ws.step,
-        progress_step=STEP_NAMES[ws.step][1] if ws.step else "",
-    )
+def _with_failure(ws: Workset, failure: Diagnosis, step: str) -> Workset:
+    details = f"step {step}: {failure.message}"[:DETAILS_LIMIT]
+    known = Failure(code=failure.code, category=failure.category, details=details)
+    return replace(ws, failure=known, run=ws.run and ws.run.left(StepEnd.FAILED))
 
 
 def _retrying(decision: Decision, pause_s: float, now: datetime) -> Decision:
-    idle = _idle(decision)
-    return idle.becoming(replace(idle.workset, retry_after=now + timedelta(seconds=pause_s)))
-
-
-def _idle(decision: Decision) -> Decision:
-    """Leave the step: nothing is to run now."""
-    left = replace(
-        decision.workset, step=None, step_started_at=None, stopping="", progress_message=""
-    )
-    return decision.becoming(left)
+    after = now + timedelta(seconds=pause_s)
+    return decision.becoming(replace(decision.workset, retry_after=after))

@@ -1,9 +1,4 @@
-"""Worksets and the values around them.
-
-Everything here is a frozen value. A workset is what one DynamoDB item says; ``version`` and ``fence``
-travel with it, so that a write can prove what it was decided on. Attribute names that readers of the
-old system know (``docs/operations.md``) are given by the codec in the store, not here.
-"""
+"""The values around worksets: what is asked for, planned, run and told. Everything here is frozen."""
 
 from __future__ import annotations
 
@@ -63,16 +58,6 @@ class Priority(StrEnum):
                 assert_never(self)
 
 
-class Step(StrEnum):
-    """The steps of a run, in their order."""
-
-    STAGE = "stage"
-    RUN = "run"
-    EXPORT = "export"
-    METRICS = "metrics"
-    CLEANUP = "cleanup"
-
-
 class Category(StrEnum):
     """Why something failed, as far as it decides what to do next."""
 
@@ -106,9 +91,12 @@ class Plan:
     """What is going to be run: the checked recipe, frozen into the workset's item."""
 
     pipeline: str
-    steps: tuple[Step, ...]
-    optional: tuple[Step, ...] = ()
+    steps: tuple[str, ...]
+    """Their names, in the order in which they run."""
+    optional: tuple[str, ...] = ()
     """Those whose failure is recorded while the run goes on."""
+    own: tuple[str, ...] = ()
+    """Those that this program does itself: where our rights are missing there, it uses up no try."""
     run_args: tuple[str, ...] = ()
     """Argument list after ``dy-r``, split once by POSIX shell rules; never joined into a shell string."""
     clone_args: tuple[str, ...] = ()
@@ -119,8 +107,6 @@ class Plan:
     reference_genome: str = ""
     samples: int = 0
     """Rows of the sample sheet."""
-    input_bytes: int = 0
-    """Size of all input files whose size is known."""
     pin: str = ""
     """What exactly was checked (``domain/pins.py``): recipe, sheet and inputs, and stage refuses any other.
     Empty in plans made before there were pins."""
@@ -302,110 +288,6 @@ class Record:
         return f"{self.workset_id}/{self.seq}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Workset:
-    id: WorksetId
-    bucket: str
-    prefix: str
-    created_at: datetime
-    updated_at: datetime
-    customer_id: str = ""
-    workset_type: str = "ruo"
-    priority: Priority = Priority.NORMAL
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-
-    state: State = State.READY
-    submitted_at: datetime | None = None
-    """When it last became ready by a submission; input files are awaited from here on."""
-    plan: Plan | None = None
-    """None until the input was checked; admission looks only at worksets that have one."""
-
-    lock_owner: str | None = None
-    lock_acquired_at: datetime | None = None
-    lock_expires_at: datetime | None = None
-    fence: Fence = Fence(0)
-    beat: int = 0
-    """Grows with every write of an owner; a contender watches it stand still for a whole TTL."""
-    version: int = 0
-
-    sentinel: str = ""
-    """Which write of ``daylily.ready`` was answered last (``naming.trigger_id``)."""
-    sentinel_order: str = ""
-    """As ``Submit.order``, of that write."""
-    warnings: tuple[str, ...] = ()
-    """What people should know although nothing failed. Bounded; of this run."""
-    trouble: str = ""
-    """Why it does not go on, as a sentence of a daemon; empty while nothing is in the way."""
-    unclear: bool = False
-    """Whether its job lives cannot be told: it waits for proof, or for who vouches (``HostLost``)."""
-    confirmed: str = ""
-    """Name of the job whose start was seen last; absence of its token is no proof that it never ran."""
-
-    attempt: int = 0
-    """Grows with every start of a step sequence and is never reset: it makes job names unique."""
-    run_id: str = ""
-    step: Step | None = None
-    step_started_at: datetime | None = None
-    run_started_at: datetime | None = None
-    runner: str = ""
-    runner_scope: str = ""
-    """Who can see the jobs: the host for processes and tmux, the cluster for Slurm."""
-    run_dir: str = ""
-    """Holds the data of the run: stage, work and results folders."""
-    jobs_dir: str = ""
-    """Holds one folder a job, named ``<attempt>-<step>``: token, log, exit record."""
-    cluster_name: str = ""
-    stopping: str = ""
-    """Why the job is being stopped; not empty from an accepted cancel to its end."""
-
-    progress_step: str = ""
-    progress_message: str = ""
-    progress_fraction: float | None = None
-
-    inbox: tuple[Command, ...] = ()
-    seen_commands: tuple[str, ...] = ()
-
-    retry_count: int = 0
-    max_retries: int | None = None
-    """From the recipe; None takes the configured limit."""
-    retry_after: datetime | None = None
-    error_details: str = ""
-    error_category: Category | None = None
-    error_code: str = ""
-    failed_step: Step | None = None
-
-    history: tuple[Transition, ...] = ()
-    last_seq: int = 0
-    metrics: Mapping[str, Any] = field(default_factory=dict)
-    """What the jobs reported. Foreign: bounded in size, depth and keys, and no decision is based on it."""
-    timings: Mapping[str, float] = field(default_factory=dict)
-    """Seconds that each step of this run that is done took, by its keeper's clock; key ``<step>_s``."""
-    results_s3_uri: str = ""
-
-    @property
-    def job(self) -> JobName | None:
-        """The job that is to run now, or None between runs."""
-        return JobName(f"{self.id}.{self.attempt}.{self.step}") if self.step else None
-
-    @property
-    def job_dir(self) -> str:
-        return f"{self.jobs_dir}/{self.attempt}-{self.step}"
-
-    @property
-    def spent_s(self) -> float:
-        """How long the steps of this run that are done took, by their keepers' clocks."""
-        return float(sum(self.timings.values()))
-
-    @property
-    def priority_key(self) -> str:
-        """Range key of the index: urgent first, then first in, first out."""
-        return f"{self.priority.rank}#{self.created_at.isoformat()}#{self.id}"
-
-    @property
-    def shown_state(self) -> str:
-        return "locked" if self.state is State.READY and self.lock_owner else str(self.state)
-
-
 class Ended(StrEnum):
     """How a job ended."""
 
@@ -460,7 +342,9 @@ class Job:
     """Absolute; holds token, log and exit record of this job alone."""
     scope: str = ""
     """What its run was begun under; empty for the runner's own."""
-    step: Step
+    key: str = ""
+    """That of its run: a token with another one was left by another attempt of the same name."""
+    step: str
     argv: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
     """Added to the filtered environment of the daemon; no secrets (it is written to disk)."""

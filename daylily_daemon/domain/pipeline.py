@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from daylily_daemon.domain.errors import Permanent
-from daylily_daemon.domain.model import Job, JobName, Step
+from daylily_daemon.domain.model import Job
 
 Value = str | tuple[str, ...]
 
@@ -48,7 +48,7 @@ PLACEHOLDERS: Final = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepTemplate:
-    step: Step
+    step: str
     argv: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
     cwd: str = "{work_dir}"
@@ -59,6 +59,11 @@ class StepTemplate:
     success_file: str = ""
     report_file: str = ""
     progress_pattern: str = ""
+
+    @property
+    def is_own(self) -> bool:
+        """Return whether this program does the step itself."""
+        return self.argv[0] == "{daylily}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,8 +78,8 @@ class Pipeline:
     obeys: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     """Columns and keys with a number that it obeys, with the least and the greatest it takes."""
 
-    def template(self, step: Step) -> StepTemplate | None:
-        return next((t for t in self.steps if t.step is step), None)
+    def template(self, step: str) -> StepTemplate | None:
+        return next((t for t in self.steps if t.step == step), None)
 
 
 def uses(pipeline: Pipeline, placeholder: str) -> bool:
@@ -128,14 +133,10 @@ def fill_argv(argv: tuple[str, ...], values: Mapping[str, Value]) -> tuple[str, 
     return tuple(filled)
 
 
-def render(
-    template: StepTemplate, values: Mapping[str, Value], name: JobName, directory: str
-) -> Job:
-    """Return the job of one step. Raises Permanent for a template that cannot be filled."""
-    return Job(
-        name=name,
-        directory=directory,
-        step=template.step,
+def render(template: StepTemplate, values: Mapping[str, Value], found: Job) -> Job:
+    """Return ``found`` with what it is to run. Raises Permanent for a template that cannot be filled."""
+    return replace(
+        found,
         argv=fill_argv(template.argv, values),
         environment={key: fill(text, values) for key, text in template.environment.items()},
         cwd=fill(template.cwd, values),

@@ -1,4 +1,4 @@
-"""What is seen of a workset between two events of its life. For people: no decision but one is based on it.
+"""What is seen of a run between two events of its life. For people: no decision but one is based on it.
 
 That one is ``confirmed``: the start of a job was seen, and what is missing of it later is no proof.
 """
@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
-from daylily_daemon.domain.model import JobName, Progress, Workset
+from daylily_daemon.domain.model import JobName, Progress
+from daylily_daemon.domain.run import Run
 
 TROUBLE_CHARS: Final = 500
 
@@ -41,14 +42,12 @@ class Remarks:
             confirmed=None if self.confirmed == told.confirmed else self.confirmed,
         )
 
-    def on(self, ws: Workset) -> Workset:
-        """Return the workset with these, texts cut."""
-        if self.progress is not None:
-            fraction, message = self.progress.fraction, self.progress.message
-            ws = replace(ws, progress_fraction=fraction, progress_message=message)
+    def on(self, run: Run) -> Run:
+        """Return the run with these, texts cut."""
         return replace(
-            ws,
-            trouble=ws.trouble if self.trouble is None else self.trouble[:TROUBLE_CHARS],
-            unclear=ws.unclear if self.unclear is None else self.unclear,
-            confirmed=ws.confirmed if self.confirmed is None else self.confirmed,
+            run,
+            progress=run.progress if self.progress is None else self.progress,
+            trouble=run.trouble if self.trouble is None else self.trouble[:TROUBLE_CHARS],
+            unclear=run.unclear if self.unclear is None else self.unclear,
+            confirmed=run.confirmed if self.confirmed is None else self.confirmed,
         )

@@ -31,15 +31,8 @@ from daylily_daemon.domain.errors import (
     Unexpected,
 )
 from daylily_daemon.domain.events import Asked
-from daylily_daemon.domain.model import (
-    Answer,
-    Command,
-    CommandEffect,
-    Record,
-    Submit,
-    Workset,
-    WorksetId,
-)
+from daylily_daemon.domain.model import Answer, Command, CommandEffect, Record, Submit, WorksetId
+from daylily_daemon.domain.workset import Workset
 from daylily_daemon.engine.boundary import for_ever, foreign_as_unexpected
 from daylily_daemon.engine.writer import Applied, Overtaken, Writer
 from daylily_daemon.ports import Delivery, Drops, Mailbox, Trail, Unreadable

@@ -13,17 +13,9 @@ import structlog
 from anyio import current_time, move_on_after
 
 from daylily_daemon.domain.errors import DaemonError, Transient, Unexpected
-from daylily_daemon.domain.events import Inspected
-from daylily_daemon.domain.model import (
-    Category,
-    Inspection,
-    Problem,
-    Progress,
-    Refused,
-    Workset,
-    WorksetId,
-)
-from daylily_daemon.domain.remarks import Remarks
+from daylily_daemon.domain.events import InputNotChecked, Inspected
+from daylily_daemon.domain.model import Category, Inspection, Problem, Refused, WorksetId
+from daylily_daemon.domain.workset import Workset
 from daylily_daemon.engine.boundary import foreign_as_unexpected
 from daylily_daemon.engine.remarks import remark
 from daylily_daemon.engine.writer import Applied, Overtaken, Writer
@@ -77,10 +69,10 @@ class Inspector:
         """Let people see why an input is not checked; best effort, and at most once a minute."""
         said = f"its input could not be checked: {text}"[:300]
         last = self._remarked_at.get(ws.id)
-        if ws.progress_message == said or (last and current_time() - last < REMARK_S):
+        if ws.waiting_for == said or (last and current_time() - last < REMARK_S):
             return
         self._remarked_at[ws.id] = current_time()
-        await remark(self.writer, ws, Remarks(progress=Progress(fraction=None, message=said)))
+        await remark(self.writer, ws, InputNotChecked(said))
 
 
 def _given_up(ws: Workset) -> Refused:

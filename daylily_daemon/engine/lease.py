@@ -27,8 +27,9 @@ from daylily_daemon.domain.errors import Fenced
 from daylily_daemon.domain.events import Claimed, LetGo, Noted
 from daylily_daemon.domain.events import Event as LifeEvent
 from daylily_daemon.domain.lifecycle import resume
-from daylily_daemon.domain.model import Command, Fence, JobName, State, Workset, WorksetId
+from daylily_daemon.domain.model import Command, Fence, JobName, State, WorksetId
 from daylily_daemon.domain.remarks import Remarks
+from daylily_daemon.domain.workset import Workset
 from daylily_daemon.engine.writer import Applied, Holder, Overtaken, Writer
 
 
@@ -122,9 +123,9 @@ class Term:
 
     def _sealed(self, ws: Workset) -> Workset:
         """Every write of the holder is a beat, and moves the time that people are shown."""
-        expires = self._writer.clock.now() + timedelta(seconds=self._config.ttl_s)
-        held = ws.lock_owner is not None
-        return replace(ws, beat=self.workset.beat + 1, lock_expires_at=expires if held else None)
+        expires_at = self._writer.clock.now() + timedelta(seconds=self._config.ttl_s)
+        lock = ws.lock and replace(ws.lock, expires_at=expires_at)
+        return replace(ws, beat=self.workset.beat + 1, lock=lock)
 
     async def _applied(self, event: LifeEvent) -> tuple[Effect, ...] | None:
         """Write until answered; None if the item was not what ``event`` was decided on."""
@@ -150,7 +151,7 @@ class Term:
     def _accept(self, current: Workset | None) -> None:
         if current is None or current.fence != self._fence:
             raise Fenced("the workset was claimed by another daemon, or its item was removed")
-        if current.lock_owner != self._writer.owner or current.state is not State.IN_PROGRESS:
+        if current.owner != self._writer.owner or current.state is not State.IN_PROGRESS:
             raise Fenced("the workset's item was changed by hand")
         self.workset = current
         self._hurry = True

@@ -25,9 +25,10 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from daylily_daemon.domain.decision import Effect, RunJob, StopJob
 from daylily_daemon.domain.errors import LeaseLost, Permanent, Transient, Unclear
 from daylily_daemon.domain.events import Commanded, Event, JobExited, JobRefused, JobStopped
-from daylily_daemon.domain.model import Command, Job, JobName, State, Step, Workset
+from daylily_daemon.domain.model import Command, Job, JobName, State
 from daylily_daemon.domain.pipeline import Pipeline, StepTemplate, Value, render, time_for
 from daylily_daemon.domain.remarks import Remarks
+from daylily_daemon.domain.workset import Workset
 from daylily_daemon.engine.dials import Live
 from daylily_daemon.engine.lease import Term
 from daylily_daemon.ports import Runner
@@ -59,82 +60,92 @@ class Shepherd:
 
     def stop_job(self, ws: Workset) -> Job:
         """Return what a runner needs to find the current job, and to stop it."""
-        step = ws.step
-        if step is None or ws.job is None:
+        if ws.run is None or ws.step is None or ws.job is None:
             raise Permanent(f"{ws.id} has no job to stop.")
-        return Job(name=ws.job, directory=ws.job_dir, scope=ws.runner_scope, step=step, argv=())
+        return Job(
+            name=ws.job,
+            directory=ws.step.place,
+            scope=ws.step.scope,
+            key=ws.run.key,
+            step=ws.step.name,
+            argv=(),
+        )
 
     def run_job(self, ws: Workset) -> tuple[Job, str]:
         """Render the current job; one that cannot be rendered any more has no ``argv``, and a reason."""
         found = self.stop_job(ws)
-        confirmed = ws.confirmed == found.name
+        found = replace(found, confirmed=ws.run is not None and ws.run.confirmed == found.name)
         try:
-            return replace(self._rendered(ws, found), confirmed=confirmed), ""
+            return self._rendered(ws, found), ""
         except Permanent as exc:
-            return replace(found, confirmed=confirmed), str(exc)
+            return found, str(exc)
 
     def is_fatal(self, ws: Workset) -> bool:
         """Return whether a failure of the current step ends the run: as planned, or as said today."""
         template = self._template(ws)
-        planned = ws.plan is not None and ws.step in ws.plan.optional
+        planned = ws.step is not None and not ws.step.fatal
         return not (planned or (template is not None and not template.fatal))
 
     def _template(self, ws: Workset) -> StepTemplate | None:
         pipeline = self._pipeline(ws)
-        return pipeline.template(ws.step) if pipeline and ws.step else None
+        return pipeline.template(ws.step.name) if pipeline and ws.step else None
 
     def _pipeline(self, ws: Workset) -> Pipeline | None:
         return self.live.now.pipelines.get(ws.plan.pipeline) if ws.plan else None
 
     def _rendered(self, ws: Workset, found: Job) -> Job:
         dials, pipeline, template = self.live.now, self._pipeline(ws), self._template(ws)
-        if pipeline is None or template is None:
+        if ws.run is None or pipeline is None or template is None:
             name = ws.plan.pipeline if ws.plan else ""
             raise Permanent(
-                f"Pipeline {name!r} has no step {ws.step} any more; restore it in the pipelines "
+                f"Pipeline {name!r} has no step {found.step} any more; restore it in the pipelines "
                 "folder, reload, and retry the workset."
             )
-        job = render(template, values_of(ws, dials.values), found.name, found.directory)
-        environment = {**dials.environment, **run_environment(ws), **job.environment}
-        grace_s = job.grace_s if dials.grace_s is None else dials.grace_s
-        timeout_s = time_for(pipeline, template, ws.spent_s)
-        job = replace(job, environment=environment, grace_s=grace_s, timeout_s=timeout_s)
-        return replace(job, scope=found.scope, run_dir=ws.run_dir)
+        job = render(template, values_of(ws, dials.values), found)
+        return replace(
+            job,
+            environment={**dials.environment, **run_environment(ws), **job.environment},
+            grace_s=job.grace_s if dials.grace_s is None else dials.grace_s,
+            timeout_s=time_for(pipeline, template, ws.run.spent_s),
+            run_dir=ws.run.folder,
+        )
 
 
 def values_of(ws: Workset, general: Mapping[str, Value]) -> dict[str, Value]:
     """Return the placeholder values of one workset."""
-    plan = ws.plan
-    if plan is None:
+    plan, run, request = ws.plan, ws.run, ws.request
+    if plan is None or run is None:
         raise Permanent(f"{ws.id} has no checked plan; retry it.")
     return {
         **general,
         "workset": ws.id,
-        "customer": ws.customer_id or "unassigned",
-        "bucket": ws.bucket,
-        "prefix": ws.prefix,
-        "input_uri": f"s3://{ws.bucket}/{ws.prefix}",
+        "customer": request.customer_id or "unassigned",
+        "bucket": request.bucket,
+        "prefix": request.prefix,
+        "input_uri": f"s3://{request.bucket}/{request.prefix}",
         "export_uri": plan.export_uri,
-        "stage_dir": f"{ws.run_dir}/stage",
-        "work_dir": f"{ws.run_dir}/work",
-        "results_dir": f"{ws.run_dir}/work/results",
-        "jobs_dir": ws.jobs_dir,
+        "stage_dir": f"{run.folder}/stage",
+        "work_dir": f"{run.folder}/work",
+        "results_dir": f"{run.folder}/work/results",
+        "jobs_dir": run.jobs_dir,
         "run_args": plan.run_args,
         "clone_args": plan.clone_args,
         "workdir_name": plan.workdir_name,
         "cluster_name": ws.cluster_name,
         "reference_genome": plan.reference_genome,
-        "run_id": ws.run_id,
-        "attempt": str(ws.attempt),
+        "run_id": run.id,
+        "attempt": str(run.attempt),
     }
 
 
 def run_environment(ws: Workset) -> dict[str, str]:
     """Return what our own steps need to know of a run, however a pipeline file calls them."""
-    known = {"DAYLILY_RUN_DIR": ws.run_dir, "DAYLILY_INPUT_URI": f"s3://{ws.bucket}/{ws.prefix}"}
-    if ws.step is Step.STAGE and ws.plan and ws.plan.pin:
-        known["DAYLILY_PIN"] = ws.plan.pin
-    return known
+    known = {
+        "DAYLILY_RUN_DIR": ws.run.folder if ws.run else "",
+        "DAYLILY_INPUT_URI": f"s3://{ws.request.bucket}/{ws.request.prefix}",
+        "DAYLILY_PIN": ws.plan.pin if ws.plan else "",
+    }
+    return {name: value for name, value in known.items() if value}
 
 
 @dataclass(slots=True)
@@ -251,8 +262,9 @@ class _Watch:
 
 
 def runner_of(runners: Mapping[str, Runner], ws: Workset) -> Runner:
-    """Return the runner that started the run. Raises Transient: another daemon may have it."""
-    runner = runners.get(ws.runner)
+    """Return the runner that started the current step. Raises Transient: another daemon may have it."""
+    name = ws.step.runner if ws.step else ""
+    runner = runners.get(name)
     if runner is None:
-        raise Transient(f"The runner {ws.runner!r} of this run is not set up on this daemon.")
+        raise Transient(f"The runner {name!r} of this run is not set up on this daemon.")
     return runner

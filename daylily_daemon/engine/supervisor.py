@@ -33,11 +33,8 @@ from daylily_daemon.domain.decision import Effect
 from daylily_daemon.domain.errors import DaemonError, Fenced, LeaseLost, Transient, Unexpected
 from daylily_daemon.domain.events import Claimed
 from daylily_daemon.domain.lifecycle import due, resume
-from daylily_daemon.domain.model import (
-    State,
-    Workset,
-    WorksetId,
-)
+from daylily_daemon.domain.model import State, WorksetId
+from daylily_daemon.domain.workset import Workset
 from daylily_daemon.engine.boundary import aside, for_ever, foreign_as_unexpected
 from daylily_daemon.engine.dials import Live
 from daylily_daemon.engine.doorbell import Doorbell, Relay
@@ -298,7 +295,7 @@ class Supervisor:
         self._looked = True
         self._watch.keep_only({ws.id for ws in (*self._in_progress, *fresh.values())})
         for ws in (*self._in_progress, *fresh.values()):
-            if ws.lock_owner not in (None, self.writer.owner):
+            if ws.owner not in (None, self.writer.owner):
                 self._watch.look(ws)
 
     def _newer(self, fresh: dict[WorksetId, Workset]) -> dict[WorksetId, Workset]:
@@ -315,11 +312,11 @@ class Supervisor:
         """Return whether nobody works on it: a claim of it may succeed."""
         if ws.id in self._active or self._not_before.get(ws.id, 0.0) > current_time():
             return False
-        return ws.lock_owner in (None, self.writer.owner) or self._watch.dead(ws)
+        return ws.owner in (None, self.writer.owner) or self._watch.dead(ws)
 
     def _adopt(self, tending: TaskGroup) -> None:
         for ws in (*self._in_progress, *self._board.values()):
-            reachable = self.place.sees(ws.runner_scope) or host_lost_by(ws)
+            reachable = self.place.sees(ws.scope) or host_lost_by(ws)
             if ws.state is State.IN_PROGRESS and reachable and self._free(ws):
                 self._take(ws, tending)
 
@@ -329,11 +326,11 @@ class Supervisor:
         So it is after a start until they are adopted, and whenever a claim has to be made again.
         """
         return {
-            ws.id: ws.customer_id
+            ws.id: ws.request.customer_id
             for ws in (*self._in_progress, *self._board.values())
             if ws.state is State.IN_PROGRESS
-            and ws.lock_owner in (None, self.writer.owner)
-            and self.place.sees(ws.runner_scope)
+            and ws.owner in (None, self.writer.owner)
+            and self.place.sees(ws.scope)
         }
 
     def _inspect(self, tg: TaskGroup) -> None:
@@ -391,7 +388,7 @@ class Supervisor:
     # --- tending ------------------------------------------------------------------------------
 
     def _take(self, ws: Workset, tending: TaskGroup) -> None:
-        self._active[ws.id] = _Held(ws.customer_id)
+        self._active[ws.id] = _Held(ws.request.customer_id)
         self._board.pop(ws.id, None)
         tending.start_soon(self._tend, ws)
 
@@ -425,13 +422,14 @@ class Supervisor:
         sees_job = await self._sees(ws)
         event = Claimed(
             owner=self.writer.owner,
+            key=self.writer.ids.fresh(),
             runner=self.place.runner,
             scope=self.place.scope,
             data_dir=self.place.data_dir,
             jobs_dir=self.place.jobs_dir,
             ttl_s=self.lease.ttl_s,
             sees_job=sees_job,
-            beside=self.place.is_beside(ws.runner_scope),
+            beside=self.place.is_beside(ws.scope),
         )
         taken = await claim(self.writer, self.lease, ws, event)
         if taken is None:
@@ -440,7 +438,8 @@ class Supervisor:
         term, effects = taken
         self._active[ws.id].term = term
         bound = log.bind(workset=ws.id, fence=term.workset.fence, attempt=term.workset.attempt)
-        bound.info("claimed", run=term.workset.run_id, step=term.workset.step)
+        run, step = term.workset.run, term.workset.step
+        bound.info("claimed", run=run and run.id, step=step and step.name)
         if resume(term.workset):
             await self._drive(term, effects)
             bound.info("left", state=term.workset.state)
@@ -458,8 +457,8 @@ class Supervisor:
 
         Raises _Untendable where it should be and cannot, unless somebody vouches that it is gone.
         """
-        if ws.state is not State.IN_PROGRESS or not ws.step or not self.place.sees(ws.runner_scope):
-            return self.place.sees(ws.runner_scope)
+        if ws.state is not State.IN_PROGRESS or not ws.step or not self.place.sees(ws.scope):
+            return self.place.sees(ws.scope)
         shepherd = self.shepherd
         try:
             await runner_of(shepherd.runners, ws).look(shepherd.stop_job(ws))
@@ -494,4 +493,6 @@ class Supervisor:
 
 def _doing(term: Term | None) -> str:
     ws = term.workset if term else None
-    return f"{ws.progress_step} {ws.progress_message}".strip() if ws else ""
+    if ws is None or ws.run is None or ws.step is None:
+        return ""
+    return f"{ws.step.name} {ws.run.progress.message}".strip()

@@ -18,7 +18,8 @@ from daylily_daemon.domain.decision import Decision, Effect
 from daylily_daemon.domain.errors import Transient
 from daylily_daemon.domain.events import Asked, Event
 from daylily_daemon.domain.lifecycle import decide
-from daylily_daemon.domain.model import Command, Record, Submit, Workset
+from daylily_daemon.domain.model import Command, Record, Submit
+from daylily_daemon.domain.workset import Workset
 from daylily_daemon.engine.boundary import aside
 from daylily_daemon.engine.dials import Live
 from daylily_daemon.ports import Change, Clock, Conflict, Ids, Worksets

@@ -22,7 +22,8 @@ import anyio
 
 from daylily_daemon.adapters.codec import typed_item, workset_to_item
 from daylily_daemon.bootstrap import open_tools
-from daylily_daemon.domain.model import State, Workset, WorksetId
+from daylily_daemon.domain.model import State, WorksetId
+from daylily_daemon.domain.workset import Workset
 from daylily_daemon.engine.writer import WRITES_AT_ONCE
 from daylily_daemon.settings.sources import Sources, load
 from tests import emulators
@@ -35,15 +36,15 @@ GATED: Final = 'while [ ! -e "$gate" ]; do sleep 0.2; done'
 
 def _copies(lab: Lab, original: Workset) -> list[Workset]:
     """Give the job folder of ``original`` a thousand twins, and return their items."""
-    made = []
+    assert original.run is not None
+    run, made = original.run, []
     for n in range(RUNS):
         id = WorksetId(f"twin-{n}")
-        jobs_dir = original.jobs_dir.replace(original.id, id)
-        shutil.copytree(original.jobs_dir, jobs_dir)
-        run_dir = original.run_dir.replace(original.id, id)
-        made.append(
-            replace(original, id=id, jobs_dir=jobs_dir, run_dir=run_dir, lock_owner=None, version=1)
-        )
+        jobs_dir = run.jobs_dir.replace(original.id, id)
+        shutil.copytree(run.jobs_dir, jobs_dir)
+        steps = tuple(replace(s, place=s.place.replace(original.id, id)) for s in run.steps)
+        twin = replace(run, folder=run.folder.replace(original.id, id), steps=steps)
+        made.append(replace(original, id=id, run=twin, lock=None, version=1))
     return made
 
 

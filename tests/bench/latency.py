@@ -32,7 +32,8 @@ from daylily_daemon.adapters.host import RandomIds, SystemClock
 from daylily_daemon.bootstrap import Tools, open_tools
 from daylily_daemon.domain import lifecycle
 from daylily_daemon.domain.decision import Decision
-from daylily_daemon.domain.model import State, Workset, WorksetId
+from daylily_daemon.domain.model import State, WorksetId
+from daylily_daemon.domain.workset import Request, Workset
 from daylily_daemon.ports import Change
 from daylily_daemon.settings.sources import Sources, load
 from tests import emulators
@@ -252,7 +253,8 @@ class Writer:
         found: dict[str, list[float]] = {"put": [], "commit": [], "commit with record": []}
         now = SystemClock().now()
         id = WorksetId("written")
-        first = Workset(id=id, bucket="lab", prefix="x/", created_at=now, updated_at=now)
+        request = Request(bucket="lab", prefix="x/")
+        first = Workset(id=id, request=request, created_at=now, updated_at=now)
         ws = await self._commit(None, Decision(first).registered(now, "submitted", "bench"))
         bare = typed_item({**workset_to_item(ws), "workset_id": "bare"})
         for _ in range(COMMITS):

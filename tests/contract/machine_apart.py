@@ -15,7 +15,7 @@ import anyio
 from daylily_daemon.adapters.identity import identified, this_machine
 from daylily_daemon.adapters.runners.process import ProcessRunner
 from daylily_daemon.domain.errors import DaemonError
-from daylily_daemon.domain.model import Job, JobName, Step
+from daylily_daemon.domain.model import Job, JobName
 from tests.contract.runner_harness import BASE_ENVIRONMENT
 
 ANSWERED_WITHIN_S = 10
@@ -28,7 +28,7 @@ async def call(verb: str, asked: dict[str, Any]) -> dict[str, str]:
         name=JobName(asked["name"]),
         directory=asked["directory"],
         scope=asked["scope"],
-        step=Step.RUN,
+        step="run",
         argv=tuple(asked["argv"]),
     )
     ended = "returned"

@@ -21,7 +21,7 @@ from daylily_daemon.adapters.runners import procfs
 from daylily_daemon.adapters.runners.jobdir import JobDirectory, Started
 from daylily_daemon.adapters.runners.process import ProcessRunner
 from daylily_daemon.adapters.runners.tmux import TmuxRunner
-from daylily_daemon.domain.model import Ended, Job, JobName, Outcome, Progress, Step
+from daylily_daemon.domain.model import Ended, Job, JobName, Outcome, Progress
 from daylily_daemon.ports import Runner
 
 BASE_ENVIRONMENT = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8"}
@@ -94,7 +94,7 @@ def plain_job(directory: Path, number: int) -> Job:
     return Job(
         name=JobName(f"ws-{number}.1.run"),
         directory=str(directory / f"ws-{number}.1.run"),
-        step=Step.RUN,
+        step="run",
         argv=("true",),
         timeout_s=30.0,
         grace_s=0.3,

@@ -32,7 +32,7 @@ from daylily_daemon.adapters.transfer import (
 from daylily_daemon.cli import steps
 from daylily_daemon.domain.errors import Permanent
 from daylily_daemon.domain.failures import classify
-from daylily_daemon.domain.model import Ended, Outcome, Step
+from daylily_daemon.domain.model import Ended, Outcome
 from daylily_daemon.domain.pipeline import fill_argv
 from daylily_daemon.settings.sources import shipped
 
@@ -85,7 +85,7 @@ class Lab:
 
     def clean_up(self, pipeline: str) -> int:
         """Run the cleanup of a shipped pipeline; return its exit code."""
-        template = load_pipelines(shipped("pipelines"))[pipeline].template(Step.CLEANUP)
+        template = load_pipelines(shipped("pipelines"))[pipeline].template("cleanup")
         assert template is not None
         values = {
             "work_dir": str(self.results.parent),

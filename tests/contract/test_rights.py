@@ -108,7 +108,7 @@ class Ports:
     async def change(self) -> None:
         before = await self.worksets.load(WorksetId("known"))
         assert before is not None
-        after = replace(before, progress_message=f"{next(NUMBERS)}")
+        after = replace(before, waiting_for=f"{next(NUMBERS)}")
         await self.worksets.commit(Change(before=before, after=after, nonce=f"n{next(NUMBERS)}"))
 
     async def load(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -20,17 +21,19 @@ from daylily_daemon.domain.model import (
     Fence,
     Plan,
     Priority,
+    Progress,
     Record,
     RecordType,
     State,
-    Step,
     Submit,
     Transition,
-    Workset,
     WorksetId,
 )
+from daylily_daemon.domain.workset import Workset
 from daylily_daemon.ports import Announced, Change, Conflict
+from tests import made
 from tests.contract.stores import STORES, Store, opened, url_of
+from tests.made import a_lock
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
 
@@ -41,16 +44,8 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
         yield found
 
 
-def a_workset(id: str = "HG002", **changes: object) -> Workset:
-    ws = Workset(
-        id=WorksetId(id),
-        bucket="control",
-        prefix=f"p/{id}/",
-        created_at=NOW,
-        updated_at=NOW,
-        customer_id="lab",
-    )
-    return replace(ws, **changes)  # type: ignore[arg-type]
+def a_workset(id: str = "HG002", **changes: Any) -> Workset:
+    return made.a_workset(id, now=NOW, **{"customer_id": "lab", **changes})
 
 
 def a_record(ws: Workset, seq: int, owed: tuple[str, ...] = ()) -> Record:
@@ -83,23 +78,24 @@ async def test_what_was_written_is_read_back_whole(store: Store) -> None:
         metadata={"note": "µ", "depth": 30, "ratio": 0.25, "deep": {"list": [True, None]}},
         plan=Plan(
             pipeline="demo",
-            steps=(Step.STAGE, Step.RUN),
+            steps=("stage", "run"),
             run_args=("-p", 'aligners=["sent","bwa2a"]', ""),
             export_uri="s3://control/p/results/",
             samples=3,
         ),
-        lock_owner="daemon-a",
-        lock_acquired_at=NOW,
-        lock_expires_at=NOW,
+        lock=a_lock("daemon-a"),
         fence=Fence(4),
         beat=9,
         attempt=2,
-        step=Step.RUN,
+        run=made.a_run(
+            "run",
+            attempt=2,
+            progress=Progress(fraction=0.25, message="µ"),
+            reports={"reads": 12, "gc": 0.41},
+        ),
         inbox=(command,),
         seen_commands=("c0",),
-        progress_fraction=0.25,
         history=(Transition(state=State.READY, at=NOW, reason="submitted"),),
-        metrics={"reads": 12, "gc": 0.41},
         last_seq=7,
     )
     stored = await store.worksets.commit(first(full))
@@ -116,30 +112,30 @@ async def test_registering_twice_overwrites_nothing(store: Store) -> None:
     with pytest.raises(Conflict) as refused:
         await store.worksets.commit(first(a_workset(prefix="elsewhere/"), nonce="n2"))
     assert refused.value.current is not None
-    assert refused.value.current.prefix == "p/HG002/"
+    assert refused.value.current.request.prefix == "p/HG002/"
 
 
 async def test_a_stale_version_is_refused_and_shows_what_is_there(store: Store) -> None:
     one = await store.worksets.commit(first(a_workset()))
-    two = await store.worksets.commit(then(one, "n2", progress_message="two"))
+    two = await store.worksets.commit(then(one, "n2", waiting_for="two"))
     with pytest.raises(Conflict) as refused:
-        await store.worksets.commit(then(one, "n3", progress_message="three"))
+        await store.worksets.commit(then(one, "n3", waiting_for="three"))
     assert refused.value.current == two
 
 
 async def test_a_stale_fence_writes_nothing_whatever_its_version(store: Store) -> None:
     one = await store.worksets.commit(first(a_workset()))
-    await store.worksets.commit(then(one, "n2", fence=Fence(1), lock_owner="b"))
+    await store.worksets.commit(then(one, "n2", fence=Fence(1), lock=a_lock("b")))
     forged = replace(one, version=2)
     with pytest.raises(Conflict):
-        await store.worksets.commit(then(forged, "n3", progress_message="old owner"))
+        await store.worksets.commit(then(forged, "n3", waiting_for="old owner"))
 
 
 async def test_our_own_write_is_recognised_when_it_is_repeated(store: Store) -> None:
     one = await store.worksets.commit(first(a_workset(), a_record(a_workset(), 1)))
     again = await store.worksets.commit(first(a_workset(), a_record(a_workset(), 1)))
     assert again == one
-    change = then(one, "n2", a_record(one, 2), progress_message="two")
+    change = then(one, "n2", a_record(one, 2), waiting_for="two")
     two = await store.worksets.commit(change)
     assert await store.worksets.commit(change) == two
     beat = then(two, "n3", beat=1)
@@ -148,8 +144,8 @@ async def test_our_own_write_is_recognised_when_it_is_repeated(store: Store) -> 
 
 
 async def test_a_value_that_is_gone_is_gone_from_the_item(store: Store) -> None:
-    one = await store.worksets.commit(first(a_workset(lock_owner="a", progress_fraction=0.5)))
-    two = await store.worksets.commit(then(one, "n2", lock_owner=None, progress_fraction=None))
+    one = await store.worksets.commit(first(a_workset(owner="a", waiting_for="x")))
+    two = await store.worksets.commit(then(one, "n2", lock=None, waiting_for=""))
     assert await store.worksets.load(one.id) == two
 
 
@@ -159,7 +155,7 @@ async def test_of_eight_claims_at_once_one_wins(store: Store) -> None:
 
     async def claim(owner: str) -> None:
         try:
-            await store.worksets.commit(then(one, owner, lock_owner=owner, fence=Fence(1)))
+            await store.worksets.commit(then(one, owner, lock=a_lock(owner), fence=Fence(1)))
         except Conflict:
             return
         won.append(owner)
@@ -169,7 +165,7 @@ async def test_of_eight_claims_at_once_one_wins(store: Store) -> None:
             tg.start_soon(claim, f"daemon-{n}")
     stored = await store.worksets.load(one.id)
     assert stored is not None
-    assert won == [stored.lock_owner]
+    assert won == [stored.owner]
 
 
 async def test_a_submission_is_applied_once_for_ever(store: Store) -> None:
@@ -184,9 +180,9 @@ async def test_a_submission_is_applied_once_for_ever(store: Store) -> None:
 
 async def test_state_and_record_are_written_together_or_not_at_all(store: Store) -> None:
     one = await store.worksets.commit(first(a_workset(), a_record(a_workset(), 1)))
-    await store.worksets.commit(then(one, "n2", a_record(one, 2), progress_message="two"))
+    await store.worksets.commit(then(one, "n2", a_record(one, 2), waiting_for="two"))
     with pytest.raises(Conflict):
-        await store.worksets.commit(then(one, "n3", a_record(one, 3), progress_message="x"))
+        await store.worksets.commit(then(one, "n3", a_record(one, 3), waiting_for="x"))
     assert [r.message for r in await store.trail.read(one.id)] == ["line 1", "line 2"]
 
 

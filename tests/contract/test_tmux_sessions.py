@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from daylily_daemon.adapters.runners.tmux import TmuxRunner
+from daylily_daemon.adapters.runners.tmux import TmuxRunner, session_name
 from daylily_daemon.domain.model import Ended
 from tests.contract.runner_harness import Act, TmuxHarness, eventually, wait_for
 
@@ -45,9 +45,7 @@ async def test_the_session_opens_once_and_closes_after_the_job(tmux: TmuxHarness
         await tmux.runner().ensure(job)
     assert logs == []
     assert tmux.ask_tmux("list-sessions", "-F", "#S").stdout.split() == ["daylily_ws-0-1-run"]
-    assert tmux.tmux().attach_command(job) == (
-        f"tmux -S {tmux.socket} attach -t '=daylily_ws-0-1-run'"
-    )
+    assert session_name(job.name) == "daylily_ws-0-1-run"
     await tmux.runner().stop(job)
     await eventually(lambda: tmux.ask_tmux("has-session").returncode != 0)
 

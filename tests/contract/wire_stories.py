@@ -18,13 +18,15 @@ from daylily_daemon.adapters.envelopes import READY, Origin, submission
 from daylily_daemon.adapters.provision import Provisioner, Step, Wanted
 from daylily_daemon.adapters.transfer import CopyOptions, Fetch, download, upload
 from daylily_daemon.domain.errors import AlreadyDone
-from daylily_daemon.domain.model import Answer, CommandEffect, State, Workset, WorksetId
+from daylily_daemon.domain.model import Answer, CommandEffect, State, WorksetId
+from daylily_daemon.domain.workset import Workset
 from daylily_daemon.ports import Announced, Change
 from tests.contract.fault_proxy import Call
 from tests.contract.stores import wanted
 from tests.contract.test_store import a_record, a_workset, first, then
 from tests.contract.wire_queue_stories import QUEUE_STORIES
 from tests.contract.wire_world import Play, Story, World, done, reading, story
+from tests.made import a_lock
 
 _COPYING: Final = CopyOptions(tries=3, longest_pause_s=0.01, multipart_bytes=1)
 CONTENT: Final = b"ACGT\n" * 1000
@@ -78,7 +80,7 @@ async def registering_a_workset(world: World) -> Play:
 
 
 async def a_beat(world: World) -> Play:
-    ws = await _stored(world, lock_owner="a")
+    ws = await _stored(world, owner="a")
     return _committing(world, then(ws, "n2", beat=1), seqs=[])
 
 
@@ -92,14 +94,14 @@ async def a_transition_with_records(world: World) -> Play:
     world = await _alone(world)
     ws = await _stored(world, 1)
     records = (a_record(ws, 2), a_record(ws, 3))
-    change = then(ws, "n2", *records, state=State.IN_PROGRESS, lock_owner="a")
+    change = then(ws, "n2", *records, state=State.IN_PROGRESS, lock=a_lock("a"))
     return _committing(world, change, seqs=[1, 2, 3])
 
 
 async def a_command_for_a_known_workset(world: World) -> Play:
     world = await _alone(world)
     ws = await _stored(world, 1)
-    change = replace(then(ws, "n2", a_record(ws, 2), progress_message="x"), once="drop-2")
+    change = replace(then(ws, "n2", a_record(ws, 2), waiting_for="x"), once="drop-2")
     return _committing(world, change, seqs=[1, 2])
 
 
@@ -119,7 +121,8 @@ async def counting_a_state(world: World) -> Play:
 async def asking_which_are_known(world: World) -> Play:
     ws = await _stored(world)
     asked = [ws.id, WorksetId(world.name("absent"))]
-    expected = {ws.id: Announced(sentinel=ws.sentinel, submitted_at=ws.submitted_at)}
+    request = ws.request
+    expected = {ws.id: Announced(sentinel=request.sentinel, submitted_at=request.submitted_at)}
     return reading(lambda: world.through.worksets.announced(asked), expected)
 
 

@@ -33,7 +33,8 @@ from daylily_daemon.adapters.runners import procfs, remains
 from daylily_daemon.adapters.runners.jobdir import JobDirectory, Started
 from daylily_daemon.bootstrap import aws_of, wanted_of
 from daylily_daemon.cli.sampledata import SampleWorkset, write_sample_workset
-from daylily_daemon.domain.model import Record, State, Step, Workset
+from daylily_daemon.domain.model import Record, State
+from daylily_daemon.domain.workset import Workset
 from daylily_daemon.settings.sources import Sources, load
 from tests.e2e.processes import SETTLED_WITHIN_S, Answer, Daemon, processes_of, until
 
@@ -107,11 +108,11 @@ class Lab:
         ``open_gate`` makes; ``$attempt`` counts. The step ``metrics`` may fail, the others may not.
         """
         scripts = steps or dict.fromkeys(("stage", "run", "export"), "")
-        entries = [self._step(Step(step), script) for step, script in scripts.items()]
+        entries = [self._step(step, script) for step, script in scripts.items()]
         text = yaml.safe_dump({"description": "For tests.", "steps": entries})
         (self.pipelines / f"{name}.yaml").write_text(text, encoding="utf-8")
 
-    def _step(self, step: Step, script: str) -> dict[str, Any]:
+    def _step(self, step: str, script: str) -> dict[str, Any]:
         note = 'echo "$1" >> "$2"; gate=$3 attempt=$4; '
         line, gate = f"{{workset}} {{attempt}} {step}", f"{self.folder}/gates/{{workset}}"
         return {
@@ -119,7 +120,7 @@ class Lab:
             "argv": ["sh", "-c", note + script, "lab", line, str(self.notes), gate, "{attempt}"],
             "timeout_s": 3600,  # longer than a file of tests takes on a busy machine
             "grace_s": 2,
-            "fatal": step is not Step.METRICS,
+            "fatal": step != "metrics",
         }
 
     # --- what AWS holds -----------------------------------------------------------------------

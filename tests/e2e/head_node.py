@@ -21,7 +21,8 @@ from typing import Any, Final, TypeVar
 
 from daylily_daemon.adapters.runners.account import DROP_IN
 from daylily_daemon.adapters.runners.process import Isolation
-from daylily_daemon.domain.model import State, Workset
+from daylily_daemon.domain.model import State
+from daylily_daemon.domain.workset import Workset
 from tests.e2e.harness import Lab, until
 from tests.e2e.systemd_machine import Machine, booted
 

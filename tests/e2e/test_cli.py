@@ -218,7 +218,7 @@ def test_submit_of_a_folder_uploads_everything_but_the_sentinels(shop: Lab) -> N
     )
     assert answer.json == {"workset_id": "local"}
     ws = shop.wait_until("local", lambda ws: ws.plan)
-    assert (ws.priority, ws.customer_id) == (Priority.LOW, "lab-7")
+    assert (ws.priority, ws.request.customer_id) == (Priority.LOW, "lab-7")
     assert [record.by[:4] for record in shop.trail("local")] == ["cli:"]
     listed = shop.aws("s3").list_objects_v2(Bucket=shop.bucket, Prefix=f"{PREFIX}local/")
     names = {Path(entry["Key"]).name for entry in listed["Contents"]}

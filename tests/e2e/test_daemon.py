@@ -8,7 +8,8 @@ import signal
 
 import pytest
 
-from daylily_daemon.domain.model import State, Workset
+from daylily_daemon.domain.model import State
+from daylily_daemon.domain.workset import Workset
 from tests.e2e.harness import Daemon, Lab, until
 
 BOTH_RUNNERS = pytest.mark.parametrize("runner", ["process", "tmux"])
@@ -27,7 +28,7 @@ def _with_a_run_in_progress(lab: Lab, runner: str) -> Daemon:
 
 
 def _adopted(ws: Workset) -> bool:
-    return ws.state is State.IN_PROGRESS and ws.lock_owner is not None
+    return ws.state is State.IN_PROGRESS and ws.owner is not None
 
 
 # --- its end, and the next start ---------------------------------------------------------------------
@@ -40,7 +41,7 @@ def test_sigterm_lets_the_run_go_on_and_the_next_start_picks_it_up(lab: Lab, run
     assert daemon.said("stopped")[-1]["in_time"] is True
     alone = lab.load("long")
     assert alone is not None
-    assert (alone.state, alone.lock_owner, alone.step) == (State.IN_PROGRESS, None, "run")
+    assert (alone.state, alone.owner, alone.job) == (State.IN_PROGRESS, None, "long.1.run")
     assert lab.running_jobs() == ["long 1 run"]
     lab.start()
     lab.wait_until("long", _adopted)
@@ -58,7 +59,7 @@ def test_a_run_outlives_kill_9_and_the_next_start_takes_its_lease_back(
     daemon.kill()
     held = lab.load("long")
     assert held is not None
-    assert held.lock_owner is not None
+    assert held.owner is not None
     assert lab.running_jobs() == ["long 1 run"]
     lab.start()
     back = lab.wait_told("long", "is back and goes on with it")
@@ -87,7 +88,8 @@ def test_a_run_on_a_machine_that_is_gone_waits_for_somebody_who_knows_it(lab: La
     lab.aws("dynamodb").update_item(
         TableName=lab.settings["tables"]["worksets"],
         Key={"workset_id": {"S": "long"}},
-        UpdateExpression="SET runner_scope = :s",
+        UpdateExpression="SET #run.steps[1].#scope = :s",
+        ExpressionAttributeNames={"#run": "run", "#scope": "scope"},
         ExpressionAttributeValues={":s": {"S": "host:terminated"}},
     )
     lab.start()
@@ -115,7 +117,7 @@ def test_a_second_sigterm_changes_nothing(lab: Lab) -> None:
     assert lab.running_jobs() == ["long 1 run"]
     alone = lab.load("long")
     assert alone is not None
-    assert alone.lock_owner is None
+    assert alone.owner is None
 
 
 def test_the_tmux_command_that_show_prints_names_a_session_that_is_there(lab: Lab) -> None:

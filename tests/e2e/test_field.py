@@ -41,7 +41,7 @@ def test_a_run_whose_pipeline_file_was_removed_is_adopted_and_not_started_again(
     (lab.pipelines / "noting.yaml").rename(lab.folder / "noting.yaml")
     lab.configure(pipelines={"default": "other"})
     daemon = lab.start()
-    ws = lab.wait_until(id, lambda ws: ws.lock_owner is not None)
+    ws = lab.wait_until(id, lambda ws: ws.owner is not None)
     assert ws.state is State.IN_PROGRESS
     lab.open_gate(id)
     failed = lab.wait_for(id, State.FAILED)
@@ -67,7 +67,7 @@ def test_a_moved_state_directory_brings_its_running_job_along(lab: Lab) -> None:
     lab.state = StateDir(moved)
     lab.configure(daemon={"state_dir": str(moved)})
     lab.start()
-    lab.wait_until(id, lambda ws: ws.lock_owner is not None)
+    lab.wait_until(id, lambda ws: ws.owner is not None)
     lab.open_gate(id)
     lab.wait_for(id, State.COMPLETE)
     assert set(lab.evidence(id).values()) == {1}
@@ -105,7 +105,7 @@ def test_a_clone_of_the_host_neither_starts_nor_ends_what_runs_on_the_first(
     lab.wait_started("HG003", "1 run")
     ws = lab.load(id)
     assert ws is not None
-    assert (ws.state, ws.attempt, ws.lock_owner) == (State.IN_PROGRESS, 1, None)
+    assert (ws.state, ws.attempt, ws.owner) == (State.IN_PROGRESS, 1, None)
     said = lab.run_cli("explain", id).words
     assert "--host-gone" in said
     lab.open_gate("HG003")

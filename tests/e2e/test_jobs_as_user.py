@@ -59,11 +59,12 @@ def set_pipeline(head: HeadNode, name: str) -> None:
 
 def test_a_job_reaches_its_own_run_and_nothing_of_the_daemon_or_of_others(head: HeadNode) -> None:
     peer = head.drop("peer")
+    assert peer.run is not None
     secret = head.lab.folder / "secret"
     secret.write_text("s3cret")
     secret.chmod(0o600)
     known = {
-        "peer_run": peer.run_dir,
+        "peer_run": peer.run.folder,
         "peer_pid": head.record("peer", "running.json")["pid"],
         "peer_record": f"{STATE_DIR}/jobs/peer/r1/1-run",
         "daemon_pid": head.main_pid,
@@ -92,8 +93,9 @@ def test_a_whole_run_stages_runs_exports_and_cleans_up_as_the_user(head: HeadNod
     head.lab.drop_sample("whole")
     found = head.wait("whole", State.COMPLETE)
     assert found.warnings == ()
-    assert head.machine.says("stat", "-c", "%U", f"{found.run_dir}/work/results") == JOBS_USER
-    assert not head.machine.path(f"{found.run_dir}/stage").exists()
+    assert found.run is not None
+    assert head.machine.says("stat", "-c", "%U", f"{found.run.folder}/work/results") == JOBS_USER
+    assert not head.machine.path(f"{found.run.folder}/stage").exists()
     set_pipeline(head, "held")
 
 

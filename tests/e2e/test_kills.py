@@ -128,7 +128,7 @@ def _assert_each_job_ran_once(lab: Lab, storm: Storm) -> None:
         said = " ".join(record.message for record in lab.trail(name))
         assert ("step metrics failed and the run goes on" in said) is bool(n % 7)
         assert not n % 7 or f"exit code {n % 7}" in said
-        assert lab.get(f"{ws.prefix}daylily.complete")
+        assert lab.get(f"{ws.request.prefix}daylily.complete")
 
 
 def _assert_everybody_was_told_once(lab: Lab, storm: Storm, told: Told) -> None:

@@ -118,8 +118,9 @@ def test_whole_worksets_are_accepted_as_they_are_and_complete(
     places = {}
     for name in (samples.run, samples.help):
         done = lab.wait_for(name, State.COMPLETE)
-        assert done.metrics["reads"] == 4
-        places[name] = done.results_s3_uri
+        assert done.run is not None
+        assert done.run.reports["reads"] == 4
+        places[name] = done.results_uri
     # Both recipes name one place: who is second gets a folder of its own name below it.
     first, second = sorted(places, key=lambda name: places[name])
     assert (places[first], places[second]) == (shared, f"{shared}{second}/")
@@ -147,7 +148,8 @@ def test_a_missing_fastq_parks_a_workset_until_it_is_uploaded_and_dropped_again(
     _keep_fastq(lab, samples.bucket, r1)
     lab.drop(samples.folder / samples.run, name)
     parked = lab.wait_for(name, State.ERROR)
-    assert parked.error_category is Category.DATA
+    assert parked.failure is not None
+    assert parked.failure.category is Category.DATA
     assert parked.error_details == (
         f"stage_samples.tsv, line 2, column R2_FQ: s3://{samples.bucket}/{r2} was not found in S3. "
         "Upload it or correct the path, then put daylily.ready again."
@@ -161,9 +163,9 @@ def test_a_missing_fastq_parks_a_workset_until_it_is_uploaded_and_dropped_again(
 
 def test_a_sentinel_that_arrives_first_waits_for_the_files(lab: Lab) -> None:
     lab.put(f"{PREFIX}early/{READY}", b"20251016T111111")
-    waiting = lab.wait_until("early", lambda ws: ws.progress_message)
+    waiting = lab.wait_until("early", lambda ws: ws.waiting_for)
     assert waiting.state is State.READY
-    assert "daylily_work.yaml" in waiting.progress_message
+    assert "daylily_work.yaml" in waiting.waiting_for
     lab.upload(lab.sample("early"), "early")
     lab.wait_for("early", State.COMPLETE)
 
@@ -177,7 +179,7 @@ def test_files_that_never_come_park_the_workset_at_the_deadline(hasty_lab: Lab) 
 
 def test_daylily_ignore_takes_a_waiting_workset_out(lab: Lab) -> None:
     lab.put(f"{PREFIX}unwanted/{READY}", b"")
-    lab.wait_until("unwanted", lambda ws: ws.progress_message)
+    lab.wait_until("unwanted", lambda ws: ws.waiting_for)
     lab.put(f"{PREFIX}unwanted/daylily.ignore", b"")
     ignored = lab.wait_for("unwanted", State.IGNORED)
     assert "daylily.ignore was put into its folder" in ignored.history[-1].reason

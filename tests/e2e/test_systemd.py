@@ -11,7 +11,8 @@ from collections.abc import Iterator
 import pytest
 
 from daylily_daemon.adapters.own_process import MOST_FILES
-from daylily_daemon.domain.model import Ended, State, Workset
+from daylily_daemon.domain.model import Ended, State
+from daylily_daemon.domain.workset import Workset
 from tests.e2e.head_node import SERVICE, HeadNode, Way, installed
 
 pytestmark = pytest.mark.needs_root  # to boot a systemd
@@ -294,7 +295,8 @@ def test_a_control_group_proves_that_nothing_of_a_killed_job_is_left(head: HeadN
     head.drop("killed")
     kill_keeper_and_command(head, "killed")
     found = head.wait("killed", State.FAILED)
-    assert found.error_code == "WS-JOB-001"
+    assert found.failure is not None
+    assert found.failure.code == "WS-JOB-001"
     assert head.starts("killed") == ["killed 1 run"]
 
 

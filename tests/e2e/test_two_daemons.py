@@ -96,7 +96,7 @@ def test_the_job_of_a_daemon_that_hangs_is_adopted_and_ended_by_the_other(
     lab: Lab, hook: Told, mail: MailBox
 ) -> None:
     owner, other = _with_a_run_in_progress(lab)
-    before = lab.wait_until("long", lambda ws: ws.lock_owner)
+    before = lab.wait_until("long", lambda ws: ws.owner)
     _take_over(lab, owner)
     lab.open_gate("long")
     done = lab.wait_for("long", State.COMPLETE)
@@ -124,7 +124,7 @@ def test_a_daemon_that_hung_lets_the_other_go_on_and_serves_what_comes_next(
     assert lab.running_jobs() == ["long 1 run"]
     held = lab.load("long")
     assert held is not None
-    assert str(held.lock_owner).startswith("two/")
+    assert str(held.owner).startswith("two/")
     lab.open_gate("long")
     lab.wait_for("long", State.COMPLETE)
     assert other.terminate() == 0
@@ -140,7 +140,7 @@ def test_a_daemon_that_hung_lets_the_other_go_on_and_serves_what_comes_next(
 def test_a_short_hang_costs_nothing(lab: Lab) -> None:
     lab.configure(lease={"ttl_s": 30})
     owner, other = _with_a_run_in_progress(lab)
-    before = lab.wait_until("long", lambda ws: ws.lock_owner)
+    before = lab.wait_until("long", lambda ws: ws.owner)
     owner.send(signal.SIGSTOP)
     seen = other.status()["passes"]
     until(lambda: other.status()["passes"] > seen + 4, why=other.log_text)
@@ -162,7 +162,7 @@ def test_a_cancel_that_the_other_daemon_reads_reaches_the_owner(lab: Lab, hook: 
     lab.provision()
     lab.configure(queues={"commands": queue}, lease={"ttl_s": 30})
     owner, other = _with_a_run_in_progress(lab, f"queues.commands=only-{queue}")
-    before = lab.wait_until("long", lambda ws: ws.lock_owner)
+    before = lab.wait_until("long", lambda ws: ws.owner)
     assert lab.run_cli("cancel", "long", "--reason", "wrong flow cell").code == 0
     canceled = lab.wait_for("long", State.CANCELED)
     assert other.wait_said("command_taken")["asked"] == "cancel"

@@ -107,7 +107,8 @@ def test_the_installed_wheel_runs_a_workset_from_drop_to_results(lab: Lab) -> No
     name = lab.drop_sample("HG002-run7")
     done = lab.wait_for(name, State.COMPLETE)
     lab.wait_paid(name)
-    assert done.metrics["reads"] == 20
+    assert done.run is not None
+    assert done.run.reports["reads"] == 20
     assert lab.run_cli("status").code == 0
     assert lab.run_cli("logs", name, "--step", "run").code == 0
     assert lab.daemons[-1].terminate() == 0

@@ -14,14 +14,8 @@ from daylily_daemon.domain import admission, commands, lifecycle
 from daylily_daemon.domain.admission import Capacity
 from daylily_daemon.domain.decision import Decision
 from daylily_daemon.domain.errors import Impeded, InboxFull, Permanent, Transient
-from daylily_daemon.domain.model import (
-    Command,
-    Inspection,
-    Record,
-    Refused,
-    Step,
-    Workset,
-)
+from daylily_daemon.domain.model import Command, Inspection, Record, Refused
+from daylily_daemon.domain.workset import Workset
 from daylily_daemon.engine import (
     doorbell,
     health,
@@ -202,8 +196,9 @@ def input_wait_of_long_ago() -> Places:
     original = lifecycle._inspected
 
     def inspected(ws: Workset, *args: Any) -> Decision:
-        found = original(replace(ws, submitted_at=ws.created_at), *args)
-        return found.becoming(replace(found.workset, submitted_at=ws.submitted_at))
+        long_ago = replace(ws.request, submitted_at=ws.created_at)
+        found = original(replace(ws, request=long_ago), *args)
+        return found.becoming(replace(found.workset, request=ws.request))
 
     return [(lifecycle, "_inspected", inspected)]
 
@@ -296,7 +291,7 @@ def export_not_fatal() -> Places:
     original = shepherd.Shepherd.is_fatal
 
     def is_fatal(self: shepherd.Shepherd, ws: Workset) -> bool:
-        return original(self, ws) and ws.step is not Step.EXPORT
+        return original(self, ws) and ws.step is not None and ws.step.name != "export"
 
     return [(shepherd.Shepherd, "is_fatal", is_fatal)]
 
@@ -308,14 +303,13 @@ def every_scope_is_mine() -> Places:
 
 @mutant("the error of the try before is still shown on a complete workset")
 def old_error_shown() -> Places:
-    original = lifecycle._step_done
+    original = lifecycle._complete
 
-    def step_done(decision: Decision, *args: Any) -> Decision:
+    def complete(decision: Decision, *args: Any) -> Decision:
         done = original(decision, *args)
-        told = decision.workset.error_details
-        return done.becoming(replace(done.workset, error_details=told))
+        return done.becoming(replace(done.workset, failure=decision.workset.failure))
 
-    return [(lifecycle, "_step_done", step_done)]
+    return [(lifecycle, "_complete", complete)]
 
 
 # --- the unforeseen ------------------------------------------------------------------------------

@@ -20,7 +20,8 @@ from daylily_daemon.adapters.memory_runner import MemoryMachine
 from daylily_daemon.domain import commands, decision, events, lifecycle
 from daylily_daemon.domain.decision import Decision
 from daylily_daemon.domain.errors import Transient
-from daylily_daemon.domain.model import Ended, JobName, Outcome, Record, State, Workset
+from daylily_daemon.domain.model import Ended, JobName, Outcome, Record, State
+from daylily_daemon.domain.workset import Workset
 from daylily_daemon.engine import doorbell, lease, outbox, shepherd, supervisor, writer
 from daylily_daemon.ports import Change, Delivery, Unreadable
 from tests.sim import field_mutants
@@ -66,9 +67,8 @@ def wall_clock_in_the_lease() -> list[tuple[object, str, Any]]:
     def free(self: supervisor.Supervisor, ws: Workset) -> bool:
         if ws.id in self._active or self._not_before.get(ws.id, 0.0) > anyio.current_time():
             return False
-        expires = ws.lock_expires_at
-        over = expires is not None and expires < self.writer.clock.now()
-        return ws.lock_owner in (None, self.writer.owner) or over
+        over = ws.lock is not None and ws.lock.expires_at < self.writer.clock.now()
+        return ws.owner in (None, self.writer.owner) or over
 
     return [(supervisor.Supervisor, "_free", free)]
 
@@ -87,7 +87,7 @@ def no_takeover() -> list[tuple[object, str, Any]]:
 def own_lease_not_taken_back() -> list[tuple[object, str, Any]]:
     def free(self: supervisor.Supervisor, ws: Workset) -> bool:
         resting = self._not_before.get(ws.id, 0.0) > anyio.current_time()
-        return ws.id not in self._active and not resting and ws.lock_owner is None
+        return ws.id not in self._active and not resting and ws.owner is None
 
     return [(supervisor.Supervisor, "_free", free)]
 
@@ -193,7 +193,7 @@ def shutdown_stops_jobs() -> list[tuple[object, str, Any]]:
         ws = term.workset
         if ws.state is State.IN_PROGRESS and ws.step:
             try:
-                await self.shepherd.runners[ws.runner].stop(self.shepherd.stop_job(ws))
+                await self.shepherd.runners[ws.step.runner].stop(self.shepherd.stop_job(ws))
             except Transient:
                 return
         await original(self, term)
@@ -337,8 +337,10 @@ def stop_not_saved() -> list[tuple[object, str, Any]]:
         asked = isinstance(event, events.Commanded)
         before = self.workset
         effects = await original(self, event)
-        if asked and self.workset.stopping and not before.stopping:
-            forgotten = Decision(self._sealed(replace(self.workset, stopping="")))
+        run, was = self.workset.run, before.run
+        if asked and run and run.stopping and was and not was.stopping:
+            forgetful = replace(self.workset, run=replace(run, stopping=""))
+            forgotten = Decision(self._sealed(forgetful))
             change = self._writer._change(self.workset, forgotten, None)
             self.workset = await self._writer._commit(change)
         return effects

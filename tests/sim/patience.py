@@ -9,7 +9,8 @@ import anyio
 
 from daylily_daemon.adapters.memory import LoopClock
 from daylily_daemon.domain.lifecycle import due
-from daylily_daemon.domain.model import Workset, WorksetId
+from daylily_daemon.domain.model import WorksetId
+from daylily_daemon.domain.workset import Workset
 from tests.sim.world import WINDOW_S, Sim
 
 TOLD_WITHIN_S = 300.0
@@ -29,7 +30,7 @@ class Patience:
         now, at = anyio.current_time(), LoopClock().now()
         self._note_room(now)
         for ws in self._sim.world.table.worksets.values():
-            startable = due(ws, at) and ws.lock_owner is None and ws.id not in self._sim.newer
+            startable = due(ws, at) and ws.owner is None and ws.id not in self._sim.newer
             waits = startable and not self._customer_is_full(ws)
             known = self._waits_since.get(ws.id)
             if not waits:
@@ -46,7 +47,7 @@ class Patience:
     def _note_room(self, now: float) -> None:
         """Note since when each daemon has had room."""
         slots, _ = self._sim.allowed()
-        running = Tally(ws.lock_owner for ws in self._sim.in_progress())
+        running = Tally(ws.owner for ws in self._sim.in_progress())
         for name in self._sim.wires:
             if running[name] >= slots:
                 self._room_since[name] = math.inf
@@ -67,7 +68,7 @@ class Patience:
 
     def _customer_is_full(self, ws: Workset) -> bool:
         _, per_customer = self._sim.allowed()
-        same = sum(w.customer_id == ws.customer_id for w in self._sim.in_progress())
+        same = sum(w.request.customer_id == ws.request.customer_id for w in self._sim.in_progress())
         return bool(per_customer) and same >= per_customer
 
     def _forgotten(self, ws: Workset) -> None:
@@ -76,7 +77,7 @@ class Patience:
         if crowded or self._sim.skewed:
             return
         for wire in self._sim.wires.values():
-            busy = sum(w.lock_owner == wire.name for w in running)
+            busy = sum(w.owner == wire.name for w in running)
             had_room_s = anyio.current_time() - self._room_since[wire.name]
             if (
                 busy < slots

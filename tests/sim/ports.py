@@ -36,9 +36,9 @@ from daylily_daemon.domain.model import (
     State,
     Submit,
     Unwanted,
-    Workset,
     WorksetId,
 )
+from daylily_daemon.domain.workset import Workset
 from daylily_daemon.ports import Change, Delivery, OwedPage
 from tests.sim.wire import Wire
 from tests.unit.daemons import PLAN

@@ -7,7 +7,8 @@ from itertools import pairwise
 
 from daylily_daemon.adapters.memory import LoopClock
 from daylily_daemon.domain.decision import NEXT
-from daylily_daemon.domain.model import Command, Record, State, Submit, Workset
+from daylily_daemon.domain.model import Command, Record, State, Submit
+from daylily_daemon.domain.workset import Workset
 from tests.sim.world import RESTING, Sim
 
 PROMPT_S = 60.0
@@ -34,9 +35,9 @@ def broken(sim: Sim, *, exactly_once: bool = False) -> list[str]:
 def _left_over(sim: Sim, ws: Workset) -> list[str]:
     found = []
     if ws.state not in RESTING:
-        found.append(f"{ws.id} is left {ws.state}: {ws.progress_message} {ws.trouble}")
-    if ws.lock_owner and ws.id not in sim.edited:
-        found.append(f"{ws.id} is left locked by {ws.lock_owner}")
+        found.append(f"{ws.id} is left {ws.state}: {ws.waiting_for} {ws.trouble}")
+    if ws.owner and ws.id not in sim.edited:
+        found.append(f"{ws.id} is left locked by {ws.owner}")
     if ws.state is State.COMPLETE and ws.error_details:
         found.append(f"{ws.id} is complete, and shows {ws.error_details}")
     found += [f"{command.id} is left in the inbox of {ws.id}" for command in ws.inbox]

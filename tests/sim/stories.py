@@ -11,15 +11,7 @@ from typing import Any
 import anyio
 
 from daylily_daemon.domain.errors import Transient
-from daylily_daemon.domain.model import (
-    Cancel,
-    Priority,
-    Retry,
-    SetPriority,
-    State,
-    Step,
-    WorksetId,
-)
+from daylily_daemon.domain.model import Cancel, Priority, Retry, SetPriority, State, WorksetId
 from daylily_daemon.engine.supervisor import Supervisor
 from daylily_daemon.ports import Unreadable
 from tests.sim.knobs import Knobs
@@ -114,7 +106,7 @@ async def cancel_at_the_end(sim: Sim) -> None:
         await sim.world.submit(f"w{n}")
         await anyio.sleep(0.5)
         ws = sim.world.workset(f"w{n}")
-        while ws.state is not State.COMPLETE and ws.step is not Step.CLEANUP:
+        while ws.state is not State.COMPLETE and ws.job != f"{ws.id}.1.cleanup":
             await anyio.sleep(0.01)
             ws = sim.world.workset(f"w{n}")
         await anyio.sleep(0.9 + 0.006 * n)

@@ -21,11 +21,10 @@ from daylily_daemon.domain.model import (
     Retry,
     SetPriority,
     State,
-    Step,
-    Workset,
     WorksetId,
 )
 from daylily_daemon.domain.routing import Filter, Routing
+from daylily_daemon.domain.workset import Workset
 from daylily_daemon.ports import Unreadable
 from tests.sim.hostile_reports import REPORTS
 from tests.sim.ports import MISSING, REFUSED, UNWANTED, Input
@@ -126,7 +125,7 @@ def replace_the_host(sim: Sim, wire: Wire) -> None:
 def lose_a_token(sim: Sim, wire: Wire) -> None:
     """The folder of a job that was seen to run is gone, and comes back after the storm."""
     for ws in sim.world.table.worksets.values():
-        if ws.state is State.IN_PROGRESS and ws.job and ws.confirmed == ws.job:
+        if ws.run and ws.job and ws.run.confirmed == ws.job:
             sim.lost_tokens.add(ws.job)
             return
 
@@ -353,7 +352,7 @@ def ready_by_hand(sim: Sim, wire: Wire) -> None:
 
 def unlock_by_hand(sim: Sim, wire: Wire) -> None:
     """Somebody removes the lock of an item."""
-    _edit(sim, _some_workset(sim, State.IN_PROGRESS), lock_owner=None)
+    _edit(sim, _some_workset(sim, State.IN_PROGRESS), lock=None)
 
 
 def delete_by_hand(sim: Sim, wire: Wire) -> None:
@@ -401,7 +400,7 @@ def remove_the_pipeline(sim: Sim, wire: Wire) -> None:
 def remove_a_step(sim: Sim, wire: Wire) -> None:
     """A step of a pipeline is removed during its runs."""
     sim.pipelines_changed = True
-    gone = sim.rng.choice([Step.RUN, Step.EXPORT, Step.CLEANUP])
+    gone = sim.rng.choice(["run", "export", "cleanup"])
     steps = tuple(step for step in PIPELINE.steps if step.step is not gone)
     sim.turn(pipelines={"demo": replace(PIPELINE, steps=steps)})
 
@@ -492,7 +491,7 @@ async def vouch(sim: Sim) -> None:
     while True:
         await anyio.sleep(60)
         for ws in list(sim.world.table.worksets.values()):
-            lost = ws.state is State.IN_PROGRESS and ws.runner_scope in sim.gone
+            lost = ws.state is State.IN_PROGRESS and ws.scope in sim.gone
             if lost and (ws.id, ws.attempt) not in said:
                 said.add((ws.id, ws.attempt))
                 ask(sim, ws.id, HostLost())

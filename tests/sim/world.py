@@ -30,10 +30,9 @@ from daylily_daemon.domain.model import (
     RecordType,
     Refused,
     State,
-    Step,
-    Workset,
     WorksetId,
 )
+from daylily_daemon.domain.workset import Workset
 from daylily_daemon.engine.supervisor import Supervisor
 from daylily_daemon.ports import Change, Delivery, Unreadable
 from tests.sim.knobs import Knobs
@@ -265,12 +264,12 @@ class Sim:
             return
         if ws.state is not State.IN_PROGRESS or ws.job != job.name:
             self.wrong(f"{job.name} started while {id} was {ws.state} with job {ws.job}")
-        if job.step is Step.CLEANUP and not self._exported(ws):
+        if job.step == "cleanup" and not self._exported(ws):
             self.wrong(f"{job.name} deletes what was not exported")
 
     def _exported(self, ws: Workset) -> bool:
-        first = int(ws.run_id[1:] or 1)
-        names = [JobName(f"{ws.id}.{n}.{Step.EXPORT}") for n in range(first, ws.attempt + 1)]
+        first = int(ws.run.id[1:]) if ws.run else 1
+        names = [JobName(f"{ws.id}.{n}.{'export'}") for n in range(first, ws.attempt + 1)]
         ends = [self.world.machine.outcome_of(name) for name in names]
         return any(end is not None and end.succeeded for end in ends)
 
@@ -278,8 +277,8 @@ class Sim:
         ws = self.world.table.worksets.get(WorksetId(job.name.split(".", 1)[0]))
         if ws is None or ws.id in self.edited:
             return
-        if ws.lock_owner not in (wire.name, None):
-            self.wrong(f"{wire.name} asked to {what} {job.name}, which {ws.lock_owner} holds")
+        if ws.owner not in (wire.name, None):
+            self.wrong(f"{wire.name} asked to {what} {job.name}, which {ws.owner} holds")
         if what == "ensure" and job.name in self.lost_tokens and not job.confirmed:
             self.wrong(f"{wire.name} would start {job.name} again, which was seen to start")
 
@@ -287,7 +286,7 @@ class Sim:
         ws = self.world.table.worksets.get(WorksetId(job.name.split(".", 1)[0]))
         if ws is None or ws.id in self.edited:
             return
-        if job.name in self.world.machine.running() and not ws.stopping:
+        if job.name in self.world.machine.running() and not (ws.run and ws.run.stopping):
             self.wrong(f"{job.name} is being stopped, though nobody asked for it")
 
     def committed(self, change: Change, stored: Workset, wire: Wire) -> None:
@@ -313,14 +312,16 @@ class Sim:
                 each.told_to_end.set()
 
     def _turned(self, before: Workset | None, stored: Workset, wire: Wire) -> None:
-        if before is None or before.submitted_at != stored.submitted_at:
+        if before is None or before.request.submitted_at != stored.request.submitted_at:
             self._submitted_s[stored.id] = anyio.current_time()
             self._input_seen.pop(stored.id, None)
         if before is None:
             return
         if before.state in RESTING and stored.state is State.READY and stored.retry_count:
             self.wrong(f"{stored.id} begins anew with {stored.retry_count} tries used up")
-        goes_on = stored.submitted_at == before.submitted_at and stored.job != before.job
+        goes_on = (
+            stored.request.submitted_at == before.request.submitted_at and stored.job != before.job
+        )
         done = before.job if goes_on else None
         if done and self.machine.started_at(done) < self._submitted_s[stored.id]:
             self.wrong(f"{stored.id} counts {done}, which is of an earlier run")
@@ -347,13 +348,13 @@ class Sim:
             self.wrong(f"{wire.name} starts {ws.id}, though there is no room")
         slots, per_customer = self.allowed()
         scope = f"host:{self.machine_of(wire.name)}"
-        mine = (w for w in self.in_progress() if w.lock_owner == wire.name)
-        held = [w for w in mine if w.runner_scope == scope]
+        mine = (w for w in self.in_progress() if w.owner == wire.name)
+        held = [w for w in mine if w.scope == scope]
         if len(held) > slots:
             self.wrong(f"{wire.name} runs {len(held)} worksets in {slots} slots")
-        same = [w for w in held if w.customer_id == ws.customer_id]
+        same = [w for w in held if w.request.customer_id == ws.request.customer_id]
         if per_customer and len(same) > per_customer:
-            self.wrong(f"{wire.name} runs {len(same)} of customer {ws.customer_id!r} alone")
+            self.wrong(f"{wire.name} runs {len(same)} of customer {ws.request.customer_id!r} alone")
 
     def in_progress(self) -> list[Workset]:
         return [w for w in self.world.table.worksets.values() if w.state is State.IN_PROGRESS]
@@ -373,7 +374,7 @@ class Sim:
             return
         table = self.world.table
         for ws in table.worksets.values():
-            if ws.lock_owner == wire.name and ws.runner_scope not in self.gone:
+            if ws.owner == wire.name and ws.scope not in self.gone:
                 self.wrong(f"{wire.name} ended with {ws.id} locked")
         lately = anyio.current_time() - WINDOW_S
         well = {name for name in self.world.told if self.out_until(name) < lately}
@@ -382,8 +383,8 @@ class Sim:
                 self.wrong(f"{wire.name} ended and still owed {record.id}")
 
     def _taken_over(self, before: Workset) -> None:
-        wire = self.wires.get(before.lock_owner or "")
-        if before.runner_scope in self.gone:
+        wire = self.wires.get(before.owner or "")
+        if before.scope in self.gone:
             return
         if wire is not None and not wire.was_in_trouble and before.id not in self.edited:
             self.wrong(f"{before.id} was taken from {wire.name}, which was well")
@@ -402,7 +403,8 @@ class Sim:
                 self.wrong(f"{name} was called failed, but was not: {record.message}")
 
     def saw_input(self, ws: Workset, answer: Inspection) -> Inspection:
-        if ws.submitted_at == getattr(self.world.table.worksets.get(ws.id), "submitted_at", None):
+        stored = self.world.table.worksets.get(ws.id)
+        if stored and ws.request.submitted_at == stored.request.submitted_at:
             self._input_seen[ws.id] = answer
         return answer
 

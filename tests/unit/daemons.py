@@ -27,13 +27,12 @@ from daylily_daemon.domain.model import (
     Inspection,
     Plan,
     Record,
-    Step,
     Submit,
-    Workset,
     WorksetId,
 )
 from daylily_daemon.domain.pipeline import Pipeline, StepTemplate
 from daylily_daemon.domain.routing import Filter, Routing
+from daylily_daemon.domain.workset import Workset
 from daylily_daemon.engine.dials import Dials, Live
 from daylily_daemon.engine.health import Health, guarded
 from daylily_daemon.engine.inspector import Inspector
@@ -56,12 +55,11 @@ from daylily_daemon.ports import (
 from tests.sim.vclock import BACKEND
 from tests.unit.dials import a_lease, some_dials
 
-STEPS = (Step.STAGE, Step.RUN, Step.EXPORT, Step.METRICS, Step.CLEANUP)
+STEPS = ("stage", "run", "export", "metrics", "cleanup")
 PIPELINE = Pipeline(
     name="demo",
     steps=tuple(
-        StepTemplate(step=s, argv=("true",), fatal=s not in (Step.METRICS, Step.CLEANUP))
-        for s in STEPS
+        StepTemplate(step=s, argv=("true",), fatal=s not in ("metrics", "cleanup")) for s in STEPS
     ),
 )
 PLAN = Plan(pipeline="demo", steps=STEPS, export_uri="s3://b/results/", samples=1)

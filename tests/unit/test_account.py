@@ -11,7 +11,7 @@ import pytest
 
 from daylily_daemon.adapters.runners.account import Account, RunAs, hand_over
 from daylily_daemon.domain.errors import Impeded, Transient
-from daylily_daemon.domain.model import Job, JobName, Step
+from daylily_daemon.domain.model import Job, JobName
 
 NOBODY = pwd.getpwnam("nobody")
 ACCOUNT = Account(
@@ -33,7 +33,7 @@ def job_in(folder: Path, cwd: str = "work") -> Job:
     return Job(
         name=JobName("ws.1.run"),
         directory=str(folder / "jobs" / "ws" / "r1" / "1-run"),
-        step=Step.RUN,
+        step="run",
         argv=("true",),
         environment={"HOME": "/of/the/pipeline"},
         run_dir=str(run_dir),

@@ -6,25 +6,26 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from daylily_daemon.domain.admission import Capacity, admit, capacity_of
-from daylily_daemon.domain.model import Plan, Priority, State, Step, Workset, WorksetId
+from daylily_daemon.domain.model import Plan, Priority, State, WorksetId
+from daylily_daemon.domain.workset import Workset
+from tests import made
+from tests.made import asked
 from tests.unit.dials import some_limits
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
-PLAN = Plan(pipeline="demo", steps=(Step.RUN,))
+PLAN = Plan(pipeline="demo", steps=("run",))
 DAY_S = 86_400.0
 
 
-def a_workset(id: str, **changes: object) -> Workset:
-    age_s = changes.pop("age_s", 60.0)
-    at = NOW - timedelta(seconds=float(str(age_s)))
-    ws = Workset(id=WorksetId(id), bucket="b", prefix="p/", created_at=at, updated_at=at, plan=PLAN)
-    return replace(ws, **changes)  # type: ignore[arg-type]
+def a_workset(id: str, age_s: float = 60.0, **changes: Any) -> Workset:
+    return made.a_workset(id, now=NOW - timedelta(seconds=age_s), **{"plan": PLAN, **changes})
 
 
 def room(slots: int = 9, running: int = 0, held: str = "", **limits: object) -> Capacity:
@@ -63,7 +64,7 @@ def test_never_more_than_the_limits_and_everyone_gets_a_reason(
     assert sorted(v.workset_id for v in verdicts) == sorted(ws.id for ws in found)
     assert all(v.reason.endswith(".") for v in verdicts)
     for customer, before in (("lab", 1), ("clinic", 0), ("", 0)):
-        theirs = [ws for ws in found if ws.customer_id == customer]
+        theirs = [ws for ws in found if ws.request.customer_id == customer]
         taken = sum(ws.id in admitted for ws in theirs)
         assert not per_customer or taken + before <= max(per_customer, before)
         idle = slots - running > len(admitted)
@@ -89,7 +90,7 @@ def test_low_that_waited_long_counts_as_normal_and_nothing_ever_counts_as_urgent
     newer = a_workset("newer", age_s=1.0)
     urgent = a_workset("urgent", priority=Priority.URGENT, age_s=0.0)
     assert order_of(newer, urgent, normal, low) == ["urgent", "low", "normal", "newer"]
-    day_old = replace(low, submitted_at=NOW - timedelta(hours=19))
+    day_old = asked(low, submitted_at=NOW - timedelta(hours=19))
     assert order_of(newer, urgent, day_old) == ["urgent", "newer", "low"]
 
 
@@ -99,7 +100,7 @@ def test_low_is_not_starved_by_normal_work_that_keeps_coming() -> None:
 
 
 def test_the_reason_names_what_is_waited_for() -> None:
-    unchecked = a_workset("w", plan=None, progress_message="waiting for input: sheet")
+    unchecked = a_workset("w", plan=None, waiting_for="waiting for input: sheet")
     later = a_workset("r", state=State.RETRYING, retry_after=NOW + timedelta(minutes=5))
     reasons = {v.workset_id: v.reason for v in admit([unchecked, later], room(1), NOW)}
     assert "waiting for input: sheet" in reasons[unchecked.id]
@@ -131,7 +132,7 @@ def test_worksets_without_a_customer_count_as_those_of_one() -> None:
 
 @pytest.mark.parametrize("here", ["", "other"])
 def test_what_asks_for_another_cluster_is_not_run_here_and_holds_nobody_up(here: str) -> None:
-    theirs = a_workset("theirs", cluster_name="hpc-1", age_s=99.0)
+    theirs = a_workset("theirs", plan=replace(PLAN, cluster_name="hpc-1"), age_s=99.0)
     first, second = admit([theirs, a_workset("ours")], room(1, cluster=here), NOW)
     assert not first.admitted
     assert "hpc-1" in first.reason

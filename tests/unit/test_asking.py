@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import anyio
 import pytest
@@ -27,20 +27,15 @@ from daylily_daemon.domain.model import (
     CommandEffect,
     Ignore,
     State,
-    Step,
     Submit,
-    Workset,
     WorksetId,
 )
+from daylily_daemon.domain.workset import Workset
+from tests.made import a_workset, running
 from tests.sim.vclock import BACKEND
 
 AT = datetime(2026, 3, 4, tzinfo=UTC)
 ID = WorksetId("HG002")
-
-
-def _workset(state: State, **changes: object) -> Workset:
-    ws = Workset(id=ID, bucket="b", prefix="p/", created_at=AT, updated_at=AT, state=state)
-    return replace(ws, **changes)  # type: ignore[arg-type]
 
 
 def _answer(effect: CommandEffect) -> Answer:
@@ -121,20 +116,20 @@ def test_the_exit_code_is_0_only_for_an_effect(effect: CommandEffect | None, cod
 
 @pytest.mark.reported("E", "a cancel says succeeded while everything runs on (homeboy#12579)")
 def test_a_cancel_whose_job_has_not_ended_is_no_success() -> None:
-    ws = _workset(State.IN_PROGRESS, stopping="canceled by me")
+    ws = running(ID, stopping="canceled by me")
     applied = _answer(CommandEffect.APPLIED)
     assert Outcome(_command(Cancel()), applied, ws).code is Exit.NOT_REACHABLE
-    assert Outcome(_command(Cancel()), applied, _workset(State.CANCELED)).code is Exit.OK
+    assert Outcome(_command(Cancel()), applied, a_workset(ID, State.CANCELED)).code is Exit.OK
     assert Outcome(_command(Ignore()), applied, ws).code is Exit.OK
 
 
 def test_stopping_is_waited_for_and_only_that() -> None:
-    stopping = _workset(State.IN_PROGRESS, stopping="canceled by me")
+    stopping = running(ID, stopping="canceled by me")
 
     async def play() -> tuple[Workset | None, Workset | None]:
         end = anyio.current_time() + 30
         worksets = Worksets(
-            lambda: stopping if anyio.current_time() < end else _workset(State.CANCELED)
+            lambda: stopping if anyio.current_time() < end else a_workset(ID, State.CANCELED)
         )
         return await stopped(worksets, ID, 5), await stopped(worksets, ID, None)
 
@@ -162,9 +157,7 @@ def _submission(customer: str = "") -> Command:
 def test_a_submission_is_refused_beforehand_exactly_where_it_would_have_no_effect(
     state: State,
 ) -> None:
-    ws = _workset(state)
-    if state is State.IN_PROGRESS:
-        ws = replace(ws, step=Step.RUN, lock_owner="x", lock_expires_at=AT + timedelta(hours=1))
+    ws = running(ID, owner="x") if state is State.IN_PROGRESS else a_workset(ID, state)
     refused = {State.IN_PROGRESS, State.COMPLETE, State.ARCHIVED, State.DELETED}
     if state not in refused:
         check_effect(ws, _submission())
@@ -174,7 +167,7 @@ def test_a_submission_is_refused_beforehand_exactly_where_it_would_have_no_effec
 
 
 def test_a_name_that_belongs_to_another_customer_is_refused_beforehand() -> None:
-    ws = _workset(State.ERROR, customer_id="lab-7")
+    ws = a_workset(ID, State.ERROR, customer_id="lab-7")
     check_effect(ws, _submission("lab-7"))
     check_effect(ws, _submission())
     check_effect(None, _submission("lab-8"))

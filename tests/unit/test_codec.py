@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daylily_daemon.adapters.codec import (
-    FORMAT,
+    ITEM_FORMAT,
     Unusable,
     command_from_dict,
     command_to_dict,
@@ -35,17 +36,19 @@ from daylily_daemon.domain.model import (
     Plan,
     Priority,
     Problem,
+    Progress,
     Record,
     RecordType,
     Retry,
     SetPriority,
     State,
-    Step,
     Submit,
     Transition,
-    Workset,
     WorksetId,
 )
+from daylily_daemon.domain.run import Run, StepEnd, StepRun
+from daylily_daemon.domain.workset import Failure, Lock, Request, Workset
+from tests.made import a_workset
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 times = st.timedeltas(timedelta(0), timedelta(days=400)).map(lambda d: NOW + d)
@@ -71,33 +74,54 @@ commands = st.builds(
     by=texts.filter(bool),
     ask=asks,
 )
+steps = st.builds(
+    StepRun,
+    name=st.sampled_from(["stage", "run", "verify"]),
+    fatal=st.booleans(),
+    place=texts,
+    started_at=st.none() | times,
+    seconds=st.none() | st.floats(0, 1e6),
+    end=st.none() | st.sampled_from(StepEnd),
+)
+runs = st.builds(
+    Run,
+    id=st.just("r1"),
+    attempt=st.integers(1, 99),
+    key=texts,
+    folder=texts,
+    steps=st.lists(steps, max_size=3).map(tuple),
+    stopping=texts,
+    progress=st.builds(Progress, fraction=st.none() | st.floats(0, 1), message=texts),
+    reports=mappings,
+)
 worksets = st.builds(
     Workset,
     id=st.just(WorksetId("HG002")),
-    bucket=texts,
-    prefix=texts,
+    request=st.builds(Request, bucket=texts, prefix=texts, customer_id=texts, metadata=mappings),
     created_at=times,
     updated_at=times,
-    customer_id=texts,
     priority=st.sampled_from(Priority),
-    metadata=mappings,
-    metrics=mappings,
     state=st.sampled_from(State),
     plan=st.none()
     | st.builds(
         Plan,
         pipeline=texts,
-        steps=st.just((Step.RUN,)),
+        steps=st.just(("run",)),
         run_args=st.lists(texts, max_size=3).map(tuple),
     ),
-    lock_owner=st.none() | texts.filter(bool),
+    lock=st.none() | st.builds(Lock, owner=texts.filter(bool), acquired_at=times, expires_at=times),
     fence=st.integers(0, 10**9).map(Fence),
-    step=st.none() | st.sampled_from(Step),
-    progress_fraction=st.none() | st.floats(0, 1),
+    run=st.none() | runs,
+    failure=st.none()
+    | st.builds(
+        Failure,
+        code=texts.filter(bool),
+        category=st.sampled_from(Category),
+        details=texts.filter(bool),
+    ),
     inbox=st.lists(commands, max_size=2).map(tuple),
     seen_commands=st.lists(texts, max_size=2).map(tuple),
     retry_after=st.none() | times,
-    error_category=st.none() | st.sampled_from(Category),
     history=st.lists(
         st.builds(Transition, state=st.sampled_from(State), at=times, reason=texts), max_size=3
     ).map(tuple),
@@ -129,7 +153,7 @@ def test_a_record_survives_its_item(record: Record) -> None:
 
 
 def test_times_are_written_in_utc_with_z() -> None:
-    ws = Workset(id=WorksetId("w"), bucket="b", prefix="p", created_at=NOW, updated_at=NOW)
+    ws = a_workset(now=NOW)
     assert workset_to_item(ws)["created_at"] == "2026-03-01T12:00:00Z"
 
 
@@ -178,13 +202,79 @@ def test_an_item_no_decision_may_be_based_on_says_why(change: dict[str, Any], to
 
 def test_an_item_of_a_newer_version_is_no_fault_of_the_item() -> None:
     with pytest.raises(Newer, match="Upgrade this daemon"):
-        workset_from_item({**OLD, "format": FORMAT + 1})
+        workset_from_item({**OLD, "format": ITEM_FORMAT + 1})
+
+
+GOLDEN = Path(__file__).parent.parent / "golden" / "items-of-format-1.json"
+FORMAT_1: dict[str, dict[str, Any]] = json.loads(GOLDEN.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", FORMAT_1)
+def test_an_item_of_format_1_is_read_and_says_the_same_to_old_readers(name: str) -> None:
+    item = FORMAT_1[name]
+    written = workset_to_item(workset_from_item(item))
+    assert workset_from_item(written) == workset_from_item(item)
+    told = {key: item[key] for key in set(item) & set(written) - {"format", "plan"}}
+    assert {key: written[key] for key in told} == told
+    lost = set(item) - set(written) - OF_FORMAT_1_ALONE
+    assert lost == set()
+
+
+OF_FORMAT_1_ALONE = {
+    *("jobs_dir", "timings", "step_started_at", "run_started_at"),
+    *("confirmed", "stopping", "trouble", "unclear", "progress_fraction"),
+}
+"""Attributes that a run keeps now. The old system had none of them but ``progress_fraction``, which says
+nothing of a run that has ended."""
+
+
+def test_a_run_in_progress_that_format_1_tells_of_goes_on_where_it_is() -> None:
+    ws = workset_from_item(FORMAT_1["in progress at its second step"])
+    assert ws.run is not None
+    assert ws.step is not None
+    assert ws.job == "HG002-run7.1.run"
+    assert ws.step.place == "/var/lib/daylily-daemon/jobs/HG002-run7/r1/1-run"
+    assert (ws.step.runner, ws.step.scope) == ("tmux", "host:i-0abc/00ff")
+    assert (ws.run.confirmed, ws.run.spent_s, ws.run.key) == (ws.job, 12.5, "")
+    assert [step.end for step in ws.run.steps] == [StepEnd.DONE, None, None, None, None]
+    assert [step.fatal for step in ws.run.steps] == [True, True, True, False, False]
+    assert ws.run.reports == {"staged": 3}
+    assert ws.plan is not None
+    assert ws.plan.own == ("stage", "export", "metrics", "cleanup")
+
+
+@pytest.mark.parametrize(
+    ("name", "failed"),
+    [
+        ("waiting for its next try", "run"),
+        ("failed", "run"),
+        ("ready for a retry from the step that failed", "run"),
+        ("complete", ""),
+    ],
+)
+def test_what_format_1_tells_of_a_failed_step_is_where_the_next_attempt_begins(
+    name: str, failed: str
+) -> None:
+    ws = workset_from_item(FORMAT_1[name])
+    assert ws.run is not None
+    assert (ws.run.failed.name if ws.run.failed else "") == failed
+    assert ws.step is None
+
+
+def test_a_workset_that_a_version_before_was_stopping_is_still_being_stopped() -> None:
+    ws = workset_from_item(FORMAT_1["in progress and being stopped"])
+    assert ws.run is not None
+    assert ws.run.stopping == "canceled by cli:ann@head: wrong flow cell"
+    assert workset_from_item(FORMAT_1["in progress and unclear"]).unclear
+    assert workset_from_item(FORMAT_1["in progress and given back"]).lock is None
 
 
 def test_times_that_a_version_before_kept_among_the_reports_are_told_apart() -> None:
-    ws = workset_from_item({**OLD, "metrics": {"stage_s": 1.5, "run_s": "odd", "reads": 7}})
-    assert ws.timings == {"stage_s": 1.5}
-    assert ws.metrics == {"run_s": "odd", "reads": 7}
+    metrics = {"stage_s": 1.5, "run_s": "odd", "reads": 7}
+    ws = workset_from_item({**OLD, "run_id": "r1", "attempt": 1, "metrics": metrics})
+    assert ws.run is not None
+    assert [(step.name, step.seconds) for step in ws.run.steps] == [("stage", 1.5)]
+    assert ws.run.reports == {"run_s": "odd", "reads": 7}
 
 
 @pytest.mark.reported("B", "a command with a text of 150,000 characters breaks whoever stores it")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -28,11 +29,11 @@ from daylily_daemon.domain.model import (
     Retry,
     SetPriority,
     State,
-    Step,
     Submit,
-    Workset,
     WorksetId,
 )
+from daylily_daemon.domain.workset import Workset
+from tests import made
 from tests.unit.dials import a_policy
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -45,9 +46,12 @@ def command(ask: Ask, id: str = "c1", by: str = "cli:me") -> Command:
     return Command(id=id, workset_id=ID, by=by, ask=ask)
 
 
-def a_workset(state: State = State.READY, **changes: object) -> Workset:
-    ws = Workset(id=ID, bucket="b", prefix="p/HG002/", created_at=NOW, updated_at=NOW, state=state)
-    return replace(ws, **changes)  # type: ignore[arg-type]
+def a_workset(state: State = State.READY, **changes: Any) -> Workset:
+    return made.a_workset(ID, state, **changes)
+
+
+def in_progress(**run: Any) -> Workset:
+    return made.running(ID, **run)
 
 
 asks = st.sampled_from(
@@ -59,8 +63,7 @@ asks = st.sampled_from(
 def test_every_command_gets_exactly_one_answer_with_a_sentence(
     state: State, ask: Ask, unclear: bool
 ) -> None:
-    step = Step.RUN if state is State.IN_PROGRESS else None
-    ws = a_workset(state, step=step, attempt=1, unclear=unclear)
+    ws = in_progress(unclear=unclear) if state is State.IN_PROGRESS else a_workset(state)
     decision = apply(ws, command(ask), NOW)
     (answer,) = decision.answers
     assert answer.command_id == "c1"
@@ -79,13 +82,13 @@ def test_a_workset_of_another_customer_is_not_taken_over(state: State) -> None:
     (answer,) = decision.answers
     assert answer.effect is CommandEffect.REFUSED
     kept = decision.workset
-    assert (kept.state, kept.customer_id, kept.priority) == (state, "lab", Priority.NORMAL)
+    assert (kept.state, kept.request.customer_id, kept.priority) == (state, "lab", Priority.NORMAL)
 
 
 def test_a_drop_without_a_customer_leaves_the_workset_to_its_own() -> None:
     ws = a_workset(State.FAILED, customer_id="lab")
     decision = apply(ws, command(SUBMIT), NOW)
-    assert (decision.workset.state, decision.workset.customer_id) == (State.READY, "lab")
+    assert (decision.workset.state, decision.workset.request.customer_id) == (State.READY, "lab")
 
 
 @pytest.mark.reported("D", "a bad folder name refused once is accepted at the second trigger")
@@ -109,7 +112,7 @@ def test_who_drops_again_in_vain_is_told_so_and_what_to_do(state: State) -> None
     assert record.type is RecordType.STATE_CHANGE
     assert "another name" in record.message or "cancel it first" in record.message
     assert decision.answers[0].effect is CommandEffect.NONE
-    assert decision.workset.sentinel == "s2", "the listing must not find it unanswered"
+    assert decision.workset.request.sentinel == "s2", "the listing must not find it unanswered"
 
 
 def test_a_trigger_that_one_door_answered_is_old_news_at_the_other() -> None:
@@ -126,7 +129,8 @@ def test_two_triggers_of_one_content_in_one_second_are_two() -> None:
     ws = a_workset(State.ERROR, sentinel="s1", sentinel_order="05")
     mended = command(replace(SUBMIT, sentinel="s1", order="06"), "c2", by="s3")
     decision = apply(ws, mended, NOW)
-    assert (decision.workset.state, decision.workset.sentinel_order) == (State.READY, "06")
+    assert decision.workset.state is State.READY
+    assert decision.workset.request.sentinel_order == "06"
     late = apply(decision.workset, command(replace(SUBMIT, sentinel="s1", order="05"), "c3"), NOW)
     assert late.answers[0].effect is CommandEffect.NONE
 
@@ -134,46 +138,43 @@ def test_two_triggers_of_one_content_in_one_second_are_two() -> None:
 def test_a_fresh_run_remembers_nothing_of_the_one_before() -> None:
     old = a_workset(
         State.FAILED,
-        run_id="r1",
-        failed_step=Step.EXPORT,
-        metrics={"reads": 1},
-        timings={"run_s": 9.0},
+        run=made.a_run(failed="export", reports={"reads": 1}, results_uri="s3://old/"),
+        attempt=1,
         warnings=("old",),
-        results_s3_uri="s3://old/",
         retry_count=3,
-        error_details="old",
-        error_code="WS-UNK-000",
-        plan=Plan(pipeline="demo", steps=(Step.RUN,)),
+        error="old",
+        plan=Plan(pipeline="demo", steps=("run",)),
     )
     fresh = apply(old, command(SUBMIT), NOW).workset
-    assert (fresh.run_id, fresh.failed_step, fresh.plan) == ("", None, None)
-    assert (fresh.metrics, fresh.timings, fresh.warnings) == ({}, {}, ())
-    assert (fresh.results_s3_uri, fresh.retry_count, fresh.error_details) == ("", 0, "")
-    assert fresh.submitted_at == NOW
+    assert (fresh.run, fresh.plan, fresh.failure, fresh.warnings) == (None, None, None, ())
+    assert (fresh.results_uri, fresh.retry_count, fresh.attempt) == ("", 0, 1)
+    assert fresh.request.submitted_at == NOW
 
 
 def test_a_retry_by_an_operator_counts_tries_from_the_start_and_resumes() -> None:
-    old = a_workset(State.FAILED, run_id="r1", failed_step=Step.EXPORT, retry_count=3)
+    old = a_workset(State.FAILED, run=made.a_run(failed="export"), attempt=1, retry_count=3)
     again = apply(old, command(Retry()), NOW).workset
-    assert (again.retry_count, again.run_id, again.failed_step) == (0, "r1", Step.EXPORT)
+    assert (again.retry_count, again.run) == (0, old.run)
 
 
 def test_vouching_ends_a_run_only_where_nobody_can_tell_whether_its_job_lives() -> None:
-    running = a_workset(State.IN_PROGRESS, step=Step.RUN, attempt=1, runner_scope="host:1")
-    seen = apply(running, command(HostLost()), NOW)
+    seen = apply(in_progress(), command(HostLost()), NOW)
     assert seen.workset.state is State.IN_PROGRESS
     assert seen.answers[0].effect is CommandEffect.NONE
-    decision = apply(replace(running, unclear=True), command(HostLost()), NOW)
-    assert (decision.workset.state, decision.workset.failed_step) == (State.READY, Step.RUN)
-    assert not decision.workset.unclear
+    given_up = apply(in_progress(unclear=True), command(HostLost()), NOW).workset
+    assert given_up.state is State.READY
+    assert given_up.run is not None
+    assert given_up.run.failed is not None
+    assert given_up.run.failed.name == "run"
+    assert not given_up.unclear
 
 
 def test_vouching_for_a_run_that_is_being_stopped_ends_it_as_canceled() -> None:
-    stopping = a_workset(
-        State.IN_PROGRESS, step=Step.RUN, attempt=1, unclear=True, stopping="canceled by me"
-    )
+    stopping = in_progress(unclear=True, stopping="canceled by me")
     ended = apply(stopping, command(HostLost()), NOW).workset
-    assert (ended.state, ended.step, ended.stopping) == (State.CANCELED, None, "")
+    assert (ended.state, ended.step) == (State.CANCELED, None)
+    assert ended.run is not None
+    assert (ended.run.stopping, ended.run.failed) == ("", None)
 
 
 @pytest.mark.parametrize(
@@ -188,7 +189,7 @@ def test_vouching_for_a_run_that_is_being_stopped_ends_it_as_canceled() -> None:
 def test_a_recipe_may_ask_to_be_urgent_where_its_customer_may(
     allowed: tuple[str, ...], customer: str, expected: Priority
 ) -> None:
-    plan = Plan(pipeline="demo", steps=(Step.RUN,))
+    plan = Plan(pipeline="demo", steps=("run",))
     policy = a_policy(urgent_customers=allowed)
     ws = a_workset(customer_id=customer)
     checked = decide(ws, Inspected(Accepted(plan, priority="urgent")), policy, NOW).workset
@@ -198,7 +199,7 @@ def test_a_recipe_may_ask_to_be_urgent_where_its_customer_may(
 
 def test_warnings_are_bounded_and_told_once_each() -> None:
     many = tuple(f"{n}" * 1000 for n in range(100))
-    plan = Plan(pipeline="demo", steps=(Step.RUN,))
+    plan = Plan(pipeline="demo", steps=("run",))
     inspected = Inspected(Accepted(plan, warnings=(*many, *many)))
     warned = decide(a_workset(), inspected, a_policy(), NOW).workset.warnings
     assert len(warned) == 20
@@ -228,9 +229,9 @@ def _size(value: object) -> int:
 
 
 def test_a_run_that_is_given_up_begins_at_the_first_step_if_that_is_asked_for() -> None:
-    ws = a_workset(State.IN_PROGRESS, step=Step.RUN, attempt=1, run_id="r1", runner_scope="host:1")
-    running = replace(ws, unclear=True)
-    kept = apply(running, command(HostLost()), NOW).workset
-    anew = apply(running, command(HostLost(from_start=True)), NOW).workset
-    assert (kept.failed_step, kept.run_id) == (running.step, running.run_id)
-    assert (anew.failed_step, anew.run_id) == (None, "")
+    unclear = in_progress(unclear=True)
+    kept = apply(unclear, command(HostLost()), NOW).workset
+    anew = apply(unclear, command(HostLost(from_start=True)), NOW).workset
+    assert kept.run is not None
+    assert kept.run.failed is not None
+    assert anew.run is None

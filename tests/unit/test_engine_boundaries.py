@@ -23,11 +23,10 @@ from daylily_daemon.domain.model import (
     Outcome,
     Record,
     State,
-    Step,
     Submit,
-    Workset,
     WorksetId,
 )
+from daylily_daemon.domain.workset import Workset
 from daylily_daemon.ports import Change, Delivery, Unreadable
 from tests.unit.daemons import (
     PIPELINE,
@@ -276,7 +275,7 @@ def test_rights_that_are_missing_refuse_no_input_and_the_workset_says_why_it_wai
             await anyio.sleep(4 * 3600)
             ws = world.workset("w1")
             assert ws.state is State.READY
-            assert "AccessDenied" in ws.progress_message
+            assert "AccessDenied" in ws.waiting_for
             assert ws.version < 20, "the same news is not written again and again"
             inputs.healed = True
             await until(lambda: is_in(world, "w1", State.COMPLETE), within_s=120)
@@ -297,7 +296,7 @@ def test_a_check_that_never_answers_holds_up_nobody_else() -> None:
             await world.submit("hangs", "w1")
             await until(lambda: is_in(world, "w1", State.COMPLETE), within_s=60)
             await anyio.sleep(1000)
-            assert "no answer within 900 s" in world.workset("hangs").progress_message
+            assert "no answer within 900 s" in world.workset("hangs").waiting_for
 
     play(story)
 
@@ -351,9 +350,10 @@ def test_whatever_a_job_reports_its_workset_goes_on(report: dict[str, Any]) -> N
             await world.submit("w1")
             await until(lambda: is_in(world, "w1", State.COMPLETE), within_s=60)
         ws = world.workset("w1")
-        assert ws.timings == {f"{step}_s": 1.0 for step in Step}
-        assert ws.results_s3_uri == "s3://b/results/"
-        assert len(repr(ws.metrics)) < 200_000
+        assert ws.run is not None
+        assert [step.seconds for step in ws.run.steps] == [1.0] * 5
+        assert ws.results_uri == "s3://b/results/"
+        assert len(repr(ws.run.reports)) < 200_000
 
     play(story)
 

@@ -53,7 +53,7 @@ def test_a_run_whose_job_cannot_be_looked_at_is_not_claimed() -> None:
         parts = replace(parts_of(world), runner=Blind(world.machine))
         async with daemon(world, "b", parts):
             await anyio.sleep(600)
-            assert world.workset("w1").lock_owner == "a"
+            assert world.workset("w1").owner == "a"
         async with daemon(world, "c"):
             await until(lambda: is_in(world, "w1", State.COMPLETE), within_s=7200)
         assert len(world.machine.starts) == 5
@@ -83,7 +83,7 @@ def test_a_run_that_cannot_be_seen_for_long_is_let_go_and_says_why() -> None:
             runner.blind = True
             await anyio.sleep(120)
             assert "Input/output error" in world.workset("w1").trouble
-            await until(lambda: world.workset("w1").lock_owner is None, within_s=600)
+            await until(lambda: world.workset("w1").owner is None, within_s=600)
             assert world.workset("w1").state is State.IN_PROGRESS
         async with daemon(world, "b"):
             await until(lambda: is_in(world, "w1", State.COMPLETE), within_s=7200)
@@ -154,7 +154,7 @@ def test_an_end_without_proof_stays_unclear_until_somebody_vouches_for_it() -> N
             ws = world.workset("w1")
             assert (ws.state, ws.unclear) == (State.IN_PROGRESS, True)
             assert "left no record" in ws.trouble
-            assert ws.lock_owner == "a"
+            assert ws.owner == "a"
             await world.ask("w1", Retry())
             await anyio.sleep(60)
             assert is_in(world, "w1", State.IN_PROGRESS), "a plain retry vouches for nothing"

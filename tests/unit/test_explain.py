@@ -11,48 +11,37 @@ import pytest
 from daylily_daemon.adapters.vitals import Status
 from daylily_daemon.cli.explain import View, why
 from daylily_daemon.cli.health import NEVER_RAN, LocalDaemon, Verdict
-from daylily_daemon.domain.model import (
-    Category,
-    Plan,
-    State,
-    Step,
-    Transition,
-    Workset,
-    WorksetId,
-)
+from daylily_daemon.domain.model import Category, Plan, State, Transition
+from daylily_daemon.domain.workset import Failure, Lock, Workset
+from tests.made import STEPS, a_run, a_workset
 from tests.unit.dials import some_limits
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 ME = "lab/m1/d1"
 WELL = Verdict(True, ("well",))
 ILL = Verdict(False, ("lab/m1/d1: running", "It hangs: no pass was finished."))
-PLAN = Plan(pipeline="demo", steps=tuple(Step))
+PLAN = Plan(pipeline="demo", steps=STEPS)
 
 
 def _workset(id: str = "HG002", **changes: Any) -> Workset:
-    usual: dict[str, Any] = {
-        "id": WorksetId(id),
-        "bucket": "b",
-        "prefix": f"p/{id}/",
-        "created_at": NOW - timedelta(hours=1),
-        "updated_at": NOW,
-        "submitted_at": NOW - timedelta(hours=1),
-        "plan": PLAN,
-    }
-    return Workset(**{**usual, **changes})
+    dropped = NOW - timedelta(hours=1)
+    usual: dict[str, Any] = {"submitted_at": dropped, "plan": PLAN, "now": dropped}
+    return a_workset(id, **{**usual, **changes})
 
 
-def _running(**changes: Any) -> Workset:
-    usual: dict[str, Any] = {
-        "state": State.IN_PROGRESS,
-        "step": Step.RUN,
-        "attempt": 2,
-        "lock_owner": ME,
-        "lock_expires_at": NOW + timedelta(seconds=40),
-        "runner_scope": "host:m1/d1",
-        "progress_step": "pipeline_running",
-    }
-    return _workset(**{**usual, **changes})
+def _running(
+    id: str = "HG002", owner: str | None = ME, left_s: float = 40, customer: str = "", **run: Any
+) -> Workset:
+    """Return one whose claim holds ``left_s`` seconds more; ``run`` are fields of its run."""
+    expires_at = NOW + timedelta(seconds=left_s)
+    return _workset(
+        id,
+        state=State.IN_PROGRESS,
+        attempt=2,
+        customer_id=customer,
+        lock=owner and Lock(owner=owner, acquired_at=NOW, expires_at=expires_at),
+        run=a_run("run", attempt=2, scope="host:m1/d1", **run),
+    )
 
 
 def _daemon(
@@ -82,7 +71,7 @@ def _why(
 
 def test_it_runs_only_where_a_daemon_that_is_well_holds_it() -> None:
     said = _why(_running(), _daemon("HG002"))
-    assert said == "It runs, attempt 2, held by lab/m1/d1: pipeline_running."
+    assert said == "It runs, attempt 2, held by lab/m1/d1: run."
 
 
 @pytest.mark.parametrize(
@@ -92,24 +81,24 @@ def test_it_runs_only_where_a_daemon_that_is_well_holds_it() -> None:
         ({}, _daemon("other"), "Whether lab/m1/d1 is well"),
         ({}, _daemon("HG002", alive=False, verdict=ILL), "held by lab/m1/d1 until"),
         (
-            {"lock_owner": "two/m2/d2"},
+            {"owner": "two/m2/d2"},
             _daemon("HG002"),
             "held by two/m2/d2 until 2026-03-04 05:06:47",
         ),
         ({}, NOBODY, "status` tells on its host"),
         (
-            {"lock_expires_at": NOW - timedelta(minutes=2)},
+            {"left_s": -120},
             NOBODY,
             "has not renewed its claim since 2026-03-04 05:04:07 UTC",
         ),
         (
-            {"lock_expires_at": NOW - timedelta(minutes=2)},
+            {"left_s": -120},
             _daemon("HG002"),
             "this daemon is not well",
         ),
-        ({"lock_expires_at": NOW - timedelta(minutes=2)}, NOBODY, "retry HG002 --host-gone"),
-        ({"lock_owner": None, "lock_expires_at": None}, NOBODY, "No daemon holds it now"),
-        ({"lock_owner": None, "lock_expires_at": None}, NOBODY, "retry HG002 --host-gone"),
+        ({"left_s": -120}, NOBODY, "retry HG002 --host-gone"),
+        ({"owner": None}, NOBODY, "No daemon holds it now"),
+        ({"owner": None}, NOBODY, "retry HG002 --host-gone"),
         ({"trouble": "Its job cannot be started: no room."}, _daemon("HG002"), "no room"),
         (
             {"trouble": "Its folder cannot be read.", "unclear": True},
@@ -130,7 +119,7 @@ def test_it_is_never_said_to_run_where_that_is_not_known(
 
 
 def test_an_idle_daemon_has_no_slot_taken_whatever_runs_elsewhere() -> None:
-    elsewhere = [_running(id=WorksetId(f"far-{n}"), lock_owner="two/m2/d2") for n in range(8)]
+    elsewhere = [_running(f"far-{n}", "two/m2/d2") for n in range(8)]
     ws = _workset()
     said = _why(ws, _daemon(), waiting=[ws], running=elsewhere)
     assert said == "It waits at place 1 of 1. A slot is free and it is next."
@@ -164,7 +153,7 @@ def test_a_daemon_that_is_not_well_is_the_first_thing_to_mend() -> None:
 
 
 def test_the_limit_of_a_customer_counts_what_runs_on_every_host() -> None:
-    elsewhere = [_running(id=WorksetId("far"), customer_id="lab-7", lock_owner="two/m2/d2")]
+    elsewhere = [_running("far", "two/m2/d2", customer="lab-7")]
     ws = _workset(customer_id="lab-7")
     said = _why(ws, _daemon(max_per_customer=1), waiting=[ws], running=elsewhere)
     assert "Customer lab-7 already takes 1 slots, and the limit is 1." in said
@@ -178,9 +167,7 @@ def test_what_holds_the_daemon_back_holds_the_workset_back() -> None:
 
 
 def test_a_retry_that_is_not_due_says_when_and_what_failed() -> None:
-    ws = _workset(
-        state=State.RETRYING, retry_after=NOW + timedelta(minutes=1), error_details="It broke."
-    )
+    ws = _workset(state=State.RETRYING, retry_after=NOW + timedelta(minutes=1), error="It broke.")
     said = _why(ws, _daemon(), waiting=[ws])
     assert said == "It is tried again at 2026-03-04 05:07:07 UTC.\nThe last try failed: It broke."
 
@@ -191,14 +178,14 @@ def test_a_retry_that_is_not_due_says_when_and_what_failed() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"state": State.COMPLETE, "results_s3_uri": "s3://b/r/"}, "Results: s3://b/r/"),
+        ({"state": State.COMPLETE, "run": a_run(results_uri="s3://b/r/")}, "Results: s3://b/r/"),
         ({"state": State.COMPLETE}, "Results: none were exported"),
         (
             {
                 "state": State.ERROR,
-                "error_details": "R1 is missing.",
-                "error_code": "WS-DAT-001",
-                "error_category": Category.DATA,
+                "failure": Failure(
+                    code="WS-DAT-001", category=Category.DATA, details="R1 is missing."
+                ),
             },
             "R1 is missing.\nCode WS-DAT-001, category data.\nWhen the cause is mended: ",
         ),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from daylily_daemon.domain.failures import (
     KNOWN,
     LINE_CHARS,
-    Failure,
+    Diagnosis,
     FailurePattern,
     classify,
 )
@@ -19,7 +19,7 @@ from daylily_daemon.domain.patterns import compiled
 reported = pytest.mark.reported
 
 
-def failure(tail: str) -> Failure:
+def failure(tail: str) -> Diagnosis:
     return classify(Outcome(ended=Ended.EXITED, code=1, tail=tail))
 
 

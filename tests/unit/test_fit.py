@@ -8,14 +8,14 @@ import pytest
 
 from daylily_daemon.adapters.pipelines import BadPipelines, load_pipelines
 from daylily_daemon.domain.fit import genome_of, unmet
-from daylily_daemon.domain.model import Category, Problem, Step, WorksetId
+from daylily_daemon.domain.model import Category, Problem, WorksetId
 from daylily_daemon.domain.pipeline import Pipeline, StepTemplate
 from daylily_daemon.domain.recipe import Recipe, read_recipe
 from daylily_daemon.domain.sheet import Sheet, read_sheet, sheet_from_samples, text_from_samples
 from daylily_daemon.settings.sources import shipped
 
-RUN = StepTemplate(step=Step.RUN, argv=("tool", "{run_args}"))
-TOLD = StepTemplate(step=Step.RUN, argv=("tool", "--genome={reference_genome}"))
+RUN = StepTemplate(step="run", argv=("tool", "{run_args}"))
+TOLD = StepTemplate(step="run", argv=("tool", "--genome={reference_genome}"))
 
 
 def pipeline(*genomes: str, step: StepTemplate = RUN, **obeys: tuple[float, float]) -> Pipeline:

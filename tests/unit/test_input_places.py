@@ -22,21 +22,20 @@ from daylily_daemon.domain.model import (
     Missing,
     Problem,
     Refused,
-    Step,
-    Workset,
     WorksetId,
 )
 from daylily_daemon.domain.paths import S3Place
 from daylily_daemon.domain.pins import Pin, read_pin
 from daylily_daemon.domain.pipeline import Pipeline, StepTemplate
 from daylily_daemon.domain.places import Territory
+from tests.made import a_workset, asked
 
 BUCKET = "lab-control"
 PREFIX = "drops/HG002/"
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-ME = Workset(id=WorksetId("HG002"), bucket=BUCKET, prefix=PREFIX, created_at=NOW, updated_at=NOW)
+ME = a_workset("HG002", bucket=BUCKET, prefix=PREFIX)
 PIPELINES = {
-    "demo": Pipeline(name="demo", steps=(StepTemplate(step=Step.RUN, argv=("x", "{run_args}")),))
+    "demo": Pipeline(name="demo", steps=(StepTemplate(step="run", argv=("x", "{run_args}")),))
 }
 LAND = Territory(control=S3Place(BUCKET, "drops/"))
 
@@ -217,7 +216,7 @@ async def test_a_workset_in_a_folder_of_another_name_is_refused_at_every_check()
     lab.ws = replace(ME, id=WorksetId("other"))
     for _ in range(3):
         assert "is not the folder of workset other" in (await lab.refused()).what
-    lab.ws = replace(ME, prefix="drops/HG 002/")
+    lab.ws = asked(ME, prefix="drops/HG 002/")
     assert "is not a workset id" in (await lab.refused()).what
 
 
@@ -334,7 +333,7 @@ async def test_a_new_submission_remembers_nothing_of_the_last() -> None:
     await lab.drop("s3://reads/a.fq", "s3://reads/b.fq")
     await lab.put("a.fq", bucket="reads")
     await lab.missing()
-    lab.ws = replace(ME, submitted_at=NOW + timedelta(hours=1))
+    lab.ws = asked(ME, submitted_at=NOW + timedelta(hours=1))
     await lab.missing()
     assert sorted(lab.called("head")) == ["a.fq", "b.fq"]
 

@@ -13,7 +13,9 @@ from rich.cells import cell_len
 
 from daylily_daemon.cli import output
 from daylily_daemon.cli.layout import Column, Grid, Line, Run, facts, wrapped
-from daylily_daemon.domain.model import Record, RecordType, State, Workset, WorksetId
+from daylily_daemon.domain.model import Progress, Record, RecordType, State, WorksetId
+from daylily_daemon.domain.workset import Workset
+from tests.made import a_workset, running
 
 AT = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 WIDTHS = (40, 60, 80, 120, 200, None)
@@ -23,12 +25,6 @@ REASON = (
 )
 LONG_ID = "HG002-" + "x" * 74
 IDS = ("demo-1", "HG002-run7-2026-03-04", LONG_ID)
-
-
-def _workset(id: str, **fields: Any) -> Workset:
-    return Workset(
-        id=WorksetId(id), bucket="b", prefix=f"p/{id}/", created_at=AT, updated_at=AT, **fields
-    )
 
 
 def _text(lines: Iterable[Line]) -> list[str]:
@@ -48,8 +44,8 @@ def test_list_shows_every_id_and_state_whole_beside_a_long_reason(
     id: str, width: int | None
 ) -> None:
     worksets = [
-        _workset(id, state=State.ERROR, error_details=REASON, customer_id="lab-" + "y" * 40),
-        _workset("other", state=State.IN_PROGRESS, progress_message="患者" * 40),
+        a_workset(id, state=State.ERROR, error=REASON, customer_id="lab-" + "y" * 40),
+        running("other", progress=Progress(fraction=None, message="患者" * 40)),
     ]
     words = " ".join(_listing(*worksets, width=width)).split()
     assert {"WORKSET", "STATE", id, "error", "other", "in_progress"} <= set(words)
@@ -58,8 +54,8 @@ def test_list_shows_every_id_and_state_whole_beside_a_long_reason(
 @pytest.mark.parametrize("width", [40, 60, 80, 120, 200])
 def test_list_keeps_to_the_width_of_the_terminal_if_the_ids_do(width: int) -> None:
     worksets = [
-        _workset("HG002-run7", state=State.ERROR, error_details=REASON, customer_id="lab-7"),
-        _workset("HG002-run8", state=State.IN_PROGRESS, progress_message="患者" * 90),
+        a_workset("HG002-run7", state=State.ERROR, error=REASON, customer_id="lab-7"),
+        running("HG002-run8", progress=Progress(fraction=None, message="患者" * 90)),
     ]
     lines = _listing(*worksets, width=width)
     assert max(cell_len(line) for line in lines) <= width
@@ -67,9 +63,7 @@ def test_list_keeps_to_the_width_of_the_terminal_if_the_ids_do(width: int) -> No
 
 
 def test_at_eighty_columns_the_reason_has_room_to_be_read() -> None:
-    [head, line] = _listing(
-        _workset("HG002-run7", state=State.ERROR, error_details=REASON), width=80
-    )
+    [head, line] = _listing(a_workset("HG002-run7", state=State.ERROR, error=REASON), width=80)
     assert head.split()[:2] == ["WORKSET", "STATE"]
     assert "stage_samples.tsv, line 7" in line
 
@@ -77,8 +71,8 @@ def test_at_eighty_columns_the_reason_has_room_to_be_read() -> None:
 @pytest.mark.reported("E", "a pipe cut at 80 columns (hassette#1855, repowise#1402)")
 def test_in_a_pipe_each_workset_is_one_line_with_its_whole_reason() -> None:
     lines = _listing(
-        _workset(LONG_ID, state=State.FAILED, error_details=REASON + "end"),
-        _workset("short", state=State.ERROR, error_details="no"),
+        a_workset(LONG_ID, state=State.FAILED, error=REASON + "end"),
+        a_workset("short", state=State.ERROR, error="no"),
         width=None,
     )
     assert len(lines) == 3
@@ -128,7 +122,7 @@ def test_events_says_who_is_still_to_be_told_and_who_was_given_up() -> None:
 def test_a_cell_cannot_make_a_line_of_its_own_or_reach_the_terminal() -> None:
     hostile = "x\nother  complete\x1b[2J\u202e\u2028[red]:boom:"
     lines = _listing(
-        _workset("demo-1", state=State.ERROR, error_details=hostile, customer_id=hostile),
+        a_workset("demo-1", state=State.ERROR, error=hostile, customer_id=hostile),
         width=None,
     )
     assert len(lines) == 2

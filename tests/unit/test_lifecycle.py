@@ -42,22 +42,24 @@ from daylily_daemon.domain.model import (
     Retry,
     SetPriority,
     State,
-    Step,
     Submit,
     Unwanted,
-    Workset,
     WorksetId,
 )
+from daylily_daemon.domain.run import StepEnd
+from daylily_daemon.domain.workset import Workset
+from tests.made import at_run
 from tests.unit.dials import a_policy
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 ID = WorksetId("HG002")
-STEPS = (Step.STAGE, Step.RUN, Step.EXPORT)
+STEPS = ("stage", "run", "export")
 PLAN = Plan(pipeline="demo", steps=STEPS, export_uri="s3://b/r/")
 PROBLEMS = (Problem("stage_samples.tsv", "line 2", "is wrong.", "Mend it."),)
 POLICY = a_policy(max_retries=2)
 CLAIM = Claimed(
     owner="a",
+    key="k1",
     runner="process",
     scope="host:1",
     data_dir="/d",
@@ -158,7 +160,7 @@ def test_any_story_keeps_to_the_table_and_its_bounds(story: list[tuple[str, Any]
         assert len(after.history) <= HISTORY_LIMIT
         assert len(after.seen_commands) <= SEEN_LIMIT
         assert [r.seq for r in decision.records] == list(range(ws.last_seq + 1, after.last_seq + 1))
-        assert (after.lock_owner is not None) == (after.state is State.IN_PROGRESS)
+        assert (after.owner is not None) == (after.state is State.IN_PROGRESS)
         ws = after
 
 
@@ -198,10 +200,12 @@ def test_every_state_has_a_row() -> None:
 
 def test_a_claim_starts_the_first_step_and_names_its_job_for_ever() -> None:
     ws = in_progress()
-    assert (ws.state, ws.step, ws.attempt, ws.fence) == (State.IN_PROGRESS, Step.STAGE, 1, 1)
+    assert (ws.state, ws.attempt, ws.fence) == (State.IN_PROGRESS, 1, 1)
     assert resume(ws) == (RunJob(JobName("HG002.1.stage")),)
-    assert ws.run_dir == "/d/HG002/r1"
-    assert ws.job_dir == "/j/HG002/r1/1-stage"
+    assert ws.run is not None
+    assert ws.step is not None
+    assert (ws.run.folder, ws.run.key) == ("/d/HG002/r1", "k1")
+    assert (ws.step.name, ws.step.place) == ("stage", "/j/HG002/r1/1-stage")
 
 
 def test_a_claim_of_what_is_not_due_changes_nothing() -> None:
@@ -216,8 +220,9 @@ def test_success_of_every_step_completes_and_gives_the_lock_back() -> None:
         done = JobExited(ws.job, Outcome(ended=Ended.EXITED, code=0, duration_s=1.5))
         ws = decide(ws, done, POLICY, NOW).workset
     assert ws.state is State.COMPLETE
-    assert ws.lock_owner is None
-    assert ws.timings == {"stage_s": 1.5, "run_s": 1.5, "export_s": 1.5}
+    assert ws.owner is None
+    assert ws.run is not None
+    assert [(step.name, step.seconds) for step in ws.run.steps] == [(name, 1.5) for name in STEPS]
 
 
 def test_an_exit_of_an_older_job_is_old_news() -> None:
@@ -231,7 +236,9 @@ def test_a_step_that_is_not_fatal_is_recorded_and_passed() -> None:
     assert ws.job
     failed = JobExited(ws.job, Outcome(ended=Ended.EXITED, code=2), fatal=False)
     decision = decide(ws, failed, POLICY, NOW)
-    assert decision.workset.step is Step.RUN
+    assert decision.workset.job == "HG002.1.run"
+    assert decision.workset.run is not None
+    assert decision.workset.run.steps[0].end is StepEnd.TOLERATED
     assert any("failed and the run goes on" in r.message for r in decision.records)
 
 
@@ -256,9 +263,11 @@ def test_a_run_out_of_reach_is_ended_only_if_somebody_vouches_for_the_end_of_its
     assert "me vouches that host:1 no longer exists" in decision.records[0].message
     assert [r.notify for r in decision.records] == [True, False]
     assert not any("tries" in r.message for r in decision.records), "no try was used up"
-    assert (decision.effects, decision.workset.lock_owner) == ((), None)
+    assert (decision.effects, decision.workset.owner) == ((), None)
     assert [(a.command_id, a.effect) for a in decision.answers] == [("c", CommandEffect.APPLIED)]
-    assert decision.workset.failed_step is Step.STAGE
+    assert decision.workset.run is not None
+    assert decision.workset.run.failed is not None
+    assert decision.workset.run.failed.name == "stage"
     assert decide(asked, CLAIM, POLICY, NOW).workset.state is State.IN_PROGRESS
 
 
@@ -280,7 +289,7 @@ def test_what_waits_in_the_inbox_when_a_run_ends_is_answered_with_the_end() -> N
 
 
 def test_a_stopping_workset_is_stopped_again_after_a_crash() -> None:
-    ws = replace(in_progress(), stopping="canceled by me")
+    ws = at_run(in_progress(), stopping="canceled by me")
     assert ws.job
     assert decide(ws, CLAIM, POLICY, NOW).effects == (StopJob(ws.job),)
 
@@ -291,7 +300,8 @@ def test_data_errors_are_not_tried_again() -> None:
     bad = JobExited(ws.job, Outcome(ended=Ended.EXITED, code=1, tail="Error: invalid FASTQ"))
     decision = decide(ws, bad, POLICY, NOW)
     assert path(decision) == [State.ERROR, State.FAILED]
-    assert decision.workset.error_code == "WS-DAT-001"
+    assert decision.workset.failure is not None
+    assert decision.workset.failure.code == "WS-DAT-001"
     assert [r.notify for r in decision.records] == [False, True]
 
 
@@ -316,3 +326,78 @@ def test_a_drop_with_an_unusable_name_is_parked_where_it_can_be_seen() -> None:
     decision = register(command, replace(SUBMIT, problem=problem), NOW)
     assert decision.workset.state is State.ERROR
     assert "my folder, folder name" in decision.workset.error_details
+
+
+# Runs
+
+
+def failed_at(ws: Workset, code: int = 3) -> Workset:
+    assert ws.job
+    event = JobExited(ws.job, Outcome(ended=Ended.EXITED, code=code))
+    return decide(ws, event, POLICY, NOW).workset
+
+
+def passed(ws: Workset) -> Workset:
+    assert ws.job
+    return decide(ws, JobExited(ws.job, Outcome(ended=Ended.EXITED, code=0)), POLICY, NOW).workset
+
+
+def claimed_again(ws: Workset, plan: Plan, later: timedelta = timedelta(hours=1)) -> Workset:
+    """Return the next attempt, by a plan that may be another one than before."""
+    return decide(replace(ws, plan=plan), replace(CLAIM, key="k2"), POLICY, NOW + later).workset
+
+
+def steps_of(ws: Workset) -> list[tuple[str, str, StepEnd | None]]:
+    assert ws.run is not None
+    return [(step.name, step.place.rpartition("/")[2], step.end) for step in ws.run.steps]
+
+
+def test_the_next_attempt_goes_on_with_the_step_that_failed_under_a_new_key() -> None:
+    ws = claimed_again(failed_at(passed(in_progress())), PLAN)
+    assert (ws.job, ws.attempt) == ("HG002.2.run", 2)
+    assert ws.run is not None
+    assert (ws.run.id, ws.run.key, ws.run.attempt) == ("r1", "k2", 2)
+    assert steps_of(ws) == [
+        ("stage", "1-stage", StepEnd.DONE),
+        ("run", "2-run", None),
+        ("export", "2-export", None),
+    ]
+
+
+def test_a_step_that_a_changed_pipeline_has_gained_is_run_and_all_that_follow() -> None:
+    plan = replace(PLAN, steps=("stage", "verify", "run", "export"))
+    ws = claimed_again(failed_at(passed(passed(in_progress()))), plan)
+    assert ws.job == "HG002.2.verify"
+    assert [end for *_, end in steps_of(ws)] == [StepEnd.DONE, None, None, None]
+
+
+def test_a_pipeline_of_which_all_is_done_that_is_left_is_run_anew() -> None:
+    ws = claimed_again(
+        failed_at(passed(passed(in_progress()))), replace(PLAN, steps=("stage", "run"))
+    )
+    assert ws.job == "HG002.2.stage"
+    assert ws.run is not None
+    assert ws.run.id == "r2"
+
+
+def test_steps_have_any_names_and_two_may_be_runs() -> None:
+    plan = Plan(pipeline="two", steps=("align", "verify", "call"), optional=("verify",))
+    ws = decide(started(), Inspected(Accepted(plan)), POLICY, NOW).workset
+    ws = decide(ws, CLAIM, POLICY, NOW).workset
+    jobs = []
+    while ws.job:
+        jobs.append(ws.job)
+        ws = passed(ws)
+    assert jobs == ["HG002.1.align", "HG002.1.verify", "HG002.1.call"]
+    assert ws.state is State.COMPLETE
+
+
+def test_missing_rights_of_ours_use_up_a_try_only_in_a_step_that_is_not_our_own() -> None:
+    tail = "An error occurred (AccessDenied) when calling the GetObject operation: Access Denied"
+    for own, tries in ((("stage",), 0), ((), 1)):
+        ready = decide(started(), Inspected(Accepted(replace(PLAN, own=own))), POLICY, NOW).workset
+        ws = decide(ready, CLAIM, POLICY, NOW).workset
+        assert ws.job
+        denied = JobExited(ws.job, Outcome(ended=Ended.EXITED, code=1, tail=tail))
+        after = decide(ws, denied, POLICY, NOW).workset
+        assert (after.state, after.retry_count) == (State.RETRYING, tries)

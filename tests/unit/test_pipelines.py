@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from daylily_daemon.adapters.pipelines import BadPipelines, load_pipelines
-from daylily_daemon.domain.model import Step
 from daylily_daemon.domain.pipeline import Pipeline
+from tests.made import STEPS
 from tests.omics import PROGRAM, HeadNode, head_node_in, job, shipped_pipeline, values
 
 GOOD = """\
@@ -44,8 +44,8 @@ def refusal(folder: Path, text: str) -> str:
 def test_a_good_file_becomes_a_pipeline_named_like_the_file(tmp_path: Path) -> None:
     pipeline = load(tmp_path, GOOD)
     assert (pipeline.name, pipeline.description) == ("trial", "A trial.")
-    assert [template.step for template in pipeline.steps] == [Step.STAGE, Step.RUN]
-    run = pipeline.template(Step.RUN)
+    assert [template.step for template in pipeline.steps] == ["stage", "run"]
+    run = pipeline.template("run")
     assert run is not None
     assert run.argv == ("tool", "--project", "{customer}", "{run_args}")
     assert run.environment == {"PROJECT": "{customer}"}
@@ -68,7 +68,7 @@ def test_a_file_in_the_other_spelling_of_yaml_is_read_too(tmp_path: Path) -> Non
         ("timeout_s: 60", "timeout: 60", r"line 8, .*\.timeout: .* Did you mean `timeout_s`\?"),
         ("description:", "descriptoin:", r"line 1, key descriptoin.*Did you mean `description`\?"),
         ("description:", "zzzz:", r"Known keys are description, timeout_s, steps"),
-        ("step: run", "step: runn", r"line 5, key steps\[1\]\.step: Input should be 'stage', 'run'"),
+        ("step: run", "step: Run 1", r"line 5, key steps\[1\]\.step: A name of up to 40 small letters"),
         ("timeout_s: 60", "timeout_s: -1", r"line 8, key steps\[1\]\.timeout_s: .*greater than"),
         ("timeout_s: 60", "timeout_s: long", r"line 8, .*Input should be a valid number"),
         ("timeout_s: 60", "timeout_s: 99999999", r"line 8, .*less than or equal"),
@@ -97,21 +97,20 @@ def test_a_fault_is_told_with_file_line_key_and_what_was_expected(
 def test_every_problem_of_every_file_is_told_at_once(tmp_path: Path) -> None:
     (tmp_path / "other.yaml").write_text("steps: [")
     message = refusal(
-        tmp_path, GOOD.replace("timeout_s", "timeout").replace("step: run", "step: x")
+        tmp_path, GOOD.replace("timeout_s", "timeout").replace("step: run", "step: X")
     )
     assert len(message.splitlines()) == 3
     assert "other.yaml" in message
     assert "is not valid YAML" in message
 
 
-def test_steps_out_of_order_twice_or_without_run_are_refused(tmp_path: Path) -> None:
-    swapped = "steps:\n  - {step: run, argv: [b]}\n  - {step: stage, argv: [a]}\n"
-    assert "out of order; the order is stage, run, export, metrics, cleanup" in refusal(
-        tmp_path, swapped
-    )
+def test_steps_have_the_order_of_the_file_and_any_names_but_none_twice(tmp_path: Path) -> None:
+    two_runs = "steps:\n  - {step: align, argv: [a]}\n  - {step: verify, argv: [b]}\n"
+    (tmp_path / "trial.yaml").write_text(f"{two_runs}  - {{step: call-2, argv: [c]}}\n")
+    loaded = load_pipelines(tmp_path)["trial"]
+    assert [template.step for template in loaded.steps] == ["align", "verify", "call-2"]
     twice = STAGE_RUN + "  - step: run\n    argv: [c]\n"
     assert "The step run is there twice" in refusal(tmp_path, twice)
-    assert "There is no step `run`" in refusal(tmp_path, "steps:\n  - {step: stage, argv: [a]}\n")
 
 
 def test_a_missing_key_is_told_at_the_step_that_lacks_it(tmp_path: Path) -> None:
@@ -139,15 +138,15 @@ def test_a_folder_that_is_empty_or_missing_is_a_sentence(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("name", ["demo", "daylily-omics"])
 def test_a_shipped_pipeline_has_all_steps_and_can_be_filled(name: str, tmp_path: Path) -> None:
-    assert [template.step for template in shipped_pipeline(name).steps] == list(Step)
-    for step in Step:
+    assert [template.step for template in shipped_pipeline(name).steps] == list(STEPS)
+    for step in STEPS:
         assert "{" + "work_dir}" not in str(job(name, step, values(tmp_path)))
     fatal = [template.step for template in shipped_pipeline(name).steps if template.fatal]
-    assert fatal == [Step.STAGE, Step.RUN, Step.EXPORT]
+    assert fatal == ["stage", "run", "export"]
 
 
 def test_the_demo_runs_our_own_commands(tmp_path: Path) -> None:
-    made = job("demo", Step.RUN, values(tmp_path))
+    made = job("demo", "run", values(tmp_path))
     sheet, results = tmp_path / "stage" / "stage_samples.tsv", tmp_path / "work" / "results"
     assert made.argv == (*PROGRAM, "fastq-report", str(sheet), str(results))
     assert made.success_file == "results/summary.tsv"
@@ -158,7 +157,7 @@ def test_the_progress_patterns_understand_snakemake(tmp_path: Path) -> None:
         ("demo", "3 of 10 steps (30%) done"),
         ("daylily-omics", "17 of 192 steps (8.9%) done"),
     ):
-        found = re.search(job(name, Step.RUN, values(tmp_path)).progress_pattern, line)
+        found = re.search(job(name, "run", values(tmp_path)).progress_pattern, line)
         assert found is not None
         assert int(found["done"]) in {3, 17}
         assert int(found["total"]) in {10, 192}
@@ -307,7 +306,7 @@ def test_a_clone_that_names_no_folder_is_a_failure(head_node: HeadNode) -> None:
 
 def test_cleaning_up_removes_stage_and_tree_after_a_success(head_node: HeadNode) -> None:
     head_node.run()
-    done = head_node.run(Step.CLEANUP)
+    done = head_node.run("cleanup")
     assert done.returncode == 0, done.stderr
     assert not (head_node.folder / "stage").exists()
     assert not head_node.tree.parent.exists()
@@ -317,7 +316,7 @@ def test_cleaning_up_removes_stage_and_tree_after_a_success(head_node: HeadNode)
 def test_cleaning_up_leaves_everything_while_results_are_not_safe(head_node: HeadNode) -> None:
     head_node.run()
     (head_node.folder / "work" / ".daylily-export-unfinished").touch()
-    assert head_node.run(Step.CLEANUP).returncode == 1
+    assert head_node.run("cleanup").returncode == 1
     assert (head_node.folder / "stage").exists()
     assert head_node.tree.exists()
 
@@ -334,5 +333,5 @@ def test_an_export_that_may_fail_is_refused_where_a_cleanup_follows(tmp_path: Pa
 def test_cleaning_up_leaves_a_tree_that_did_not_succeed(head_node: HeadNode) -> None:
     head_node.environment = {"RUN_FAILS": "7"}
     head_node.run()
-    assert head_node.run(Step.CLEANUP).returncode == 1
+    assert head_node.run("cleanup").returncode == 1
     assert head_node.tree.exists()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daylily_daemon.adapters.runners.logs import clean
-from daylily_daemon.domain.failures import Failure, classify, read_log
+from daylily_daemon.domain.failures import Diagnosis, classify, read_log
 from daylily_daemon.domain.model import Category, Ended, Outcome
 from daylily_daemon.domain.workflow_log import MAX_FAILED
 from tests.costs import assert_linear
@@ -23,7 +23,7 @@ def log(name: str) -> str:
     return (RECORDED / f"{name}.log").read_text(encoding="utf-8")
 
 
-def failure(tail: str) -> Failure:
+def failure(tail: str) -> Diagnosis:
     return classify(Outcome(ended=Ended.EXITED, code=1, tail=tail))
 
 
@@ -255,7 +255,7 @@ Tip: you can replicate the issue by changing to the process work dir
 """
 
 
-def nextflow(code: int, what: str) -> Failure:
+def nextflow(code: int, what: str) -> Diagnosis:
     return failure(NEXTFLOW.replace("CODE", str(code)).replace("WHAT", what))
 
 

@@ -7,7 +7,6 @@ inputs with their kind, or the genome of the plan.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ import pytest
 from daylily_daemon.adapters.inputs import S3Inputs
 from daylily_daemon.adapters.memory_objects import MemoryObjects
 from daylily_daemon.adapters.pipelines import load_pipelines
-from daylily_daemon.domain.model import Accepted, Inspection, Refused, Workset, WorksetId
+from daylily_daemon.domain.model import Accepted, Inspection, Refused, WorksetId
 from daylily_daemon.domain.recipe import Recipe, read_recipe
 from daylily_daemon.domain.sheet import (
     RECIPE_FILE,
@@ -27,6 +26,7 @@ from daylily_daemon.domain.sheet import (
     sheet_from_samples,
 )
 from daylily_daemon.settings.sources import shipped
+from tests.made import a_workset
 
 FOLDERS = Path(__file__).parent.parent / "worksets"
 WORKSETS = sorted(path.parent.name for path in FOLDERS.glob("*/expected.txt"))
@@ -53,10 +53,7 @@ async def inspected(folder: Path) -> Inspection:
     for place, kind in (places_of(sheet, BUCKET, prefix) if sheet else {}).items():
         assert isinstance(place, S3Place)
         await objects.put(place.bucket, place.key + ("one.fq.gz" if kind.is_folder else ""), b"@")
-    now = datetime(2026, 1, 1, tzinfo=UTC)
-    workset = Workset(
-        id=WorksetId(folder.name), bucket=BUCKET, prefix=prefix, created_at=now, updated_at=now
-    )
+    workset = a_workset(folder.name, bucket=BUCKET, prefix=prefix)
     pipelines = load_pipelines(shipped("pipelines"))
     return await S3Inputs(
         objects, lambda: "daylily-omics", lambda: pipelines, local_roots=[]

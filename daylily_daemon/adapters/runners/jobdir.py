@@ -28,6 +28,8 @@ LAYOUT: Final = 3
 class Terms:
     """What was stored when the job was started: how its end is to be read, whatever pipelines say now."""
 
+    key: str = ""
+    """Of the attempt it was started for; empty if an earlier version started it."""
     cwd: str = ""
     success_file: str = ""
     report_file: str = ""
@@ -229,6 +231,7 @@ def lies_in(root: str, directory: str) -> bool:
 def _spec(job: Job) -> dict[str, Any]:
     return {
         "name": job.name,
+        "key": job.key,
         "argv": list(job.argv),
         "environment": dict(job.environment),
         "cwd": job.cwd,
@@ -244,6 +247,7 @@ def _spec(job: Job) -> dict[str, Any]:
 def _terms(stored: Mapping[str, Any], directory: str) -> Terms:
     """Raises TypeError or ValueError."""
     return Terms(
+        key=str(stored.get("key") or ""),
         cwd=str(stored.get("cwd") or directory),
         success_file=str(stored.get("success_file") or ""),
         report_file=str(stored.get("report_file") or ""),

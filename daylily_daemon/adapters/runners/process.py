@@ -230,6 +230,12 @@ class ProcessRunner:
                 "the folder removed, or an older copy put in its place? It may still run, so nothing is "
                 f"started. {_vouch(job)}"
             )
+        if isinstance(token, Started) and job.key and token.terms.key not in ("", job.key):
+            raise Unclear(
+                f"The token of job {job.name} in {place.files.path} was left by another attempt of "
+                "this name: was the item put back to an older state? What that attempt did is not what "
+                f"is asked for now, so nothing is started. {_vouch(job)}"
+            )
         return token
 
     async def _was_started(self, place: _Place) -> bool:

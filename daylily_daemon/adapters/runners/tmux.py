@@ -7,7 +7,6 @@ by anybody, and its socket can be hidden by a sandbox, none of which says anythi
 from __future__ import annotations
 
 import os
-import shlex
 import subprocess
 from collections.abc import Mapping
 from typing import Final
@@ -19,7 +18,7 @@ from daylily_daemon.adapters.runners import shim
 from daylily_daemon.adapters.runners.logs import clean
 from daylily_daemon.adapters.runners.process import ProcessRunner
 from daylily_daemon.domain.errors import Transient
-from daylily_daemon.domain.model import Job, Outcome, Progress
+from daylily_daemon.domain.model import Job, JobName, Outcome, Progress
 
 TMUX_TIMEOUT_S: Final = 5.0
 log = structlog.get_logger(__name__)
@@ -60,15 +59,11 @@ class TmuxRunner:
     async def stop(self, job: Job) -> None:
         await self._processes.stop(job)
 
-    def attach_command(self, job: Job) -> str:
-        """Return the shell command with which a person watches ``job`` while it runs."""
-        return f"tmux -S {shlex.quote(self._socket)} attach -t '={session_name(job)}'"
-
     async def _open_session(self, job: Job, directory: str, shim_pid: int) -> None:
         """Open the session unless it is there; it closes by itself within seconds of the job's end."""
         log_file = os.path.join(directory, "log")
         show = ["tail", "-n", "+1", f"--pid={shim_pid}", "-F", log_file]
-        open_session = ["new-session", "-d", "-s", session_name(job), "-x", "200", "-y", "50"]
+        open_session = ["new-session", "-d", "-s", session_name(job.name), "-x", "200", "-y", "50"]
         with anyio.fail_after(TMUX_TIMEOUT_S):
             done = await anyio.run_process(
                 ["tmux", "-S", self._socket, "-f", "/dev/null", *open_session, *show],
@@ -83,6 +78,6 @@ class TmuxRunner:
             log.warning("tmux_session_not_opened", job=job.name, error=said)
 
 
-def session_name(job: Job) -> str:
+def session_name(job: JobName) -> str:
     """Return the session's name; tmux takes a dot for the end of one."""
-    return f"daylily_{job.name.replace('.', '-')}"
+    return f"daylily_{job.replace('.', '-')}"

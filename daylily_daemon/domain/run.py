@@ -1,0 +1,140 @@
+"""A run: the steps of a pipeline, one after another, and how far they are.
+
+A run is one value. It begins with a claim, goes on over attempts from the first step that is not done, and
+is dropped whole when a workset begins anew, so that nothing of it can be forgotten or left behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from daylily_daemon.domain.model import Progress
+
+
+class StepEnd(StrEnum):
+    DONE = "done"
+    TOLERATED = "tolerated"
+    """It failed, and the run went on."""
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepRun:
+    """One step of a run, before, while and after it runs."""
+
+    name: str
+    """As the pipeline file has it."""
+    fatal: bool = True
+    """Whether the run ends if it fails, as planned."""
+    runner: str = ""
+    scope: str = ""
+    """Who can see its job: the folder and its machine for processes and tmux, the cluster for Slurm."""
+    place: str = ""
+    """The folder of its job: token, log, exit record."""
+    started_at: datetime | None = None
+    seconds: float | None = None
+    """How long it took, by its keeper's clock."""
+    end: StepEnd | None = None
+    """None until it has ended."""
+
+    @property
+    def is_done(self) -> bool:
+        return self.end in (StepEnd.DONE, StepEnd.TOLERATED)
+
+
+NOTHING_YET = Progress(fraction=None, message="")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    id: str
+    """Names the folder of its data; attempts that go on with it keep it."""
+    attempt: int
+    """The number of the present or last one, in all runs of the workset."""
+    key: str
+    """Random, of this attempt alone and stored before anything is started: a token with another one is of
+    another attempt, whatever its name says. Empty in runs that were begun before there were keys."""
+    folder: str
+    """Holds the data: stage, work and results folders."""
+    steps: tuple[StepRun, ...]
+    started_at: datetime | None = None
+    """The present or last attempt."""
+    stopping: str = ""
+    """Why the job is being stopped; not empty from an accepted cancel to its end."""
+    progress: Progress = NOTHING_YET
+    """Of the current step."""
+    trouble: str = ""
+    """Why it does not go on, as a sentence of a daemon; empty while nothing is in the way."""
+    unclear: bool = False
+    """Whether its job lives cannot be told: it waits for proof, or for who vouches (``HostLost``)."""
+    confirmed: str = ""
+    """Name of the job whose start was seen last; absence of its token is no proof that it never ran."""
+    reports: Mapping[str, Any] = field(default_factory=dict)
+    """What the jobs reported. Foreign: bounded in size, depth and keys, and no decision is based on it."""
+    results_uri: str = ""
+    """Where the export says that it has put the results; empty until it has said so."""
+
+    @property
+    def jobs_dir(self) -> str:
+        """Return the folder that holds one folder per job, named ``<attempt>-<step>``."""
+        return self.steps[-1].place.rpartition("/")[0] if self.steps else ""
+
+    @property
+    def current(self) -> StepRun | None:
+        """Return the step that is to run now; None where one has failed or was stopped, or all are done."""
+        left = next((step for step in self.steps if not step.is_done), None)
+        return left if left is not None and left.end is None else None
+
+    @property
+    def failed(self) -> StepRun | None:
+        return next((step for step in self.steps if step.end is StepEnd.FAILED), None)
+
+    @property
+    def spent_s(self) -> float:
+        """Return how long the steps that are done took."""
+        return sum(step.seconds or 0.0 for step in self.steps)
+
+    def entered(self, now: datetime) -> Run:
+        """Return the run at the start of its current step: what was seen of the one before is over."""
+        started = self._with(started_at=now)
+        return replace(started, progress=NOTHING_YET, trouble="", unclear=False)
+
+    def left(self, end: StepEnd, seconds: float | None = None) -> Run:
+        """Return the run after its current step, of which nothing runs any more."""
+        ended = self._with(end=end, seconds=seconds)
+        return replace(ended, progress=NOTHING_YET, trouble="", unclear=False, stopping="")
+
+    def seen_from(self, scope: str, jobs_dir: str) -> Run:
+        """Return the run with the places of what is still to end: its folder of jobs may have been moved."""
+        steps = tuple(
+            step if step.end else replace(step, scope=scope, place=_moved(step.place, jobs_dir))
+            for step in self.steps
+        )
+        return replace(self, steps=steps)
+
+    def _with(
+        self,
+        started_at: datetime | None = None,
+        end: StepEnd | None = None,
+        seconds: float | None = None,
+    ) -> Run:
+        current = self.current
+        if current is None:
+            return self
+        changed = replace(
+            current,
+            started_at=started_at or current.started_at,
+            end=end,
+            seconds=None if seconds is None else round(seconds, 3),
+        )
+        steps = tuple(changed if step is current else step for step in self.steps)
+        return replace(self, steps=steps)
+
+
+def _moved(place: str, jobs_dir: str) -> str:
+    return f"{jobs_dir}/{place.rpartition('/')[2]}"
