@@ -13,6 +13,7 @@ letters by itself, however good it is.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -46,6 +47,8 @@ HOLD_CAP_S: Final = 30.0
 """Longest pause between two tries of messages in hand."""
 HIDDEN_S: Final = 120
 """How long messages in hand stay hidden after a try; longer than a pause and a try together."""
+DELETING: Final = 0.2
+"""Share of the time for a batch that is kept for deleting what was answered, however long the rest took."""
 
 
 @dataclass(slots=True)
@@ -57,6 +60,8 @@ class _Round:
     parked: int = 0
     waiting: int = 0
     """Stopped by trouble of ours."""
+    until: float = math.inf
+    """When what has no answer yet is cut off, on the loop's clock."""
 
     @property
     def in_vain(self) -> bool:
@@ -135,14 +140,16 @@ class Doorbell:
         lines: dict[str, list[Delivery]] = {}
         for delivery in deliveries:
             lines.setdefault(_workset_of(delivery), []).append(delivery)
-        round = _Round()
-        with CancelScope(shield=True, deadline=current_time() + self.answer_s) as scope:
+        round, ends_at = _Round(), current_time() + self.answer_s
+        round.until = ends_at - DELETING * self.answer_s
+        with CancelScope(shield=True, deadline=round.until) as scope:
             async with create_task_group() as tg:
                 for line in lines.values():
                     tg.start_soon(self._answer_line, line, round)
-            if round.done:
-                await self.mailbox.settle(round.done)
         round.waiting += scope.cancelled_caught
+        if round.done:
+            with CancelScope(shield=True, deadline=ends_at):
+                await self.mailbox.settle(round.done)
         return round
 
     async def _answer_line(self, line: Sequence[Delivery], round: _Round) -> None:
@@ -154,7 +161,7 @@ class Doorbell:
             try:
                 with foreign_as_unexpected("a command"):
                     for command in delivery.content:
-                        await self._ring_until_answered(command)
+                        await self._ring_until_answered(command, delivery.tries, round.until)
             except DaemonError as exc:
                 if not await self._trouble(delivery, exc, round):
                     return
@@ -191,12 +198,18 @@ class Doorbell:
         round.done.append(delivery)
         return True
 
-    async def _ring_until_answered(self, command: Command) -> None:
+    async def _ring_until_answered(self, command: Command, delivered: int, until: float) -> None:
+        """Repeat what gets no answer; end with its reason rather than be cut off without one.
+
+        A full inbox that was waited for often enough is not waited for again: what is behind this command
+        would have no time left, whenever it comes.
+        """
         for left in reversed(range(self.tries)):
             try:
                 return await self.ring(command)
-            except Transient:
-                if not left:
+            except Transient as exc:
+                known = isinstance(exc, InboxFull) and delivered > BREAKS
+                if known or not left or current_time() + self.pause_s >= until:
                     raise
                 await sleep(self.pause_s)
         return None
