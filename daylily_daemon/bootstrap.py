@@ -42,11 +42,12 @@ from daylily_daemon.domain.routing import Filter, Routing
 from daylily_daemon.domain.totality import total
 from daylily_daemon.engine.dials import Dials, Live
 from daylily_daemon.engine.health import Health, guarded
-from daylily_daemon.engine.inspector import Inspector
+from daylily_daemon.engine.intake import Intake
 from daylily_daemon.engine.lease import LeaseConfig
 from daylily_daemon.engine.outbox import Outbox, OutboxConfig
 from daylily_daemon.engine.shepherd import Shepherd
-from daylily_daemon.engine.supervisor import Place, Snapshot, Supervisor
+from daylily_daemon.engine.supervisor import Snapshot, Supervisor
+from daylily_daemon.engine.tender import Place
 from daylily_daemon.engine.writer import Writer
 from daylily_daemon.ports import Notifier, Trail
 from daylily_daemon.runners import RUNNERS, machine_of, runner_kind
@@ -437,15 +438,20 @@ async def _supervisor(tools: Tools, environ: Mapping[str, str], inner: Inner) ->
             former_scopes=frozenset({f"host:{machine_of(settings).host_id}"}),
         ),
         shepherd=Shepherd(runners=runners, live=live),
-        inspector=Inspector(writer=inner.writer, inputs=guarded(inputs, "inputs", health)),
-        drops=guarded(drops, "drops", health),
-        intake=guarded(await tools.intake(), "intake", health),
-        commands=guarded(await tools.commands(), "commands", health),
+        inputs=guarded(inputs, "inputs", health),
+        intake=Intake(
+            events=guarded(await tools.intake(), "intake", health),
+            commands=guarded(await tools.commands(), "commands", health),
+            drops=guarded(drops, "drops", health),
+            trail=inner.trail,
+            writer=inner.writer,
+            live=live,
+            health=health,
+            answer_s=settings.daemon.stop_deadline_s / 4,
+        ),
         outbox=inner.outbox,
-        trail=inner.trail,
         health=health,
-        held=lambda: room.shortage(live.now.min_free_bytes),
-        answer_s=settings.daemon.stop_deadline_s / 4,
+        look_for_room=lambda: room.shortage(live.now.min_free_bytes),
         release_s=settings.daemon.stop_deadline_s / 4,
         drain_s=settings.daemon.stop_deadline_s / 4,
     )

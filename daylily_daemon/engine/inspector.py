@@ -6,18 +6,22 @@ breaks again and again for a reason nobody foresaw is parked with that reason, a
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
 from anyio import current_time, move_on_after
+from anyio.abc import TaskGroup
 
 from daylily_daemon.domain.errors import DaemonError, Transient, Unexpected
 from daylily_daemon.domain.events import InputNotChecked, Inspected
-from daylily_daemon.domain.model import Category, Inspection, Problem, Refused, WorksetId
+from daylily_daemon.domain.model import Category, Inspection, Problem, Refused, State, WorksetId
 from daylily_daemon.domain.workset import Workset
+from daylily_daemon.engine.backlog import Backlog
 from daylily_daemon.engine.boundary import foreign_as_unexpected
 from daylily_daemon.engine.remarks import remark
+from daylily_daemon.engine.wakeup import Wakeup
 from daylily_daemon.engine.writer import Applied, Overtaken, Writer
 from daylily_daemon.ports import Inputs
 
@@ -36,8 +40,43 @@ class Inspector:
     limit_s: float = 900.0
     """How long one check may take: a file system may hang, and 10,000 files take minutes."""
 
+    backlog: Backlog
+    wakeup: Wakeup
+    """Called when a check has ended."""
+
+    _checking: set[WorksetId] = field(default_factory=set)
     _broke: dict[WorksetId, int] = field(default_factory=dict)
     _remarked_at: dict[WorksetId, float] = field(default_factory=dict)
+
+    def check_what_is_due(self, tg: TaskGroup, held: Container[WorksetId]) -> None:
+        """Begin to check the input of every workset whose time has come."""
+        for ws in self.backlog.to_check(held, current_time()):
+            if ws.id not in self._checking:
+                self._checking.add(ws.id)
+                tg.start_soon(self._check_one, ws)
+
+    async def _check_one(self, ws: Workset) -> None:
+        again_at = current_time() + self.writer.live.now.input_poll_s
+        try:
+            found = await self.check(ws)
+        except DaemonError as exc:
+            log.warning("input_check_comes_again", workset=ws.id, error=str(exc))
+            self.backlog.rest(ws.id, again_at)
+        else:
+            self._learn(ws, found, again_at)
+        finally:
+            self._checking.discard(ws.id)
+            self.wakeup.call()
+
+    def _learn(self, ws: Workset, found: Applied | Overtaken, again_at: float) -> None:
+        if isinstance(found, Overtaken):
+            self.backlog.forget(ws.id)
+            if found.current is not None:
+                self.backlog.stored(found.current, current_time())
+            return
+        self.backlog.stored(found.workset, current_time())
+        if found.workset.state is State.READY and found.workset.plan is None:
+            self.backlog.rest(ws.id, again_at)
 
     async def check(self, ws: Workset) -> Applied | Overtaken:
         """Look, and write down what was found. Raises Transient if the check comes again."""

@@ -8,7 +8,7 @@ at the same time:
   its own monotonic clock. When that runs out, everything under the term is cancelled; jobs run on.
 - Every write of the owner counts as a beat. When nothing is written for ``beat_s``, ``keep`` writes one.
 - A contender may claim only after it has seen the same beat for a whole TTL on *its* monotonic clock
-  (``Watch``), and on condition that the item is still exactly what it watched.
+  (``BeatObserver``), and on condition that the item is still exactly what it watched.
 
 Stored wall-clock times are for people. The start of a job is not protected by any of this but by its start
 token: see the runners.
@@ -20,16 +20,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from anyio import CancelScope, Event, Lock, current_time, move_on_after
+from anyio import CancelScope, Lock, current_time, move_on_after
 
 from daylily_daemon.domain.decision import Effect
 from daylily_daemon.domain.errors import Fenced
 from daylily_daemon.domain.events import Claimed, LetGo, Noted
 from daylily_daemon.domain.events import Event as LifeEvent
 from daylily_daemon.domain.lifecycle import resume
-from daylily_daemon.domain.model import Command, Fence, JobName, State, WorksetId
+from daylily_daemon.domain.model import Command, Fence, JobName, State
 from daylily_daemon.domain.remarks import Remarks
 from daylily_daemon.domain.workset import Workset
+from daylily_daemon.engine.wakeup import Wakeup
 from daylily_daemon.engine.writer import Applied, Holder, Overtaken, Writer
 
 
@@ -66,7 +67,7 @@ class Term:
         self._fence: Fence = workset.fence
         self._turn = Lock()
         self._written = asked
-        self._poke = Event()
+        self._poke = Wakeup()
         self._hurry = False
         self._remarks = Remarks()
         self._remarked_of: JobName | None = None
@@ -102,12 +103,12 @@ class Term:
         self._remarked_of = job
         if eager:
             self._eager = True
-            self._poke.set()
+            self._poke.call()
 
     def poke(self) -> None:
         """Look at the item now: somebody put a command into its inbox."""
         self._hurry = True
-        self._poke.set()
+        self._poke.call()
 
     async def release(self) -> None:
         """Give the lock back, once; what gets no answer ends by itself. Raises Fenced, Transient."""
@@ -155,15 +156,13 @@ class Term:
             raise Fenced("the workset's item was changed by hand")
         self.workset = current
         self._hurry = True
-        self._poke.set()
+        self._poke.call()
         for command in current.inbox:
             self.on_command(command)
 
     async def _until_due(self) -> None:
-        while (left_s := self._due() - current_time()) > 0:
-            with move_on_after(left_s):
-                await self._poke.wait()
-            self._poke = Event()
+        while self._due() > current_time():
+            await self._poke.wait(self._due())
 
     def _due(self) -> float:
         if self._hurry:
@@ -174,31 +173,6 @@ class Term:
 
 def _drop(command: Command) -> None:
     """Before a shepherd listens there is nobody to hand a command to; it stays in the inbox."""
-
-
-class Watch:
-    """How long the beats of other owners have stood still, on this host's monotonic clock."""
-
-    def __init__(self, ttl_s: float) -> None:
-        self._ttl_s = ttl_s
-        self._seen: dict[WorksetId, tuple[tuple[Fence, int], float]] = {}
-
-    def look(self, ws: Workset) -> None:
-        """Note the beat of a workset that was just read."""
-        mark = (ws.fence, ws.beat)
-        known = self._seen.get(ws.id)
-        if known is None or known[0] != mark:
-            self._seen[ws.id] = (mark, current_time())
-
-    def dead(self, ws: Workset) -> bool:
-        """Return whether exactly this beat has been standing still for a whole TTL."""
-        known = self._seen.get(ws.id)
-        mark = (ws.fence, ws.beat)
-        return bool(known and known[0] == mark and current_time() - known[1] >= self._ttl_s)
-
-    def keep_only(self, ids: set[WorksetId]) -> None:
-        """Forget the worksets that are no longer of interest."""
-        self._seen = {id: seen for id, seen in self._seen.items() if id in ids}
 
 
 async def claim(

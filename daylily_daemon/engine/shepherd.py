@@ -53,7 +53,7 @@ class Shepherd:
         with send, receive, term.trusted:
             async with create_task_group() as tg:
                 tg.start_soon(term.keep)
-                await _Watch(self, term, tg, send, receive).follow(effects)
+                await _Drive(self, term, tg, send, receive).follow(effects)
                 tg.cancel_scope.cancel()
         if term.trusted.cancelled_caught:
             raise LeaseLost(f"{term.workset.id}: the store did not answer in time")
@@ -149,7 +149,7 @@ def run_environment(ws: Workset) -> dict[str, str]:
 
 
 @dataclass(slots=True)
-class _Watch:
+class _Drive:
     """The moving parts of one drive."""
 
     shepherd: Shepherd

@@ -104,7 +104,7 @@ def test_a_bad_workset_among_good_ones_is_parked_and_no_tmux_is_needed(
 
 
 @pytest.mark.parametrize(
-    "moment", ["AWS emulator on", "daemon is process", "in_progress staging", "pipeline_running"]
+    "moment", ["AWS emulator on", "daemon is process", "in_progress stage", "in_progress run"]
 )
 def test_ctrl_c_leaves_nothing_behind(newcomer: Newcomer, moment: str) -> None:
     with newcomer.start("--worksets", "2") as process:
@@ -118,7 +118,7 @@ def test_ctrl_c_leaves_nothing_behind(newcomer: Newcomer, moment: str) -> None:
 
 def test_sigterm_and_an_impatient_ctrl_c_leave_nothing_behind_either(newcomer: Newcomer) -> None:
     with newcomer.start() as process:
-        _read_until(process, "pipeline_running")
+        _read_until(process, "in_progress run")
         process.send_signal(signal.SIGTERM)
         until(lambda: _interrupted_to_the_end(process))
         rest, _ = process.communicate(timeout=COMMAND_WITHIN_S)

@@ -17,13 +17,16 @@ from daylily_daemon.domain.errors import Impeded, InboxFull, Permanent, Transien
 from daylily_daemon.domain.model import Command, Inspection, Record, Refused
 from daylily_daemon.domain.workset import Workset
 from daylily_daemon.engine import (
+    admitter,
     doorbell,
     health,
     inspector,
+    intake,
     lease,
     outbox,
     shepherd,
-    supervisor,
+    sweep,
+    tender,
     writer,
 )
 from daylily_daemon.ports import Delivery, Mailbox, OwedPage
@@ -42,7 +45,7 @@ def one_more_of_a_customer() -> Places:
         limits = replace(capacity.limits, per_customer=limit + 1 if limit else 0)
         return original(candidates, replace(capacity, limits=limits), now)
 
-    return [(supervisor, "admit", admit)]
+    return [(admitter, "admit", admit)]
 
 
 @mutant("what a customer runs already is not counted")
@@ -52,22 +55,23 @@ def customers_not_counted() -> Places:
     def capacity_of(*args: Any, **fields: Any) -> Capacity:
         return replace(original(*args, **fields), customers={})
 
-    return [(supervisor, "capacity_of", capacity_of)]
+    return [(admitter, "capacity_of", capacity_of)]
 
 
 @mutant("a workset takes a slot only once it is claimed, not from the decision to take it")
 def counted_once_claimed() -> Places:
-    original = supervisor.Supervisor._admit
+    original = admitter.Admitter.admit
 
-    def admit(self: supervisor.Supervisor, tending: Any) -> None:
-        unclaimed = {id: held for id, held in self._active.items() if held.term is None}
+    def admit(self: admitter.Admitter, tending: Any) -> None:
+        active = self.tender.held
+        unclaimed = {id: held for id, held in active.items() if held.term is None}
         for id in unclaimed:
-            del self._active[id]
+            del active[id]
         original(self, tending)
         for id, held in unclaimed.items():
-            self._active.setdefault(id, held)
+            active.setdefault(id, held)
 
-    return [(supervisor.Supervisor, "_admit", admit)]
+    return [(admitter.Admitter, "admit", admit)]
 
 
 @mutant("a reload does not reach the limits", "change_the_limits", "miss_an_input")
@@ -79,27 +83,27 @@ def limits_of_the_start() -> Places:
         first.append(capacity.limits)
         return original(candidates, replace(capacity, limits=first[0]), now)
 
-    return [(supervisor, "admit", admit)]
+    return [(admitter, "admit", admit)]
 
 
 @mutant("a host that is held is never free again", "no_room")
 def held_for_ever() -> Places:
-    original = supervisor.Supervisor._look_for_room
+    original = admitter.Admitter.look
 
-    async def look(self: supervisor.Supervisor) -> None:
-        before = self._held
+    async def look(self: admitter.Admitter) -> None:
+        before = self.held
         await original(self)
-        self._held = before or self._held
+        self.held = before or self.held
 
-    return [(supervisor.Supervisor, "_look_for_room", look)]
+    return [(admitter.Admitter, "look", look)]
 
 
 @mutant("new work starts on a host that is held", "no_room")
 def holding_ignored() -> Places:
-    async def look(self: supervisor.Supervisor) -> None:
-        self._held = ""
+    async def look(self: admitter.Admitter) -> None:
+        self.held = ""
 
-    return [(supervisor.Supervisor, "_look_for_room", look)]
+    return [(admitter.Admitter, "look", look)]
 
 
 @mutant("after a command the owner writes without pause")
@@ -218,21 +222,21 @@ def impeded_is_refused() -> Places:
 
 @mutant("nobody looks for drops whose event never came", "lose_an_event")
 def no_listing() -> Places:
-    async def nothing(self: supervisor.Supervisor) -> None:
+    async def nothing(self: intake.Intake) -> None:
         await sleep(self.live.now.reconcile_s)
 
-    return [(supervisor.Supervisor, "_find_missed", nothing)]
+    return [(intake.Intake, "_find_missed", nothing)]
 
 
 @mutant("the listing finds first drops only", "drop_again_unheard")
 def no_second_look() -> Places:
-    async def find(self: supervisor.Supervisor) -> None:
+    async def find(self: intake.Intake) -> None:
         missed = await self.drops.unannounced()
         known = await self.writer.worksets.announced([c.workset_id for c in missed])
         await self.commands.send([c for c in missed if c.workset_id not in known])
         await sleep(self.live.now.reconcile_s)
 
-    return [(supervisor.Supervisor, "_find_missed", find)]
+    return [(intake.Intake, "_find_missed", find)]
 
 
 @mutant("a workset whose item was removed counts its attempts anew", "delete_by_hand", "drop_again")
@@ -298,7 +302,7 @@ def export_not_fatal() -> Places:
 
 @mutant("the runs of another machine are taken for one's own", "replace_the_host")
 def every_scope_is_mine() -> Places:
-    return [(supervisor.Place, "sees", lambda self, scope: True)]
+    return [(tender.Place, "sees", lambda self, scope: True)]
 
 
 @mutant("the error of the try before is still shown on a complete workset")
@@ -317,21 +321,19 @@ def old_error_shown() -> Places:
 
 @mutant("what nobody foresaw is let through", "meet_the_unforeseen")
 def no_boundary() -> Places:
-    modules = (doorbell, health, inspector, outbox, supervisor)
+    modules = (doorbell, health, inspector, outbox, sweep, tender)
     return [(module, "foreign_as_unexpected", nullcontext) for module in modules]
 
 
 @mutant("a definite no of the index ends the sweep", "refuse_the_index")
 def index_ends_the_sweep() -> Places:
-    async def alone(
-        self: supervisor.Supervisor, what: str, work: Callable[[], Awaitable[None]]
-    ) -> None:
+    async def alone(self: sweep.Sweep, what: str, work: Callable[[], Awaitable[None]]) -> None:
         try:
             await work()
         except Transient:
             await sleep(1.0)
 
-    return [(supervisor.Supervisor, "_alone", alone)]
+    return [(sweep.Sweep, "_alone", alone)]
 
 
 # --- notices -------------------------------------------------------------------------------------

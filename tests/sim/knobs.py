@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from daylily_daemon.domain import commands
 from daylily_daemon.domain.admission import Limits
-from daylily_daemon.engine import supervisor
+from daylily_daemon.engine import sweep
 from daylily_daemon.engine.lease import LeaseConfig
 from tests.sim.planting import put
 from tests.unit.dials import some_limits
@@ -67,7 +67,7 @@ class Knobs:
 
     def planted(self) -> Any:
         """Return a context in which the program's fixed bounds are these."""
-        return put((commands, "INBOX_LIMIT", self.inbox), (supervisor, "LOOKED_AT", self.looked_at))
+        return put((commands, "INBOX_LIMIT", self.inbox), (sweep, "LOOKED_AT", self.looked_at))
 
 
 CHOICES: Final[dict[str, tuple[Any, ...]]] = {

@@ -22,7 +22,16 @@ from daylily_daemon.domain.decision import Decision
 from daylily_daemon.domain.errors import Transient
 from daylily_daemon.domain.model import Ended, JobName, Outcome, Record, State
 from daylily_daemon.domain.workset import Workset
-from daylily_daemon.engine import doorbell, lease, outbox, shepherd, supervisor, writer
+from daylily_daemon.engine import (
+    backlog,
+    doorbell,
+    lease,
+    outbox,
+    shepherd,
+    supervisor,
+    tender,
+    writer,
+)
 from daylily_daemon.ports import Change, Delivery, Unreadable
 from tests.sim import field_mutants
 from tests.sim.planting import MUTANTS, Mutant, mutant
@@ -64,32 +73,41 @@ def no_heartbeat() -> list[tuple[object, str, Any]]:
 
 @mutant("a contender compares the stored time with its own wall clock")
 def wall_clock_in_the_lease() -> list[tuple[object, str, Any]]:
-    def free(self: supervisor.Supervisor, ws: Workset) -> bool:
-        if ws.id in self._active or self._not_before.get(ws.id, 0.0) > anyio.current_time():
+    def is_free(self: backlog.Backlog, ws: Workset, now: float) -> bool:
+        if self._not_before.get(ws.id, 0.0) > now:
             return False
-        over = ws.lock is not None and ws.lock.expires_at < self.writer.clock.now()
-        return ws.owner in (None, self.writer.owner) or over
+        over = ws.lock is not None and ws.lock.expires_at < clocks[self.owner].now()
+        return ws.owner in (None, self.owner) or over
 
-    return [(supervisor.Supervisor, "_free", free)]
+    original = supervisor.Supervisor.__post_init__
+
+    def after(self: supervisor.Supervisor) -> None:
+        clocks[self.writer.owner] = self.writer.clock
+        original(self)
+
+    clocks: dict[str, Any] = {}
+    return [
+        (backlog.Backlog, "is_free", is_free),
+        (supervisor.Supervisor, "__post_init__", after),
+    ]
 
 
 @mutant("a lease is taken over on doubt, without watching its beat")
 def takeover_on_doubt() -> list[tuple[object, str, Any]]:
-    return [(lease.Watch, "dead", lambda self, ws: True)]
+    return [(backlog.BeatObserver, "is_dead", lambda self, ws, now: True)]
 
 
 @mutant("a dead owner's lease is never taken over")
 def no_takeover() -> list[tuple[object, str, Any]]:
-    return [(lease.Watch, "dead", lambda self, ws: False)]
+    return [(backlog.BeatObserver, "is_dead", lambda self, ws, now: False)]
 
 
 @mutant("a restarted daemon does not take its own leases back")
 def own_lease_not_taken_back() -> list[tuple[object, str, Any]]:
-    def free(self: supervisor.Supervisor, ws: Workset) -> bool:
-        resting = self._not_before.get(ws.id, 0.0) > anyio.current_time()
-        return ws.id not in self._active and not resting and ws.owner is None
+    def is_free(self: backlog.Backlog, ws: Workset, now: float) -> bool:
+        return self._not_before.get(ws.id, 0.0) <= now and ws.owner is None
 
-    return [(supervisor.Supervisor, "_free", free)]
+    return [(backlog.Backlog, "is_free", is_free)]
 
 
 @mutant("messages are deleted before what they say is stored")
@@ -166,7 +184,7 @@ def start_not_fenced() -> list[tuple[object, str, Any]]:
 
 @mutant("an unknown outcome counts as failed")
 def unknown_is_failed() -> list[tuple[object, str, Any]]:
-    original = shepherd._Watch._until_answered
+    original = shepherd._Drive._until_answered
 
     async def until_answered(self: Any, call: Callable[[], Awaitable[Any]], *of: Any) -> Any:
         if isinstance(call, partial) and getattr(call.func, "__name__", "") == "crossing":
@@ -177,7 +195,7 @@ def unknown_is_failed() -> list[tuple[object, str, Any]]:
                     return Outcome(ended=Ended.EXITED, code=255, tail="unknown")
         return await original(self, call, *of)
 
-    return [(shepherd._Watch, "_until_answered", until_answered)]
+    return [(shepherd._Drive, "_until_answered", until_answered)]
 
 
 def _is_wait(call: Any) -> bool:
@@ -187,9 +205,9 @@ def _is_wait(call: Any) -> bool:
 
 @mutant("jobs are stopped when the daemon ends")
 def shutdown_stops_jobs() -> list[tuple[object, str, Any]]:
-    original = supervisor.Supervisor._release
+    original = tender.Tender._release
 
-    async def release(self: supervisor.Supervisor, term: lease.Term) -> None:
+    async def release(self: tender.Tender, term: lease.Term) -> None:
         ws = term.workset
         if ws.state is State.IN_PROGRESS and ws.step:
             try:
@@ -198,7 +216,7 @@ def shutdown_stops_jobs() -> list[tuple[object, str, Any]]:
                 return
         await original(self, term)
 
-    return [(supervisor.Supervisor, "_release", release)]
+    return [(tender.Tender, "_release", release)]
 
 
 @mutant("at the end, the outbox stops before what the others still owe is paid")
@@ -206,8 +224,8 @@ def shutdown_reversed() -> list[tuple[object, str, Any]]:
     async def run(self: supervisor.Supervisor, stop: anyio.Event) -> None:
         async with anyio.create_task_group() as tending:
             async with anyio.create_task_group() as taking:
-                self._start_intake(taking)
-                taking.start_soon(self._sweep_for_ever, tending)
+                self.intake.start(taking, self._stored)
+                taking.start_soon(self._sweep.run, tending, self._passed)
                 async with anyio.create_task_group() as paying:
                     paying.start_soon(self.outbox.run)
                     await stop.wait()
@@ -220,10 +238,10 @@ def shutdown_reversed() -> list[tuple[object, str, Any]]:
 
 @mutant("a daemon that ends keeps its leases")
 def lease_kept_at_the_end() -> list[tuple[object, str, Any]]:
-    async def nothing(self: supervisor.Supervisor, term: lease.Term) -> None:
+    async def nothing(self: tender.Tender, term: lease.Term) -> None:
         return
 
-    return [(supervisor.Supervisor, "_release", nothing)]
+    return [(tender.Tender, "_release", nothing)]
 
 
 @mutant("releasing a lease changes the state")
@@ -252,7 +270,7 @@ def retries_forgotten() -> list[tuple[object, str, Any]]:
     def due(ws: Workset, now: Any) -> bool:
         return ws.state is State.READY and ws.plan is not None
 
-    return [(lifecycle, "due", due), (supervisor, "due", due)]
+    return [(lifecycle, "due", due), (backlog, "due", due)]
 
 
 @mutant("a retry starts at once under the number of the attempt before")

@@ -295,7 +295,7 @@ async def life(sim: Sim, name: str, weather: Callable[[], Weather], rest_s: floa
         wire.weather = weather()
         sim.wires[name] = wire
         made = supervisor_of(sim.world, sim.parts(wire), name, clock)
-        supervisor = replace(made, held=sim.held, index_lag_s=sim.knobs.index_lag_s)
+        supervisor = replace(made, look_for_room=sim.held, index_lag_s=sim.knobs.index_lag_s)
         sim.supervisors[name] = supervisor
         async with anyio.create_task_group() as tg:
             tg.start_soon(_until_told, sim, supervisor, wire)

@@ -33,13 +33,15 @@ from daylily_daemon.domain.model import (
 from daylily_daemon.domain.pipeline import Pipeline, StepTemplate
 from daylily_daemon.domain.routing import Filter, Routing
 from daylily_daemon.domain.workset import Workset
+from daylily_daemon.engine.admitter import never_held
 from daylily_daemon.engine.dials import Dials, Live
 from daylily_daemon.engine.health import Health, guarded
-from daylily_daemon.engine.inspector import Inspector
+from daylily_daemon.engine.intake import Intake
 from daylily_daemon.engine.lease import LeaseConfig
 from daylily_daemon.engine.outbox import Outbox, OutboxConfig
 from daylily_daemon.engine.shepherd import Shepherd
-from daylily_daemon.engine.supervisor import Place, Supervisor
+from daylily_daemon.engine.supervisor import Supervisor
+from daylily_daemon.engine.tender import Place
 from daylily_daemon.engine.writer import Writer
 from daylily_daemon.ports import (
     Change,
@@ -89,6 +91,7 @@ class World:
     ids: Counter = field(default_factory=Counter)
     lease: LeaseConfig = field(default_factory=a_lease)
     outbox: OutboxConfig = field(default_factory=lambda: OutboxConfig(owner=""))
+    look_for_room: Callable[[], Awaitable[str]] = never_held
     asked: list[Command] = field(default_factory=list)
     asked_at: dict[str, float] = field(default_factory=dict)
 
@@ -171,14 +174,20 @@ def supervisor_of(
         lease=world.lease,
         place=Place(runner="memory", scope=parts.runner.scope, data_dir="/data", jobs_dir="/jobs"),
         shepherd=Shepherd(runners={"memory": runner}, live=live),
-        inspector=Inspector(writer=writer, inputs=guarded(parts.inputs, "inputs", health)),
-        drops=guarded(parts.drops, "drops", health),
-        trail=trail,
-        intake=guarded(parts.intake, "intake", health),
-        commands=guarded(parts.commands, "commands", health),
+        inputs=guarded(parts.inputs, "inputs", health),
+        intake=Intake(
+            events=guarded(parts.intake, "intake", health),
+            commands=guarded(parts.commands, "commands", health),
+            drops=guarded(parts.drops, "drops", health),
+            trail=trail,
+            writer=writer,
+            live=live,
+            health=health,
+            answer_s=5.0,
+        ),
         outbox=outbox,
         health=health,
-        answer_s=5.0,
+        look_for_room=world.look_for_room,
         release_s=8.0,
         drain_s=4.0,
     )

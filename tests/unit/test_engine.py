@@ -269,9 +269,9 @@ def test_on_a_full_disk_nothing_new_starts_and_what_runs_runs_on_until_there_is_
         async def held() -> str:
             return full["why"]
 
-        world = World(machine=MemoryMachine(lambda _: Script(duration_s=300.0)))
+        machine = MemoryMachine(lambda _: Script(duration_s=300.0))
+        world = World(machine=machine, look_for_room=held)
         async with daemon(world) as supervisor:
-            supervisor.held = held
             await world.submit("w1")
             await until(lambda: is_in(world, "w1", State.IN_PROGRESS))
             full["why"] = "The disk of /data has 0.0 GB left."
