@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from typing import Any, Final, assert_never, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
 from daylily_daemon.adapters.formats import (
+    OLDER_NAMES,
     names_for_readers,
     plan_of_format_1,
     run_of_format_1,
@@ -41,7 +42,7 @@ from daylily_daemon.domain.model import (
     WorksetId,
 )
 from daylily_daemon.domain.totality import total
-from daylily_daemon.domain.workset import Workset
+from daylily_daemon.domain.workset import Failure, Lock, Request, Workset
 
 FORMAT: Final = 1
 """Of messages; one of a newer format is refused."""
@@ -208,6 +209,17 @@ def workset_to_item(ws: Workset) -> Item:
 ONCE: Final = "once#"
 """Before the command id, the range key of the row that remembers its answer."""
 _EMPTY: Final[tuple[Any, ...]] = (None, "", [], {}, ())
+
+
+def _attributes() -> frozenset[str]:
+    parts = {"request": Request, "lock": Lock, "failure": Failure}
+    own = {field.name for field in fields(Workset)} - set(_FLAT)
+    flat = {f"{_FLAT[name]}{f.name}" for name, part in parts.items() for f in fields(part)}
+    return frozenset(_NAMES.get(name, name) for name in own | flat | {"metrics"}) | OLDER_NAMES
+
+
+ATTRIBUTES: Final = _attributes() - {"workset_id"}
+"""Every attribute of a workset's item that is ours, in this format or in one before."""
 
 
 def workset_from_item(item: Item) -> Workset:

@@ -19,6 +19,7 @@ from botocore.exceptions import ClientError
 from daylily_daemon.adapters.answers import Meaning, advice_on, meaning_of, shown
 from daylily_daemon.adapters.aws import translated
 from daylily_daemon.adapters.codec import (
+    ATTRIBUTES,
     ONCE,
     Item,
     Unusable,
@@ -409,18 +410,19 @@ def _of_trouble(reasons: Sequence[Mapping[str, Any]]) -> DaemonError:
 
 
 class _Update:
-    """The update expression from one item to another, under the condition that nobody was faster."""
+    """The update expression to an item, under the condition that it is still as it was decided on.
+
+    All of ours is written, whatever of it has changed: an item of an older format is one of today's then, and
+    not a mixture. What others keep in it stays. DynamoDB bills the size of the item, not of the change.
+    """
 
     def __init__(self, before: Workset, new: Item) -> None:
-        old = workset_to_item(before)
-        changed = {k: v for k, v in new.items() if old.get(k, _NOTHING) != v and k != "workset_id"}
-        gone = [k for k in old if k not in new]
+        gone = sorted(ATTRIBUTES - new.keys())
         self.names = {"#state": "state"}
         self.values: Item = {":state": typed(str(before.state))}
-        sets = [self._assign(name, value) for name, value in changed.items()]
+        sets = [self._assign(name, new[name]) for name in sorted(new.keys() - {"workset_id"})]
         self.expression = "SET " + ", ".join(sets)
-        if gone:
-            self.expression += " REMOVE " + ", ".join(self._name(k) for k in gone)
+        self.expression += " REMOVE " + ", ".join(self._name(name) for name in gone)
         self.condition = " AND ".join(
             [
                 "attribute_exists(workset_id)",
@@ -443,9 +445,6 @@ class _Update:
         self.values[f":{attribute}"] = typed(value)
         same = f"{name} = :{attribute}"
         return same if value else f"(attribute_not_exists({name}) OR {same})"
-
-
-_NOTHING: Final = object()
 
 
 async def _pages(client: Any, query: Item, limit: int) -> AsyncIterator[Item]:

@@ -25,6 +25,25 @@ _OLD_NAMES: Final[Mapping[str, tuple[str, str]]] = {
 _FIRST_FORMAT_STEPS: Final = ("stage", "run", "export", "metrics", "cleanup")
 
 
+OLDER_NAMES: Final = frozenset(
+    {
+        *("cluster_name", "results_s3_uri", "progress_step", "progress_message"),
+        *(
+            "progress_fraction",
+            "run_id",
+            "run_dir",
+            "runner",
+            "runner_scope",
+            "step",
+            "failed_step",
+        ),
+        *("jobs_dir", "timings", "step_started_at", "run_started_at"),
+        *("stopping", "trouble", "unclear", "confirmed"),
+    }
+)
+"""Attributes of format 1 that are none of a workset now: derived for readers, or gone."""
+
+
 def names_for_readers(ws: Workset) -> Item:
     """Return what the old system's readers look for, as far as there is anything to say."""
     run, step = ws.run, ws.step
