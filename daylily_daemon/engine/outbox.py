@@ -1,15 +1,20 @@
 """Notices owed, delivered: concurrently per channel, in order per workset and channel.
 
 What is owed was written with the state change itself; here it is only paid. A channel that is slow or
-dead holds up nobody else. A crash between delivery and settling makes a repeat under the same delivery
-id, which the receivers that can drop repeats drop. Leftovers are taken over by a conditional write, since
-the index that shows them may be stale: our own from before a restart at once, those of another daemon when
-they have been standing still for ``takeover_s`` on this host's clock.
+dead holds up nobody else, whoever tells. A crash between delivery and settling makes a repeat under the same
+delivery id, which the receivers that can drop repeats drop. Leftovers are taken over by a conditional write,
+since the index that shows them may be stale: our own from before a restart at once, those of another daemon
+when they have been standing still for ``takeover_s`` on this host's clock.
+
+So what waits for a dead channel may be another daemon's by the time the channel answers. Before a notice is
+told it must be *ours*, by a write that the others saw less than ``sure_s`` ago or by asking, and *next*:
+nothing before it is owed on its channel by anybody else.
 """
 
 from __future__ import annotations
 
-from collections import deque
+import math
+from bisect import insort
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -40,6 +45,9 @@ class OutboxConfig:
     """How long a delivered notice may stay unsettled while other channels of the record are slow."""
     sweep_s: float = 60.0
     takeover_s: float = 60.0
+    sure_s: float = 15.0
+    """How long a record that we wrote or took over is ours without asking; less than ``takeover_s`` by more
+    than a delivery takes."""
     base_s: float = 1.0
     cap_s: float = 300.0
     """Pause between tries: doubling from base to cap, or what the receiver asks for."""
@@ -47,14 +55,22 @@ class OutboxConfig:
     """Deliveries at once on one channel."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Debt:
     """What is left to do for one record."""
 
     record: Record
     open: set[str]
+    since: int
+    """Everything of its workset from this number on is ours, or was: only before it others may owe."""
+    ours_at: float
+    """When we wrote it or took it from another daemon, on the loop's clock."""
     told: set[str] = field(default_factory=set)
     given_up: set[str] = field(default_factory=set)
+
+
+class _Lost(Transient):
+    """The notice is not ours to tell any more, or was told."""
 
 
 class Outbox:
@@ -72,13 +88,13 @@ class Outbox:
         self._live = live
         self._config = config
         self._debts: dict[str, _Debt] = {}
-        self._lines: dict[tuple[str, str], deque[_Debt]] = {}
+        self._lines: dict[tuple[str, WorksetId], list[_Debt]] = {}
         self._limits: dict[str, CapacityLimiter] = {}
         self._still: dict[str, tuple[Record, float]] = {}
         self._tg: TaskGroup | None = None
         self._paid = Event()
-        self._last: dict[WorksetId, int] = {}
-        self._held: dict[WorksetId, list[Record]] = {}
+        self._own: dict[WorksetId, tuple[int, int]] = {}
+        self._clear: dict[WorksetId, dict[str, int]] = {}
 
     @property
     def waiting(self) -> int:
@@ -87,51 +103,47 @@ class Outbox:
 
     async def drained(self) -> None:
         """Return once nothing is in hand."""
-        while self._debts or self._held:
+        while self._debts:
             self._paid = Event()
             await self._paid.wait()
 
     def take(self, records: tuple[Record, ...]) -> None:
         """Deliver what these freshly written records owe.
 
-        A record that does not follow the last one we saw of its workset waits: another daemon wrote
-        what lies between, or an answer got lost, and may still have to deliver it.
+        Between a record that does not follow the last one we saw of its workset and that one, another daemon
+        wrote something, or an answer got lost: that may still have to be delivered.
         """
+        if max(len(self._own), len(self._clear)) > _REMEMBERED:
+            self._own.clear()
+            self._clear.clear()
         for record in records:
-            last = self._last.get(record.workset_id)
-            if record.workset_id in self._held:
-                self._held[record.workset_id].append(record)
-            elif record.seq == 1 or (last is not None and record.seq == last + 1):
-                self._enqueue(record)
-            elif record.owed:
-                self._held[record.workset_id] = [record]
-                self._spawn(self._catch_up, record.workset_id)
+            since, last = self._own.get(record.workset_id, (0, 0))
+            since = since if record.seq == last + 1 and last else record.seq
+            self._own[record.workset_id] = since, record.seq
+            self._enqueue(record, since, current_time())
 
-    def _enqueue(self, record: Record) -> None:
-        if len(self._last) > _REMEMBERED:
-            self._last.clear()
-        self._last[record.workset_id] = record.seq
+    def _enqueue(self, record: Record, since: int, ours_at: float) -> None:
         if record.owed and record.id not in self._debts:
-            debt = self._debts[record.id] = _Debt(record, set(record.owed))
+            debt = _Debt(record, set(record.owed), since, ours_at)
+            self._debts[record.id] = debt
             for channel in sorted(record.owed):
                 self._queue(channel, debt)
 
-    async def _catch_up(self, workset: WorksetId) -> None:
-        """Wait until nothing before the held records is owed, taking over what stands still."""
-        first = self._held[workset][0].seq
-        while True:
+    async def _wait_for_turn(self, channel: str, debt: _Debt) -> None:
+        """Wait until nobody else owes anything before it on ``channel``, taking over what stands still."""
+        id = debt.record.workset_id
+        while self._has(debt) and debt.since > self._clear.get(id, {}).get(channel, 1):
             try:
                 with foreign_as_unexpected("the outbox"):
-                    rows = await self._rows_before(workset, first)
-                    earlier = [r for r in rows if r.owed and r.id not in self._debts]
-                    if not await self._take_over(earlier):
-                        break
+                    since = debt.since
+                    rows = await self._rows_before(id, since)
+                    earlier = [r for r in rows if channel in r.owed and r.id not in self._debts]
+                    if not await self._take_over(earlier) and since == debt.since:
+                        self._clear.setdefault(id, {})[channel] = since
+                        return
             except DaemonError as exc:
                 log.warning("outbox_unreachable", error=str(exc))
             await sleep(self._config.flush_s)
-        for record in self._held.pop(workset):
-            self._enqueue(record)
-        self._paid.set()
 
     async def _rows_before(self, workset: WorksetId, seq: int) -> list[Record]:
         """Return all records of a workset before ``seq``, page by page."""
@@ -143,15 +155,19 @@ class Outbox:
         return found
 
     async def _take_over(self, records: Sequence[Record]) -> bool:
-        """Take over, in order, what stands still of one workset; True if something is left."""
+        """Take over, in order, what stands still of one workset; True if something is left, or may be."""
+        left = False
         for record in records:
             if not self._stands_still(record):
                 return True
             taken = await self._trail.take_over(record, self._config.owner)
             self._still.pop(record.id, None)
-            if taken is not None:
-                self._enqueue(taken)
-        return False
+            if taken is None:
+                left = True
+                continue
+            from_another = record.teller != self._config.owner
+            self._enqueue(taken, taken.seq, current_time() if from_another else -math.inf)
+        return left
 
     async def run(self) -> None:
         """Deliver until cancelled. What is not delivered then is still owed in the store."""
@@ -160,7 +176,7 @@ class Outbox:
             tg.start_soon(self._flush)
             await self._sweep()
 
-    def _spawn(self, work: Callable[..., Coroutine[Any, Any, None]], *args: str) -> None:
+    def _spawn(self, work: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
         """Records come only from tasks that live shorter than ``run``: see the supervision tree."""
         if self._tg is None:
             raise RuntimeError("the outbox does not run yet")
@@ -170,12 +186,12 @@ class Outbox:
         key = (channel, debt.record.workset_id)
         line = self._lines.get(key)
         if line is not None:
-            line.append(debt)
+            insort(line, debt, key=_number)
             return
-        self._lines[key] = deque([debt])
+        self._lines[key] = [debt]
         self._spawn(self._pay, *key)
 
-    async def _pay(self, channel: str, workset: str) -> None:
+    async def _pay(self, channel: str, workset: WorksetId) -> None:
         """Work off one line: one workset's notices on one channel, in their order."""
         line = self._lines[channel, workset]
         try:
@@ -184,22 +200,54 @@ class Outbox:
                     await self._pay_first(line, channel)
         except DaemonError as exc:
             log.warning("line_left", workset=workset, channel=channel, error=str(exc))
-            for debt in line:  # still owed in the store, where the next sweep finds it
-                self._debts.pop(debt.record.id, None)
+            for debt in list(line):  # still owed in the store, where the next sweep finds it
+                self._lose(debt)
         del self._lines[channel, workset]
 
-    async def _pay_first(self, line: deque[_Debt], channel: str) -> None:
-        limit = self._limits.setdefault(channel, CapacityLimiter(self._config.per_channel))
+    async def _pay_first(self, line: list[_Debt], channel: str) -> None:
         debt = line[0]
-        delivered = await self._deliver(channel, debt.record, limit)
+        await self._wait_for_turn(channel, debt)
+        if line[:1] != [debt]:
+            return
+        try:
+            delivered = await self._deliver(channel, debt)
+        except _Lost:
+            self._leave(line, channel, debt)
+            return
         (debt.told if delivered else debt.given_up).add(channel)
-        debt.open.discard(channel)
-        line.popleft()
-        if not debt.open:
+        self._leave(line, channel, debt)
+        if not debt.open or not self._has(debt):
             await self._settle(debt)
 
-    async def _deliver(self, channel: str, record: Record, limit: CapacityLimiter) -> bool:
+    def _has(self, debt: _Debt) -> bool:
+        return self._debts.get(debt.record.id) is debt
+
+    def _leave(self, line: list[_Debt], channel: str, debt: _Debt) -> None:
+        debt.open.discard(channel)
+        if debt in line:
+            line.remove(debt)
+        self._drop_if_paid(debt)
+
+    def _lose(self, debt: _Debt) -> None:
+        """Leave a record to whoever has it now; what is ours behind it has to wait for its turn."""
+        id = debt.record.workset_id
+        if self._has(debt):
+            del self._debts[debt.record.id]
+        self._own.pop(id, None)
+        self._clear.pop(id, None)
+        for channel in debt.record.owed:
+            line = self._lines.get((channel, id), [])
+            if debt in line:
+                line.remove(debt)
+            for other in line:
+                other.since = other.record.seq
+        self._paid.set()
+
+    async def _deliver(self, channel: str, debt: _Debt) -> bool:
+        """Return whether it was told, or given up. Raises _Lost if it is another daemon's now."""
+        record = debt.record
         bound = log.bind(workset=record.workset_id, channel=channel, delivery=record.id)
+        limit = self._limits.setdefault(channel, CapacityLimiter(self._config.per_channel))
         pause_s = self._config.base_s
         while True:
             notifier = self._notifiers().get(channel)
@@ -209,10 +257,14 @@ class Outbox:
             try:
                 with foreign_as_unexpected(f"channel {channel}"):
                     async with limit:
+                        await self._make_sure(channel, debt)
                         await notifier.deliver(record)
             except Permanent as exc:
                 bound.error("notice_given_up", reason=str(exc))
                 return False
+            except _Lost:
+                bound.info("notice_left_to_another")
+                raise
             except Transient as exc:
                 if self._too_old(record):
                     bound.error("notice_given_up", reason=f"too old; last answer: {exc}")
@@ -223,6 +275,24 @@ class Outbox:
             else:
                 bound.info("notice_delivered", type=record.type, state=record.state)
                 return True
+
+    async def _make_sure(self, channel: str, debt: _Debt) -> None:
+        """Raise _Lost if the record is not ours any more, and Transient if nobody can say."""
+        if not self._has(debt):
+            raise _Lost("another daemon has it")
+        if current_time() - debt.ours_at < self._config.sure_s:
+            return
+        try:
+            with foreign_as_unexpected("the outbox"):
+                now = await self._trail.take_over(debt.record, self._config.owner)
+        except DaemonError as exc:
+            raise Transient(f"whether it is still ours to tell is unknown: {exc}") from exc
+        if now is None:
+            self._lose(debt)
+            raise _Lost("another daemon has it, or has told it")
+        debt.record = now
+        if channel not in now.owed:
+            raise _Lost("it was told")
 
     def _too_old(self, record: Record) -> bool:
         return self._clock.now() - record.at > timedelta(seconds=self._live.now.give_up_s)
@@ -237,8 +307,11 @@ class Outbox:
             return
         debt.told -= told
         debt.given_up -= given_up
-        if not (debt.open or debt.told or debt.given_up):
-            self._debts.pop(debt.record.id, None)
+        self._drop_if_paid(debt)
+
+    def _drop_if_paid(self, debt: _Debt) -> None:
+        if self._has(debt) and not (debt.open or debt.told or debt.given_up):
+            del self._debts[debt.record.id]
             self._paid.set()
 
     async def _flush(self) -> None:
@@ -265,13 +338,14 @@ class Outbox:
         page = await self._trail.owed()
         while True:
             for record in page.records:
-                if record.id not in self._debts and record.workset_id not in self._held:
+                if record.id not in self._debts:
                     found.setdefault(record.workset_id, []).append(record)
             if page.more is None:
                 break
             page = await self._trail.owed(after=page.more)
         seen = {r.id for rows in found.values() for r in rows}
-        held = {id for id in self._still if id.rsplit("/", 1)[0] in self._held}
+        waiting = {workset for _, workset in self._lines}
+        held = {id for id in self._still if id.rsplit("/", 1)[0] in waiting}
         self._still = {id: at for id, at in self._still.items() if id in seen | held}
         for rows in found.values():
             await self._take_over(sorted(rows, key=lambda r: r.seq))
@@ -284,3 +358,7 @@ class Outbox:
             self._still[record.id] = (record, current_time())
             return False
         return current_time() - since >= self._config.takeover_s
+
+
+def _number(debt: _Debt) -> int:
+    return debt.record.seq

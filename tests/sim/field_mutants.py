@@ -14,7 +14,7 @@ from daylily_daemon.domain import admission, commands, lifecycle
 from daylily_daemon.domain.admission import Capacity
 from daylily_daemon.domain.decision import Decision
 from daylily_daemon.domain.errors import Impeded, InboxFull, Permanent, Transient
-from daylily_daemon.domain.model import Command, Inspection, Record, Refused
+from daylily_daemon.domain.model import Command, Inspection, Refused
 from daylily_daemon.domain.workset import Workset
 from daylily_daemon.engine import (
     admitter,
@@ -362,10 +362,10 @@ def channels_share_turns() -> Places:
     original = outbox.Outbox._deliver
     turns: list[CapacityLimiter] = []
 
-    async def deliver(self: outbox.Outbox, channel: str, record: Record, limit: Any) -> bool:
-        turns.append(turns[0] if turns else CapacityLimiter(8))
+    async def deliver(self: outbox.Outbox, channel: str, debt: Any) -> bool:
+        turns.append(turns[0] if turns else CapacityLimiter(2))
         async with turns[0]:
-            return await original(self, channel, record, limit)
+            return await original(self, channel, debt)
 
     return [(outbox.Outbox, "_deliver", deliver)]
 

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 
 from daylily_daemon.adapters import memory
 from daylily_daemon.adapters.memory_runner import MemoryMachine
@@ -307,10 +308,10 @@ def no_outbox() -> list[tuple[object, str, Any]]:
 def settled_before_delivered() -> list[tuple[object, str, Any]]:
     original = outbox.Outbox._deliver
 
-    async def deliver(self: outbox.Outbox, channel: str, record: Record, limit: Any) -> bool:
+    async def deliver(self: outbox.Outbox, channel: str, debt: Any) -> bool:
         with suppress(Transient):
-            await self._trail.settle(record, frozenset({channel}))
-        return await original(self, channel, record, limit)
+            await self._trail.settle(debt.record, frozenset({channel}))
+        return await original(self, channel, debt)
 
     return [(outbox.Outbox, "_deliver", deliver)]
 
@@ -328,18 +329,25 @@ def leftovers_forgotten() -> list[tuple[object, str, Any]]:
 
 @mutant("a notice does not wait for the earlier ones of its workset")
 def notices_overtake() -> list[tuple[object, str, Any]]:
-    def take(self: outbox.Outbox, records: tuple[Record, ...]) -> None:
-        for record in records:
-            self._enqueue(record)
+    async def at_once(self: outbox.Outbox, channel: str, debt: Any) -> None:
+        await anyio.lowlevel.checkpoint()
 
-    return [(outbox.Outbox, "take", take)]
+    return [(outbox.Outbox, "_wait_for_turn", at_once)]
+
+
+@mutant("a notice that another daemon took over is told by both")
+def told_by_two() -> list[tuple[object, str, Any]]:
+    async def unasked(self: outbox.Outbox, channel: str, debt: Any) -> None:
+        await anyio.lowlevel.checkpoint()
+
+    return [(outbox.Outbox, "_make_sure", unasked)]
 
 
 @mutant("a delivery that failed is not tried again")
 def notice_tried_once() -> list[tuple[object, str, Any]]:
-    async def deliver(self: outbox.Outbox, channel: str, record: Record, limit: Any) -> bool:
+    async def deliver(self: outbox.Outbox, channel: str, debt: Any) -> bool:
         try:
-            await self._notifiers()[channel].deliver(record)
+            await self._notifiers()[channel].deliver(debt.record)
         except Transient:
             return False
         return True

@@ -186,6 +186,15 @@ async def tell_past_a_dead_channel(sim: Sim) -> None:
     await anyio.sleep(1000)
 
 
+async def tell_a_channel_that_was_away(sim: Sim) -> None:
+    """Nobody dies, and a channel takes nothing for so long that daemons take over from each other."""
+    gone = Outage(calls=("slack",), until=1200.0, error=lambda call: Transient(f"{call}: gone"))
+    sim.log.outages.append(gone)
+    for n in range(4):
+        sim.announce(f"w{n}", f"w{n}")
+    await anyio.sleep(2400)
+
+
 PLAIN = Story(name="plain", script=submit_one)
 FAILING = Story(name="failing", script=submit_one, failures=0.5)
 CANCELED = Story(name="canceled", script=submit_and_cancel)
@@ -228,6 +237,7 @@ MUTED = Story(
     knobs=Knobs(page=20, shortest_s=1.0, longest_s=2.0),
     daemons=2,
 )
+AWAY = Story(name="away", script=tell_a_channel_that_was_away, daemons=2)
 STORIES = {
     story.name: story
     for story in (
@@ -251,6 +261,7 @@ STORIES = {
             GRACELESS,
             HOPELESS,
             MUTED,
+            AWAY,
         ),
     )
 }

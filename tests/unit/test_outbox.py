@@ -1,0 +1,128 @@
+"""Several daemons tell of the same worksets, over channels that are down for long."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from itertools import pairwise
+
+import anyio
+import pytest
+
+from daylily_daemon.adapters.memory import LoopClock
+from daylily_daemon.adapters.memory_runner import MemoryMachine, MemoryRunner, Script
+from daylily_daemon.domain.errors import Transient
+from daylily_daemon.domain.model import Record, State, WorksetId
+from tests.unit.daemons import World, parts_of, play, supervisor_of, until
+
+
+@dataclass
+class Deaf:
+    """A channel that takes nothing until ``from_s``, and then what it is told, by whomever."""
+
+    told: list[Record]
+    from_s: float
+    asked: list[tuple[float, str]] = field(default_factory=list)
+
+    async def deliver(self, record: Record) -> None:
+        await anyio.sleep(0.2)
+        self.asked.append((anyio.current_time(), record.id))
+        if anyio.current_time() < self.from_s:
+            raise Transient("no answer")
+        self.told.append(record)
+
+
+@dataclass
+class Ahead(LoopClock):
+    by_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def now(self) -> datetime:
+        return super().now() + timedelta(seconds=self.by_s)
+
+
+class Daemons:
+    """Daemons on machines of their own, each ended on its own."""
+
+    def __init__(self, world: World, slack: Deaf) -> None:
+        self.world, self.slack = world, slack
+        self.stack = AsyncExitStack()
+        self.stops: list[anyio.Event] = []
+
+    async def __aenter__(self) -> Daemons:
+        self.tg = await self.stack.enter_async_context(anyio.create_task_group())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for stop in self.stops:
+            stop.set()
+        await self.stack.aclose()
+
+    def start(self, name: str, ahead_s: float = 0.0, *, full: bool = False) -> None:
+        """``full``: it writes down what is asked for, and starts nothing."""
+        parts = parts_of(self.world)
+        runner = MemoryRunner(self.world.machine, machine_id=name)
+        parts = replace(parts, runner=runner, notifiers={**parts.notifiers, "slack": self.slack})
+        supervisor = supervisor_of(self.world, parts, name, Ahead(by_s=ahead_s))
+        if full:
+            supervisor = replace(supervisor, held=no_room)
+        self.stops.append(anyio.Event())
+        self.tg.start_soon(supervisor.run, self.stops[-1])
+
+
+async def no_room() -> str:
+    return "no room"
+
+
+def seqs(told: list[Record], id: str) -> list[int]:
+    return list(dict.fromkeys(r.seq for r in told if r.workset_id == id))
+
+
+@pytest.mark.parametrize("ahead_s", [0.0, 600.0, -600.0])
+def test_what_waits_for_a_dead_channel_is_told_once_and_in_order_whoever_tells(
+    ahead_s: float,
+) -> None:
+    async def story() -> None:
+        world = World(machine=MemoryMachine(lambda job: Script(duration_s=100.0)))
+        world.dials = replace(world.dials, give_up_s=1500.0)
+        slack = Deaf(world.told["slack"], from_s=1200.0)
+        async with Daemons(world, slack) as daemons:
+            daemons.start("a")
+            daemons.start("b", ahead_s)
+            daemons.start("c")
+            await world.submit(*(f"w{n}" for n in range(6)))
+            await until(lambda: len(world.table.worksets) == 6)
+            everything = world.table.records.values()
+            await until(lambda: not any(r.owed for rows in everything for r in rows), 7200)
+            await anyio.sleep(1200)
+            assert {ws.state for ws in world.table.worksets.values()} == {State.COMPLETE}
+        for name, told in world.told.items():
+            repeats = [id for id, n in Counter(r.id for r in told).items() if n > 1]
+            assert repeats == [], name
+            for id in world.table.worksets:
+                assert all(one < two for one, two in pairwise(seqs(told, id))), name
+
+    play(story)
+
+
+def test_a_well_channel_is_told_at_once_though_another_daemon_still_owes_a_dead_one() -> None:
+    async def story() -> None:
+        world = World(machine=MemoryMachine(lambda job: Script(duration_s=100.0)))
+        slack = Deaf(world.told["slack"], from_s=math.inf)
+        async with Daemons(world, slack) as daemons:
+            daemons.start("a", full=True)
+            await world.submit("w1")
+            await until(lambda: "w1" in world.table.worksets)
+            daemons.start("b")
+            await until(lambda: bool(world.machine.starts))
+            await anyio.sleep(5)
+            assert seqs(world.told["sns"], "w1") == [1, 2]
+            tellers = [r.teller for r in world.table.records[WorksetId("w1")] if "slack" in r.owed]
+            assert tellers == ["a", "b"]
+
+    play(story)
