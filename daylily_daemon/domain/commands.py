@@ -73,9 +73,13 @@ def register(
 def ask(ws: Workset, command: Command, now: datetime) -> Decision:
     """Return what ``command`` makes of a workset that perhaps somebody holds: its holder has to see it then.
 
-    Raises InboxFull where that one has not read what is there.
+    What waits in the inbox of one that is not in progress, because somebody set its state by hand, nobody
+    else would read any more: it is obeyed first. Raises InboxFull where a holder has not read what is there.
     """
-    return enqueue(ws, command, now) if _is_for_the_holder(command, ws) else apply(ws, command, now)
+    if _is_for_the_holder(command, ws):
+        return enqueue(ws, command, now)
+    waiting = () if ws.state is State.IN_PROGRESS else ws.inbox
+    return obeyed(Decision(ws), (*waiting, command), now)
 
 
 def _is_for_the_holder(command: Command, ws: Workset) -> bool:
@@ -102,6 +106,19 @@ def enqueue(ws: Workset, command: Command, now: datetime) -> Decision:
     queued = Decision(replace(ws, inbox=(*ws.inbox, command)))
     text = f"{ws.owner or 'nobody'} holds it"
     return queued.answer(command.id, CommandEffect.QUEUED, text, now)
+
+
+def obeyed(decision: Decision, commands: Sequence[Command], now: datetime) -> Decision:
+    """Return ``decision`` with ``commands`` applied after it, one after another."""
+    for command in commands:
+        one = apply(decision.workset, command, now)
+        decision = Decision(
+            one.workset,
+            (*decision.records, *one.records),
+            (*decision.effects, *one.effects),
+            (*decision.answers, *one.answers),
+        )
+    return decision
 
 
 def apply(ws: Workset, command: Command, now: datetime) -> Decision:

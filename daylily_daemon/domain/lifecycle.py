@@ -346,14 +346,7 @@ def _answer_inbox(before: Workset, decision: Decision, now: datetime) -> Decisio
     """With the end of a run, answer what is in the inbox: nobody holds the workset afterwards."""
     if before.state is not State.IN_PROGRESS or decision.workset.state is State.IN_PROGRESS:
         return decision
-    for command in decision.workset.inbox:
-        answer = commands.apply(decision.workset, command, now)
-        decision = Decision(
-            answer.workset,
-            (*decision.records, *answer.records),
-            answers=(*decision.answers, *answer.answers),
-        )
-    return decision
+    return commands.obeyed(decision, decision.workset.inbox, now)
 
 
 def _step_done(decision: Decision, run: Run, outcome: Outcome, now: datetime) -> Decision:

@@ -40,7 +40,8 @@ def _left_over(sim: Sim, ws: Workset) -> list[str]:
         found.append(f"{ws.id} is left locked by {ws.owner}")
     if ws.state is State.COMPLETE and ws.error_details:
         found.append(f"{ws.id} is complete, and shows {ws.error_details}")
-    found += [f"{command.id} is left in the inbox of {ws.id}" for command in ws.inbox]
+    unread = sorted({command.id for command in ws.inbox} - sim.stranded)
+    found += [f"{id} is left in the inbox of {ws.id}" for id in unread]
     rows = sim.world.table.records[ws.id]
     if not (sim.crashes or sim.log.happened or sim.log.outages or sim.skewed or sim.drawn):
         found += [
@@ -70,7 +71,8 @@ def _command(sim: Sim, command: Command, *, prompt: bool) -> list[str]:
     rows = sim.world.table.records.get(command.workset_id, [])
     count = sum(r.by == command.by for r in rows)
     replaced = isinstance(command.ask, Submit) and sim.bucket.get(command.workset_id) != command
-    if not sim.answered(command) and not (replaced and command.workset_id in sim.bucket):
+    excused = command.id in sim.stranded or (replaced and command.workset_id in sim.bucket)
+    if not sim.answered(command) and not excused:
         found.append(f"{command.id} on {command.workset_id} has no answer")
     answer = sim.world.table.answers.get((command.workset_id, command.id))
     known = command.workset_id in sim.world.table.worksets and command.workset_id not in sim.edited

@@ -29,7 +29,7 @@ from daylily_daemon.ports import Unreadable
 from tests.sim.hostile_reports import REPORTS
 from tests.sim.ports import MISSING, REFUSED, UNWANTED, Input
 from tests.sim.wire import CHANNELS, Outage, Wire
-from tests.sim.world import Sim
+from tests.sim.world import RESTING, Sim
 from tests.unit.daemons import PIPELINE
 from tests.unit.dials import a_policy
 
@@ -337,6 +337,8 @@ def write_something_newer(sim: Sim, wire: Wire) -> None:
 def _edit(sim: Sim, ws: Workset | None, **fields: Any) -> None:
     if ws is not None:
         sim.edited.add(ws.id)
+        if fields.get("state") in RESTING:
+            sim.stranded |= {command.id for command in ws.inbox}
         sim.world.table.worksets[ws.id] = replace(ws, **fields)
 
 
@@ -476,7 +478,8 @@ def heal(sim: Sim) -> None:
     now = anyio.current_time()
     for outage in sim.log.outages:
         outage.until = min(outage.until, now + sim.rng.uniform(0, 120))
-    sim.accidents = sim.disk_full_until = sim.no_room_until = sim.index_stands_until = 0.0
+    sim.accidents = sim.disk_full_until = sim.no_room_until = 0.0
+    sim.index_stands_until = min(sim.index_stands_until, now)
     sim.hostile = ()
     sim.lost_tokens.clear()
     sim.newer.clear()

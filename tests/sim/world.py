@@ -110,6 +110,8 @@ class Sim:
     """The submission that the trigger in each folder stands for now."""
     edited: set[WorksetId] = field(default_factory=set)
     """Worksets whose item somebody changed by hand."""
+    stranded: set[str] = field(default_factory=set)
+    """Commands in the inbox of a run that somebody ended by hand: read when the next command comes."""
     refusing_until: dict[str, float] = field(default_factory=dict)
     """Channels that answer with a definite no, or did."""
     parked_ids: set[str] = field(default_factory=set)
@@ -125,6 +127,8 @@ class Sim:
     _submitted_s: dict[WorksetId, float] = field(default_factory=dict)
     _input_seen: dict[WorksetId, Inspection] = field(default_factory=dict)
     _rerouted: bool = False
+    _claimed_by: dict[tuple[WorksetId, int], Wire] = field(default_factory=dict)
+    """Which life of which daemon raised each fence."""
     owed_first: dict[str, frozenset[str]] = field(default_factory=dict)
     """Whom each record was to tell when it was written."""
     written_at: dict[str, float] = field(default_factory=dict)
@@ -299,6 +303,7 @@ class Sim:
             return
         self._versions[stored.id] = stored.version
         self._written(stored)
+        self._claimed_by.setdefault((stored.id, stored.fence), wire)
         self._turned(change.before, stored, wire)
         for record in change.records:
             routing = self.world.dials.routing
@@ -374,13 +379,20 @@ class Sim:
             return
         table = self.world.table
         for ws in table.worksets.values():
-            if ws.owner == wire.name and ws.scope not in self.gone:
+            mine = ws.owner == wire.name and ws.scope not in self.gone
+            if mine and not self._left_by_a_former_life(ws, wire):
                 self.wrong(f"{wire.name} ended with {ws.id} locked")
         lately = anyio.current_time() - WINDOW_S
         well = {name for name in self.world.told if self.out_until(name) < lately}
         for record in (r for rows in table.records.values() for r in rows):
             if record.owed & well and record.teller == wire.name:
                 self.wrong(f"{wire.name} ended and still owed {record.id}")
+
+    def _left_by_a_former_life(self, ws: Workset, wire: Wire) -> bool:
+        """Whether a killed daemon took this lease, and the index hid that from the one that is it now."""
+        found_by = self.index_stands_until + self.knobs.sweep_s + LATE_S
+        hidden = wire.born_at < self.index_stands_until and anyio.current_time() < found_by
+        return hidden and self._claimed_by.get((ws.id, ws.fence)) is not wire
 
     def _taken_over(self, before: Workset) -> None:
         wire = self.wires.get(before.owner or "")
@@ -471,7 +483,8 @@ class Sim:
         return (
             not self.world.commands.messages
             and not self.world.intake.messages
-            and all(ws.state in RESTING and not ws.inbox for ws in table.worksets.values())
+            and all(ws.state in RESTING for ws in table.worksets.values())
+            and all(c.id in self.stranded for ws in table.worksets.values() for c in ws.inbox)
             and not any(r.owed for rows in table.records.values() for r in rows)
             and all(self.answered(command) for command in self.bucket.values())
         )

@@ -70,7 +70,7 @@ class Daemons:
         parts = replace(parts, runner=runner, notifiers={**parts.notifiers, "slack": self.slack})
         supervisor = supervisor_of(self.world, parts, name, Ahead(by_s=ahead_s))
         if full:
-            supervisor = replace(supervisor, held=no_room)
+            supervisor = replace(supervisor, look_for_room=no_room)
         self.stops.append(anyio.Event())
         self.tg.start_soon(supervisor.run, self.stops[-1])
 
