@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
-from anyio import CapacityLimiter, sleep
+from anyio import CapacityLimiter, get_cancelled_exc_class, sleep
 
 from daylily_daemon.adapters import memory
 from daylily_daemon.domain import admission, commands, lifecycle
@@ -155,6 +156,28 @@ def unread_and_deleted() -> Places:
         return True
 
     return [(doorbell, "park", park)]
+
+
+@mutant(
+    "what a batch answered is not deleted when one of its messages gets no answer in time",
+    "ask_too_much",
+    "replace_the_host",
+)
+def all_or_nothing_deleted() -> Places:
+    line_of, ring_of = doorbell.Doorbell._answer_line, doorbell.Doorbell._ring_until_answered
+
+    async def answer_line(self: doorbell.Doorbell, line: Any, round: Any) -> None:
+        try:
+            await line_of(self, line, round)
+        except get_cancelled_exc_class():
+            round.done.clear()
+            raise
+
+    async def ring(self: doorbell.Doorbell, command: Command, *_: Any) -> None:
+        await ring_of(self, command, 0, math.inf)
+
+    places: Places = [(doorbell.Doorbell, "_answer_line", answer_line)]
+    return [*places, (doorbell.Doorbell, "_ring_until_answered", ring)]
 
 
 @mutant("a message that cannot be parked is deleted", "close_the_dead_letters")

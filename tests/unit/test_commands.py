@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daylily_daemon.domain import report
-from daylily_daemon.domain.commands import apply, register
+from daylily_daemon.domain.commands import apply, ask, register
 from daylily_daemon.domain.events import Inspected
 from daylily_daemon.domain.lifecycle import decide
 from daylily_daemon.domain.model import (
@@ -235,3 +235,26 @@ def test_a_run_that_is_given_up_begins_at_the_first_step_if_that_is_asked_for() 
     assert kept.run is not None
     assert kept.run.failed is not None
     assert anew.run is None
+
+
+@given(st.sampled_from(sorted(set(State) - {State.IN_PROGRESS})), asks)
+def test_an_inbox_that_nobody_reads_any_more_is_obeyed_before_the_next_command(
+    state: State, what: Ask
+) -> None:
+    waiting = (command(SetPriority(priority=Priority.LOW), "c1"), command(Retry(), "c2"))
+    ws = a_workset(state, inbox=waiting)
+    decision = ask(ws, command(what, "c3"), NOW)
+    assert [answer.command_id for answer in decision.answers] == ["c1", "c2", "c3"]
+    assert all(answer.effect is not CommandEffect.QUEUED for answer in decision.answers)
+    assert decision.workset.inbox == ()
+    one_by_one = ws
+    for each in (*waiting, command(what, "c3")):
+        one_by_one = apply(one_by_one, each, NOW).workset
+    assert decision.workset == one_by_one
+
+
+def test_the_inbox_of_a_run_that_nobody_holds_is_left_to_who_takes_it_up() -> None:
+    orphaned = replace(in_progress(), lock=None, inbox=(command(Retry(), "c1"),))
+    decision = ask(orphaned, command(SetPriority(priority=Priority.LOW), "c2"), NOW)
+    assert [c.id for c in decision.workset.inbox] == ["c1"]
+    assert [answer.command_id for answer in decision.answers] == ["c2"]
