@@ -310,6 +310,8 @@ class DynamoTrail:
         now = await self._update(record, expression, "attribute_exists(workset_id)", values)
         if now is None:
             raise Permanent(f"Audit record {record.id} was removed by hand.")
+        if left and not now.owed:  # others told the rest meanwhile
+            await self._update(record, "REMOVE outbox", "attribute_not_exists(owed)", {})
         return now
 
     async def take_over(self, record: Record, teller: str) -> Record | None:
@@ -328,7 +330,7 @@ class DynamoTrail:
                     Key={**_key(record.workset_id), "seq": typed(sequence(record.seq))},
                     UpdateExpression=expression,
                     ConditionExpression=condition,
-                    ExpressionAttributeValues=values,
+                    **({"ExpressionAttributeValues": values} if values else {}),
                     ReturnValues="ALL_NEW",
                 )
             except ClientError as exc:

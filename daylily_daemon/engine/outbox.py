@@ -93,6 +93,7 @@ class Outbox:
         self._still: dict[str, tuple[Record, float]] = {}
         self._tg: TaskGroup | None = None
         self._paid = Event()
+        self._losses = 0
         self._own: dict[WorksetId, tuple[int, int]] = {}
         self._clear: dict[WorksetId, dict[str, int]] = {}
 
@@ -131,26 +132,33 @@ class Outbox:
 
     async def _wait_for_turn(self, channel: str, debt: _Debt) -> None:
         """Wait until nobody else owes anything before it on ``channel``, taking over what stands still."""
-        id = debt.record.workset_id
-        while self._has(debt) and debt.since > self._clear.get(id, {}).get(channel, 1):
+        id, pause_s = debt.record.workset_id, self._config.flush_s
+        while self._has(debt) and debt.since > (known := self._clear_from(id, channel)):
             try:
                 with foreign_as_unexpected("the outbox"):
-                    since = debt.since
-                    rows = await self._rows_before(id, since)
+                    since, losses = debt.since, self._losses
+                    rows = await self._rows(id, known, since)
                     earlier = [r for r in rows if channel in r.owed and r.id not in self._debts]
-                    if not await self._take_over(earlier) and since == debt.since:
+                    if not await self._take_over(earlier) and losses == self._losses:
                         self._clear.setdefault(id, {})[channel] = since
                         return
             except DaemonError as exc:
                 log.warning("outbox_unreachable", error=str(exc))
-            await sleep(self._config.flush_s)
+            await sleep(pause_s)
+            pause_s = min(self._config.takeover_s / 2, 2 * pause_s)
 
-    async def _rows_before(self, workset: WorksetId, seq: int) -> list[Record]:
-        """Return all records of a workset before ``seq``, page by page."""
+    def _clear_from(self, id: WorksetId, channel: str) -> int:
+        """Return before which number nobody else owes ``channel`` anything, as far as we know."""
+        return self._clear.get(id, {}).get(channel, 1)
+
+    async def _rows(self, workset: WorksetId, first: int, end: int) -> list[Record]:
+        """Return the records of a workset from number ``first`` on and before ``end``, page by page."""
         found: list[Record] = []
-        while page := await self._trail.read(workset, after=found[-1].seq if found else 0):
-            found += [r for r in page if r.seq < seq]
-            if not found or page[-1].seq >= seq - 1:
+        after = first - 1
+        while page := await self._trail.read(workset, after=after):
+            found += [r for r in page if r.seq < end]
+            after = page[-1].seq
+            if after >= end - 1:
                 break
         return found
 
@@ -231,6 +239,7 @@ class Outbox:
     def _lose(self, debt: _Debt) -> None:
         """Leave a record to whoever has it now; what is ours behind it has to wait for its turn."""
         id = debt.record.workset_id
+        self._losses += 1
         if self._has(debt):
             del self._debts[debt.record.id]
         self._own.pop(id, None)

@@ -277,6 +277,15 @@ async def test_what_is_owed_is_found_until_it_is_settled(store: Store) -> None:
     assert [r.seq for r in (await store.trail.owed()).records] == [3]
 
 
+async def test_what_two_settled_one_channel_each_is_not_found_any_more(store: Store) -> None:
+    ws = a_workset()
+    await store.worksets.commit(first(ws, a_record(ws, 1, ("sns", "slack"))))
+    (owed,) = (await store.trail.owed()).records
+    await store.trail.settle(owed, frozenset({"sns"}))
+    assert (await store.trail.settle(owed, frozenset({"slack"}))).owed == frozenset()
+    assert (await store.trail.owed()).records == []
+
+
 async def test_only_one_takes_over_what_a_dead_daemon_owed(store: Store) -> None:
     ws = a_workset()
     await store.worksets.commit(first(ws, a_record(ws, 1, ("sns",))))

@@ -337,8 +337,7 @@ def write_something_newer(sim: Sim, wire: Wire) -> None:
 def _edit(sim: Sim, ws: Workset | None, **fields: Any) -> None:
     if ws is not None:
         sim.edited.add(ws.id)
-        if fields.get("state") in RESTING:
-            sim.stranded |= {command.id for command in ws.inbox}
+        sim.stranded |= {c.id for c in ws.inbox if fields.get("state") in RESTING}
         sim.world.table.worksets[ws.id] = replace(ws, **fields)
 
 
