@@ -18,7 +18,7 @@ from daylily_daemon.adapters import identity, provision
 from daylily_daemon.adapters.aws import Aws, AwsOptions, OnCall, options_from, translated
 from daylily_daemon.adapters.deadletters import DeadLetters, Pair
 from daylily_daemon.adapters.drops import S3Drops
-from daylily_daemon.adapters.dynamodb import DynamoTrail, DynamoWorksets, Tables
+from daylily_daemon.adapters.dynamodb import DynamoTrail, DynamoWorksets
 from daylily_daemon.adapters.envelopes import Origin, read_command, read_event
 from daylily_daemon.adapters.host import RandomIds, Room, StateDir, SystemClock
 from daylily_daemon.adapters.http import opened_session
@@ -31,6 +31,7 @@ from daylily_daemon.adapters.notifiers.webhook import Webhook
 from daylily_daemon.adapters.pipelines import load_pipelines
 from daylily_daemon.adapters.s3 import S3Objects
 from daylily_daemon.adapters.sqs import Decode, QueueConfig, SqsMailbox
+from daylily_daemon.adapters.tables import Tables
 from daylily_daemon.domain.admission import Limits
 from daylily_daemon.domain.errors import Impeded, Permanent
 from daylily_daemon.domain.failures import FailurePattern

@@ -7,11 +7,12 @@ else is raised is said where it is. No method leaves a foreign exception through
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from daylily_daemon.domain.errors import DaemonError
+from daylily_daemon.domain.listing import Position, Query
 from daylily_daemon.domain.model import (
     Answer,
     Command,
@@ -68,6 +69,20 @@ class OwedPage:
     """Given back, it asks for the next page; None after the last."""
 
 
+COUNTED: Final = 1000
+"""Worksets of one state that are counted; beyond, it is enough to know that there are more."""
+
+
+class Count(NamedTuple):
+    """How many there are, ``1000+`` where counting stopped."""
+
+    found: int
+    more: bool
+
+    def __str__(self) -> str:
+        return f"{self.found}{'+' if self.more else ''}"
+
+
 class Worksets(Protocol):
     async def load(self, id: WorksetId) -> Workset | None:
         """Return the item by a strongly consistent read, None if there is none."""
@@ -87,6 +102,33 @@ class Worksets(Protocol):
 
     async def announced(self, ids: Sequence[WorksetId]) -> Mapping[WorksetId, Announced]:
         """Return which trigger was answered last, of those ``ids`` that have an item."""
+        ...
+
+
+READ_ROWS: Final = 1000
+"""Rows that are read for one page, those that are left out too."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    worksets: Sequence[Workset]
+    after: Position | None
+    """Given back, it brings the next page; None after the last."""
+
+
+class Catalogue(Protocol):
+    """Worksets as lists and figures show them. May be stale, as indexes are."""
+
+    async def page(self, query: Query, *, after: Position | None = None, limit: int) -> Page:
+        """Return up to ``limit`` worksets, state by state, urgent and old ones first.
+
+        Of one customer that order holds within a page. At most ``READ_ROWS`` rows are read: a page may be
+        short, or empty, and have more after it. ``after`` must fit the query (``listing.fits``).
+        """
+        ...
+
+    async def count(self, state: State, *, most: int = COUNTED) -> Count:
+        """Return how many worksets are in ``state``, looking at no more than ``most`` and one."""
         ...
 
 
@@ -163,6 +205,71 @@ class Mailbox(Protocol):
         Each is taken or not by itself. If some were not, the others were sent before this raises: Transient
         (or Impeded) if one of those may be taken later, Permanent if none of them ever will.
         """
+        ...
+
+
+class Unanswered(NamedTuple):
+    """How many messages wait, or are with somebody who has not settled them; roughly."""
+
+    commands: int
+    events: int
+
+
+class Queues(Protocol):
+    """The queues as whoever asks for something sees them."""
+
+    async def send(self, command: Command) -> None:
+        """Put a command into the queue. Raises Permanent if there is no queue."""
+        ...
+
+    async def unanswered(self) -> Unanswered:
+        """Return how much no daemon has answered yet."""
+        ...
+
+    async def depths(self) -> Mapping[str, int]:
+        """Return about how many messages wait in each queue, dead-letter queues too."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetter:
+    """A message that was given up."""
+
+    queue: str
+    """Name of the queue it was taken out of, not of the dead-letter queue."""
+    id: str
+    sent_at: datetime | None
+    tries: int
+    reason: str
+    body: str
+    receipt: str = field(repr=False)
+
+
+class GivenUp(Protocol):
+    """The messages that were given up. What a look shows is hidden from others until it is put back."""
+
+    async def look(self, most: int = 1000) -> Sequence[DeadLetter]:
+        """Return what can be seen now, oldest first, about ``most`` a queue."""
+        ...
+
+    async def unseen(self) -> int:
+        """Return about how many there are besides those that are held by a look."""
+        ...
+
+    async def put_back(self, letters: Sequence[DeadLetter]) -> None: ...
+
+    async def replay(self, letter: DeadLetter) -> None:
+        """Send one message to its queue again. Raises Permanent for what no queue takes."""
+        ...
+
+    async def replay_all(self) -> int:
+        """Send all again; return how many. Raises Permanent for what no queue takes, at the end."""
+        ...
+
+    async def drop(self, letter: DeadLetter) -> None: ...
+
+    async def drop_all(self) -> int:
+        """Delete all for good; return how many."""
         ...
 
 

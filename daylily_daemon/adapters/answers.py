@@ -16,8 +16,6 @@ from typing import Final
 
 from botocore.exceptions import ClientError
 
-CREDENTIALS: Final = "credentials"
-"""The code of all trouble with credentials, where AWS or the SDK calls it something else each time."""
 WORDS_LIMIT: Final = 500
 """Characters of another side's words that are shown."""
 

@@ -25,7 +25,6 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
 from daylily_daemon.adapters.answers import (
-    CREDENTIALS,
     Meaning,
     advice_on,
     error_code,
@@ -36,7 +35,7 @@ from daylily_daemon.adapters.answers import (
 )
 from daylily_daemon.adapters.headnode import credentials_advice
 from daylily_daemon.adapters.retryafter import asked_wait_s
-from daylily_daemon.domain.errors import DaemonError, Impeded, Permanent, Transient
+from daylily_daemon.domain.errors import CREDENTIALS, DaemonError, Impeded, Permanent, Transient
 
 
 class _Foreign(BotoCoreError):

@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -24,6 +24,7 @@ from daylily_daemon.adapters.codec import Item
 from daylily_daemon.adapters.sqs import REASON, tries
 from daylily_daemon.domain.errors import Permanent
 from daylily_daemon.domain.model import WORKSET_ID
+from daylily_daemon.ports import DeadLetter
 
 LOOK_S: Final = 60
 PUT_BACK_S: Final = 20.0
@@ -35,19 +36,6 @@ _GONE: Final = frozenset({"ReceiptHandleIsInvalid"})
 """Said to a receipt that was forgotten together with its message."""
 _NOT_HIDDEN: Final = _GONE | {"MessageNotInflight", "InvalidParameterValue"}
 """Said of a message that can be looked at already; the last one is what SQS says most."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeadLetter:
-    queue: str
-    """Name of the queue it was taken out of, not of the dead-letter queue."""
-    id: str
-    """SQS's message id."""
-    sent_at: datetime | None
-    tries: int
-    reason: str
-    body: str
-    receipt: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

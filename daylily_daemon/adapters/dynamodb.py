@@ -8,9 +8,10 @@ our own nonce in it means that the write was applied and only its answer got los
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from functools import partial
+from typing import Any, Final
 
 import structlog
 from anyio import sleep
@@ -34,6 +35,8 @@ from daylily_daemon.adapters.codec import (
     workset_from_item,
     workset_to_item,
 )
+from daylily_daemon.adapters.paging import Rows, page_of
+from daylily_daemon.adapters.tables import Tables, position_of, selected
 from daylily_daemon.domain.errors import (
     AlreadyDone,
     DaemonError,
@@ -42,9 +45,10 @@ from daylily_daemon.domain.errors import (
     Permanent,
     Transient,
 )
+from daylily_daemon.domain.listing import Position, Query, Row, Span
 from daylily_daemon.domain.model import Answer, Record, State, WorksetId
 from daylily_daemon.domain.workset import Workset
-from daylily_daemon.ports import Announced, Change, Conflict, OwedPage
+from daylily_daemon.ports import COUNTED, Announced, Change, Conflict, Count, OwedPage, Page
 
 log = structlog.get_logger()
 
@@ -55,26 +59,6 @@ UNPROCESSED_TRIES: Final = 10
 """How often in a row a batch may be answered in part."""
 FIRST_PAUSE_S: Final = 0.05
 """Before what was left unprocessed is asked for again; doubles, up to a second."""
-COUNTED: Final = 1000
-"""Worksets of one state that are counted; beyond, it is enough to know that there are more."""
-
-
-class Count(NamedTuple):
-    """How many there are, ``1000+`` where counting stopped."""
-
-    found: int
-    more: bool
-
-    def __str__(self) -> str:
-        return f"{self.found}{'+' if self.more else ''}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tables:
-    worksets: str
-    events: str
-    state_index: str
-    outbox_index: str = "outbox-index"
 
 
 class DynamoWorksets:
@@ -106,24 +90,25 @@ class DynamoWorksets:
     async def in_state(self, state: State, *, limit: int = 1000) -> Sequence[Workset]:
         return await self._worksets(self._by_state(state), limit)
 
-    async def of_customer(self, state: State, customer: str, *, limit: int) -> Sequence[Workset]:
-        """As ``in_state`` for the worksets of one customer, however many others are before them."""
-        query = self._by_state(state)
-        values = {**query["ExpressionAttributeValues"], ":customer": typed(customer)}
-        query |= {
-            "ExpressionAttributeValues": values,
-            "FilterExpression": "customer_id = :customer",
-        }
-        return await self._worksets(query, limit)
-
     async def _worksets(self, query: Item, limit: int) -> list[Workset]:
-        found: list[Workset] = []
-        async for item in _pages(self._client, query, limit):
-            try:
-                found.append(workset_from_item(plain_item(item)))
-            except (Unusable, Newer) as exc:
-                log.warning("item_unreadable", error=str(exc))
-        return found
+        items = [item async for item in _pages(self._client, query, limit)]
+        return [ws for item in items if (ws := _readable_workset(item))]
+
+    async def page(self, query: Query, *, after: Position | None = None, limit: int) -> Page:
+        return await page_of(query, after, limit, partial(self._rows, query))
+
+    async def _rows(self, query: Query, span: Span, at: Position, most: int) -> Rows:
+        asked = selected(query, span, at, self._tables)
+        async with translated(f"table {self._tables.worksets}"):
+            answer = await self._client.query(**asked, Limit=most)
+        items = answer["Items"]
+        rows = [
+            Row(ws, str(plain_item(item).get("priority_key", "")))
+            for item in items
+            if (ws := _readable_workset(item))
+        ]
+        more = position_of(at.span, answer.get("LastEvaluatedKey"))
+        return Rows(rows, int(answer.get("ScannedCount", len(items))), more)
 
     async def announced(self, ids: Sequence[WorksetId]) -> Mapping[WorksetId, Announced]:
         found: dict[WorksetId, Announced] = {}
@@ -340,6 +325,15 @@ class DynamoTrail:
         return record_from_item(plain_item(answer["Attributes"]))
 
 
+def _readable_workset(item: Item) -> Workset | None:
+    """Return None for one that cannot be read, which must not hide the others."""
+    try:
+        return workset_from_item(plain_item(item))
+    except (Unusable, Newer) as exc:
+        log.warning("item_unreadable", error=str(exc))
+        return None
+
+
 def _readable(items: Sequence[Item]) -> list[Record]:
     """Return the records that can be read; one that cannot must not hide what others owe."""
     found: list[Record] = []
@@ -450,16 +444,14 @@ class _Update:
 
 
 async def _pages(client: Any, query: Item, limit: int) -> AsyncIterator[Item]:
-    """Yield up to ``limit`` items; where a filter leaves some out, those that are left count."""
+    """Yield up to ``limit`` items."""
     left = limit
     while left > 0:
-        page = 1000 if "FilterExpression" in query else min(left, 1000)
         async with translated(f"table {query['TableName']}"):
-            answer = await client.query(**query, Limit=page)
-        items = answer["Items"][:left]
-        for item in items:
+            answer = await client.query(**query, Limit=min(left, 1000))
+        for item in answer["Items"]:
             yield item
-        left -= len(items)
+        left -= len(answer["Items"])
         if "LastEvaluatedKey" not in answer:
             return
         query = {**query, "ExclusiveStartKey": answer["LastEvaluatedKey"]}

@@ -13,7 +13,6 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,6 +34,7 @@ from daylily_daemon.adapters.transfer import (
 )
 from daylily_daemon.domain.document import shown
 from daylily_daemon.domain.errors import Permanent
+from daylily_daemon.domain.places import Shared
 from daylily_daemon.domain.sheet import S3Place
 
 MARK: Final = ".daylily-results.json"
@@ -47,15 +47,6 @@ _TAKEN: Final = frozenset(
 )
 _UNCONDITIONAL: Final = frozenset({"NotImplemented", "501"})
 """What a store answers that knows no conditional writes."""
-
-
-class Shared(StrEnum):
-    """What happens where a place holds another workset's results."""
-
-    FOLDER = "folder"
-    """The results go into a folder of the workset's name below it."""
-    REFUSE = "refuse"
-    """The export fails, and nothing is written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

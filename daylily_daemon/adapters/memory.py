@@ -14,10 +14,22 @@ from typing import Any
 
 from anyio import Event, current_time, move_on_after
 
+from daylily_daemon.adapters.paging import Rows, page_of
 from daylily_daemon.domain.errors import AlreadyDone, Permanent
+from daylily_daemon.domain.listing import Position, Query, Row, Span, matches
 from daylily_daemon.domain.model import Answer, Command, Record, State, WorksetId
 from daylily_daemon.domain.workset import Workset
-from daylily_daemon.ports import Announced, Change, Conflict, Delivery, OwedPage, Unreadable
+from daylily_daemon.ports import (
+    COUNTED,
+    Announced,
+    Change,
+    Conflict,
+    Count,
+    Delivery,
+    OwedPage,
+    Page,
+    Unreadable,
+)
 
 
 @dataclass(slots=True)
@@ -64,6 +76,31 @@ class MemoryWorksets:
     async def in_state(self, state: State, *, limit: int = 1000) -> Sequence[Workset]:
         found = [ws for ws in self._table.worksets.values() if ws.state is state]
         return sorted(found, key=lambda ws: ws.priority_key)[:limit]
+
+    async def count(self, state: State, *, most: int = COUNTED) -> Count:
+        found = sum(ws.state is state for ws in self._table.worksets.values())
+        return Count(min(found, most), found > most)
+
+    async def page(self, query: Query, *, after: Position | None = None, limit: int) -> Page:
+        async def read(span: Span, at: Position, most: int) -> Rows:
+            rows = self._rows(query, span, at)
+            read, left = rows[:most], rows[most:]
+            found = [Row(ws, ws.priority_key) for ws in read if matches(query, span, ws)]
+            last = Position(at.span, read[-1].priority_key, read[-1].id) if left else None
+            return Rows(found, len(read), last)
+
+        return await page_of(query, after, limit, read)
+
+    def _rows(self, query: Query, span: Span, at: Position) -> list[Workset]:
+        """Return what lies in the index behind ``at``, as an index has it: by state or by customer."""
+        served = replace(query, prefix="")
+        if query.customer:
+            span = replace(span, bounds=())
+        rows = [ws for ws in self._table.worksets.values() if matches(served, span, ws)]
+        if query.customer:
+            return sorted((ws for ws in rows if ws.id > at.id), key=lambda ws: ws.id)
+        behind = (ws for ws in rows if ws.priority_key > at.key)
+        return sorted(behind, key=lambda ws: ws.priority_key)
 
     async def announced(self, ids: Sequence[WorksetId]) -> Mapping[WorksetId, Announced]:
         known = (self._table.worksets[id] for id in ids if id in self._table.worksets)

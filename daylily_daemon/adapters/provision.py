@@ -26,7 +26,6 @@ from daylily_daemon.adapters.codec import (
     typed,
     workset_from_item,
 )
-from daylily_daemon.adapters.dynamodb import Tables
 from daylily_daemon.adapters.envelopes import IGNORE, READY
 from daylily_daemon.adapters.notification import comparable, rule_of
 from daylily_daemon.adapters.patience import (
@@ -44,6 +43,7 @@ from daylily_daemon.adapters.queuepolicy import (
     left_alone,
     read_policy,
 )
+from daylily_daemon.adapters.tables import Tables
 from daylily_daemon.domain.errors import Impeded, Permanent, Transient
 
 log = structlog.get_logger()
@@ -101,7 +101,7 @@ class Provisioner:
     async def tables(self) -> AsyncIterator[Step]:
         tables = self._wanted.tables
         by_state = _Index(tables.state_index, "state", "priority_key")
-        by_customer = _Index("customer-id-state-index", "customer_id", "state")
+        by_customer = _Index(tables.customer_index, "customer_id", "state")
         async for step in self._table(tables.worksets, "", [by_state, by_customer]):
             yield step
         outbox = _Index(tables.outbox_index, "outbox", "at")

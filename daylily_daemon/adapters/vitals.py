@@ -12,17 +12,17 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
 import anyio
 import structlog
 from anyio import to_thread
-from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from daylily_daemon.adapters.host import StateDir
 from daylily_daemon.adapters.runners import shim
+from daylily_daemon.domain.daemon import Life, Process, Sighting, Status
 from daylily_daemon.domain.errors import DaemonError
 
 log = structlog.get_logger()
@@ -37,95 +37,7 @@ class Unreadable(DaemonError):
     """The status file is there and cannot be read, or says nothing that can be understood."""
 
 
-class Life(StrEnum):
-    """What the kernel says of the process that wrote a status."""
-
-    RUNNING = "running"
-    STOPPED = "stopped"
-    """By SIGSTOP or a terminal; it does nothing until SIGCONT."""
-    GONE = "gone"
-    REPLACED = "replaced"
-    """Its number belongs to another process now, or the machine was started again since."""
-    HIDDEN = "hidden"
-    """It cannot be seen from here: another user's, or in another container."""
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class Process(_Model):
-    """A process, and where its number means that."""
-
-    pid: int
-    start_time: int | None = None
-    """Clock ticks since boot; a daemon before this version did not write it."""
-    boot_id: str = ""
-    pid_namespace: str = ""
-
-
-class Port(_Model):
-    """As ``engine.health.PortHealth``."""
-
-    good_at: AwareDatetime | None = None
-    failing_since: AwareDatetime | None = None
-    failures: int = 0
-    code: str = ""
-    text: str = ""
-
-
-class Reload(_Model):
-    result: str = ""
-    at: str = ""
-    problems: tuple[str, ...] = ()
-    changed: tuple[str, ...] = ()
-    needs_restart: tuple[str, ...] = ()
-
-
-class Status(_Model):
-    """What a daemon says of itself. Everything may be missing: it may be of another version."""
-
-    pid: int | None = None
-    """Absent until its first pass is finished."""
-    start_time: int | None = None
-    boot_id: str = ""
-    pid_namespace: str = ""
-    starting: Process | None = None
-    """While it has not finished its first pass."""
-    trouble: str = ""
-    """What keeps it from starting, as a sentence."""
-    owner: str = ""
-    version: str = ""
-    started_at: AwareDatetime | None = None
-    stopping_at: AwareDatetime | None = None
-    stopped_at: AwareDatetime | None = None
-    """Both only after an orderly stop was asked for."""
-    seen_at: AwareDatetime | None = None
-    """When the last pass was finished."""
-    seen_monotonic_s: float | None = None
-    """The same on CLOCK_MONOTONIC, which nobody sets."""
-    sweep_s: float = 0.0
-    """0 until a pass was finished."""
-    max_worksets: int | None = None
-    max_per_customer: int = 0
-    active: Mapping[str, str] = {}
-    customers: Mapping[str, str] = {}
-    waiting: int = 0
-    owed: int = 0
-    held: str = ""
-    ports: Mapping[str, Port] = {}
-    last_reload: Reload | None = None
-
-    @property
-    def process(self) -> Process | None:
-        if self.starting is not None or self.pid is None:
-            return self.starting
-        return Process(
-            pid=self.pid,
-            start_time=self.start_time,
-            boot_id=self.boot_id,
-            pid_namespace=self.pid_namespace,
-        )
+_STATUS: Final = TypeAdapter(Status)
 
 
 def this_process() -> Process:
@@ -188,7 +100,7 @@ def read(state: StateDir) -> Status | None:
             f"{state.status} cannot be read: {exc.strerror}. Run this as the daemon's user or as root."
         ) from exc
     try:
-        return Status.model_validate_json(raw)
+        return _STATUS.validate_json(raw)
     except ValidationError as exc:
         first = exc.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -196,6 +108,21 @@ def read(state: StateDir) -> Status | None:
             f"{state.status} makes no sense ({where or 'file'}: {first['msg']}). A running daemon writes it "
             "anew within a minute."
         ) from exc
+
+
+def sighting(state: StateDir, now: datetime) -> Sighting:
+    """Look at the daemon of this state directory; needs no AWS."""
+    try:
+        status = read(state)
+    except Unreadable as exc:
+        return Sighting(now=now, unreadable=str(exc))
+    process = status.process if status else None
+    return Sighting(
+        now=now,
+        status=status,
+        life=life_of(process) if process else Life.GONE,
+        age_s=age_s(status, now) if status else None,
+    )
 
 
 def _bytes(path: Path) -> bytes:

@@ -8,22 +8,19 @@ from __future__ import annotations
 
 import getpass
 import os
-import secrets
 import socket
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Final, Protocol
+from typing import Annotated, Any, Final
 
-import anyio
 import typer
 
-from daylily_daemon.adapters.codec import command_to_dict
-from daylily_daemon.adapters.host import StateDir, SystemClock
-from daylily_daemon.bootstrap import Tools
+from daylily_daemon.application import requests
+from daylily_daemon.application.backend import Backend
+from daylily_daemon.application.requests import Outcome
+from daylily_daemon.application.wording import sentence
 from daylily_daemon.cli import output, printing
-from daylily_daemon.cli.health import of_this_host
 from daylily_daemon.cli.options import (
     ConfigOption,
     Exit,
@@ -31,28 +28,22 @@ from daylily_daemon.cli.options import (
     SetOption,
     Usage,
     WorksetArgument,
-    existing,
     loaded,
     reporting,
-    with_tools,
+    with_backend,
 )
+from daylily_daemon.composition.shapes import command_shape
 from daylily_daemon.domain.model import (
-    Answer,
     Ask,
     Cancel,
-    Command,
     CommandEffect,
     HostLost,
     Ignore,
     Priority,
     Retry,
     SetPriority,
-    WorksetId,
 )
-from daylily_daemon.domain.workset import Workset
 
-FIRST_LOOK_S: Final = 0.2
-LOOK_S: Final = 1.0
 TIMEOUT_S: Final = 60.0
 NAME_CHARS: Final = 64
 
@@ -65,87 +56,22 @@ TimeoutOption = Annotated[
 ]
 
 
-class Answers(Protocol):
-    """Where it is written what became of a command."""
-
-    async def answer_to(self, id: WorksetId, command_id: str) -> Answer | None: ...
-
-
-class Loads(Protocol):
-    async def load(self, id: WorksetId) -> Workset | None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What is known of a command when the waiting ends."""
-
-    command: Command
-    answer: Answer | None
-    workset: Workset | None = None
-    hint: str = ""
-    """Why there may be no answer yet."""
-
-    @property
-    def is_stopping(self) -> bool:
-        """Tell whether a cancel was obeyed and the job has not ended yet."""
-        ws = self.workset
-        return isinstance(self.command.ask, Cancel) and bool(ws and _is_being_stopped(ws))
-
-    @property
-    def code(self) -> Exit:
-        if self.answer is None or not is_settled(self.answer):
-            return Exit.NOT_REACHABLE
-        if self.answer.effect is not CommandEffect.APPLIED:
-            return Exit.FAILED
-        return Exit.NOT_REACHABLE if self.is_stopping else Exit.OK
+def exit_code_of(outcome: Outcome) -> Exit:
+    """0 only for a command that was applied, and of which nothing is still to happen."""
+    if outcome.answer is None or not outcome.is_settled:
+        return Exit.NOT_REACHABLE
+    if outcome.answer.effect is not CommandEffect.APPLIED:
+        return Exit.FAILED
+    return Exit.NOT_REACHABLE if outcome.is_stopping else Exit.OK
 
 
-def command_for(id: WorksetId, ask: Ask) -> Command:
-    return Command(id=secrets.token_hex(12), workset_id=id, by=f"cli:{_user()}", ask=ask)
-
-
-def _user() -> str:
+def asked_by() -> str:
     """Return who asks, for the audit trail; a container may have no name for its user."""
     try:
         name = getpass.getuser()
     except (OSError, KeyError):
         name = f"uid-{os.getuid()}"
-    return f"{name[:NAME_CHARS]}@{socket.gethostname()[:NAME_CHARS]}"
-
-
-async def answered(
-    answers: Answers, command: Command, timeout_s: float | None, is_enough: Callable[[Answer], bool]
-) -> Answer | None:
-    """Wait until the answer is enough; return the last one there was when the time is up."""
-    last: Answer | None = None
-    pause_s = FIRST_LOOK_S
-    with anyio.move_on_after(timeout_s):
-        while True:
-            last = await answers.answer_to(command.workset_id, command.id) or last
-            if last is not None and is_enough(last):
-                return last
-            await anyio.sleep(pause_s)
-            pause_s = min(LOOK_S, 2 * pause_s)
-    return last
-
-
-def is_settled(answer: Answer) -> bool:
-    """Tell whether nothing more will be written about it; a queued one is answered by who runs it."""
-    return answer.effect is not CommandEffect.QUEUED
-
-
-async def stopped(worksets: Loads, id: WorksetId, timeout_s: float | None) -> Workset | None:
-    """Wait until a workset that is being stopped has stopped; return it as it is then."""
-    ws = await worksets.load(id)
-    with anyio.move_on_after(timeout_s):
-        while ws is not None and _is_being_stopped(ws):
-            await anyio.sleep(LOOK_S)
-            ws = await worksets.load(id)
-    return ws
-
-
-def _is_being_stopped(ws: Workset) -> bool:
-    return ws.run is not None and ws.step is not None and bool(ws.run.stopping)
+    return f"cli:{name[:NAME_CHARS]}@{socket.gethostname()[:NAME_CHARS]}"
 
 
 def check_wait(*, wait: bool, timeout_s: float | None) -> None:
@@ -169,36 +95,18 @@ def _ask(id: str, ask: Ask, how: How) -> None:
     with reporting():
         check_wait(wait=how.wait, timeout_s=how.timeout_s)
     found = loaded(how.config, how.set_)
-    outcome = with_tools(found, partial(_asked, id, ask, how))
+    outcome = with_backend(found, partial(_asked, id, ask, how))
     _tell(outcome, how)
     if how.wait:
-        raise typer.Exit(int(outcome.code))
+        raise typer.Exit(int(exit_code_of(outcome)))
 
 
-async def _asked(id: str, ask: Ask, how: How, tools: Tools) -> Outcome:
-    ws = await existing(tools, id)
-    command = command_for(ws.id, ask)
-    await (await tools.commands()).send([command])
+async def _asked(id: str, ask: Ask, how: How, backend: Backend) -> Outcome:
+    command = await requests.ask(backend, id, ask, asked_by())
     if not how.wait:
         return Outcome(command, None)
     timeout_s = TIMEOUT_S if how.timeout_s is None else how.timeout_s
-    began = anyio.current_time()
-    answer = await answered(tools.trail, command, timeout_s, is_settled)
-    left_s = max(0.0, timeout_s - (anyio.current_time() - began))
-    now = await stopped(tools.worksets, ws.id, left_s) if isinstance(ask, Cancel) else None
-    hint = "" if answer else why_no_answer(tools)
-    return Outcome(command, answer, now or await tools.worksets.load(ws.id), hint)
-
-
-def why_no_answer(tools: Tools, *, unless_none_ran: bool = False) -> str:
-    """Return what is wrong with the daemon of this host, as a sentence to be added; empty if nothing is.
-
-    ``unless_none_ran``: a host that never had a daemon is not worth a word, others have it.
-    """
-    daemon = of_this_host(StateDir(tools.settings.daemon.state_dir), SystemClock().now())
-    if unless_none_ran and daemon.status is None:
-        return ""
-    return "" if daemon.verdict.healthy else f"\nThe daemon of this host: {daemon.verdict.text}"
+    return await requests.answer_to(backend, command, timeout_s)
 
 
 def _tell(outcome: Outcome, how: How) -> None:
@@ -216,7 +124,7 @@ def _tell(outcome: Outcome, how: How) -> None:
             f"{what} is asked for, and no daemon has answered it yet. It stays in the queue until one does; "
             f"there is no need to ask again.{outcome.hint}"
         )
-    elif not is_settled(answer):
+    elif not outcome.is_settled:
         printing.complain(
             f"{what} was handed to the daemon that runs it ({answer.text}), which has not answered yet. It "
             "stays there until it does."
@@ -225,15 +133,11 @@ def _tell(outcome: Outcome, how: How) -> None:
         printing.complain(
             f"{command.workset_id}: {sentence(answer.text)} Its job has not ended yet."
         )
-    elif outcome.code is Exit.OK:
+    elif exit_code_of(outcome) is Exit.OK:
         state = f" It is {outcome.workset.shown_state}." if outcome.workset else ""
         printing.say(f"{command.workset_id}: {sentence(answer.text)}{state}")
     else:
         printing.complain(f"{command.workset_id}: {sentence(answer.text)}")
-
-
-def sentence(text: str) -> str:
-    return text if text.endswith((".", "?", "!")) else f"{text}."
 
 
 def verb(ask: Ask) -> str:
@@ -245,7 +149,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
     answer = outcome.answer
     said = {"effect": answer.effect, "text": answer.text} if answer else {"effect": None}
     state = outcome.workset.shown_state if outcome.workset else None
-    return {**command_to_dict(outcome.command), **said, "state": state}
+    return {**command_shape(outcome.command), **said, "state": state}
 
 
 def cancel(

@@ -14,7 +14,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -28,15 +27,13 @@ import anyio
 import typer
 import yaml
 
-from daylily_daemon.adapters.host import StateDir, SystemClock
-from daylily_daemon.adapters.runners import procfs
-from daylily_daemon.adapters.runners.jobdir import JobDirectory, Started
-from daylily_daemon.adapters.transfer.uploads import upload
+from daylily_daemon.application.wording import progress_text
 from daylily_daemon.bootstrap import Tools, open_tools
 from daylily_daemon.cli import output, printing
 from daylily_daemon.cli.options import Failed, reporting
 from daylily_daemon.cli.sampledata import SampleWorkset, write_sample_workset
-from daylily_daemon.domain.errors import Transient
+from daylily_daemon.composition.backend import upload_whole
+from daylily_daemon.composition.host import end_jobs, status_as_written, tmux_socket
 from daylily_daemon.domain.model import Record, State, WorksetId
 from daylily_daemon.domain.workset import Workset
 from daylily_daemon.settings.model import Settings
@@ -82,8 +79,8 @@ class Stage:
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     @property
-    def state(self) -> StateDir:
-        return StateDir(self.folder / "state")
+    def state(self) -> Path:
+        return self.folder / "state"
 
     @property
     def config(self) -> Path:
@@ -126,11 +123,9 @@ class Stage:
             signal.signal(number, signal.SIG_IGN)
         for process in reversed(self.processes):
             _end(process)
-        for token in self.state.path.glob("jobs/*/*/*/token"):
-            with suppress(Transient, OSError):
-                _end_job(JobDirectory(str(token.parent)))
-        if Path(self.state.tmux_socket).exists():
-            kill = ["tmux", "-S", self.state.tmux_socket, "kill-server"]
+        end_jobs(self.state)
+        if Path(tmux_socket(self.state)).exists():
+            kill = ["tmux", "-S", tmux_socket(self.state), "kill-server"]
             subprocess.run(kill, check=False, capture_output=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -143,16 +138,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def _end_job(job: JobDirectory) -> None:
-    token = job.token()
-    if isinstance(token, Started) and procfs.is_alive(token.shim):
-        procfs.send(token.shim, signal.SIGTERM)
-        for _ in range(100):
-            if not procfs.is_alive(token.shim):
-                return
-            time.sleep(0.05)
 
 
 async def _demo(worksets: int, fail: bool, keep: bool) -> int:
@@ -201,7 +186,7 @@ def _settings(stage: Stage) -> dict[str, Any]:
         "control": {"bucket": BUCKET},
         "daemon": {
             "name": "demo",
-            "state_dir": str(stage.state.path),
+            "state_dir": str(stage.state),
             "data_dir": str(stage.folder / "data"),
             "min_free_gb": 0,  # a few kilobytes are all it writes
             "sweep_s": 5,
@@ -225,7 +210,7 @@ async def _init(stage: Stage) -> None:
 
 
 def _says_ready(stage: Stage, pid: int) -> bool:
-    status = stage.state.read_status()
+    status = status_as_written(stage.state)
     return status is not None and status.get("pid") == pid
 
 
@@ -298,8 +283,7 @@ async def _drop(tools: Tools, folder: Path) -> datetime:
     trigger = folder / TRIGGER
     body = trigger.read_bytes()
     trigger.unlink()
-    await upload(await tools.aws.client("s3"), folder, f"s3://{BUCKET}/{PREFIX}{folder.name}/")
-    at = SystemClock().now()
+    at = await upload_whole(tools, folder, f"s3://{BUCKET}/{PREFIX}{folder.name}/")
     await tools.objects.put(BUCKET, f"{PREFIX}{folder.name}/{TRIGGER}", body)
     return at
 
@@ -329,7 +313,7 @@ async def _look(tools: Tools, id: str, seen: dict[str, Workset], live: bool) -> 
     seen[id] = ws
     moved = before is None or (before.state, before.step) != (ws.state, ws.step)
     if moved and not live:
-        printing.say_whole(f"{id}: {ws.shown_state} {output.progress_text(ws)}")
+        printing.say_whole(f"{id}: {ws.shown_state} {progress_text(ws)}")
 
 
 async def _mail(tools: Tools, expected: int) -> dict[str, list[str]]:
@@ -381,7 +365,7 @@ def _claimed_at(trail: list[Record]) -> datetime | None:
 
 
 def _first_job(stage: Stage, ws: Workset) -> datetime | None:
-    tokens = [p.stat().st_mtime for p in stage.state.path.glob(f"jobs/{ws.id}/*/*/token")]
+    tokens = [p.stat().st_mtime for p in stage.state.glob(f"jobs/{ws.id}/*/*/token")]
     return datetime.fromtimestamp(min(tokens), UTC) if tokens else None
 
 

@@ -7,20 +7,21 @@ from typing import Annotated, Final, TypeVar
 
 import typer
 
-from daylily_daemon.adapters.deadletters import DeadLetter, DeadLetters
-from daylily_daemon.bootstrap import Tools
+from daylily_daemon.application.errors import NotFound
+from daylily_daemon.application.wording import when
 from daylily_daemon.cli import output, printing
 from daylily_daemon.cli.layout import Column, Grid
 from daylily_daemon.cli.options import (
     ConfigOption,
     JsonOption,
-    NotFound,
     SetOption,
     Usage,
     loaded,
     reporting,
-    with_tools,
+    run_async,
 )
+from daylily_daemon.composition.backend import open_given_up
+from daylily_daemon.ports import DeadLetter, GivenUp
 
 T = TypeVar("T")
 LISTED: Final = (
@@ -40,11 +41,14 @@ AllOption = Annotated[bool, typer.Option("--all", help="Every message.")]
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 
-def _work(config: ConfigOption, set_: SetOption, do: Callable[[DeadLetters], Awaitable[T]]) -> T:
-    async def work(tools: Tools) -> T:
-        return await do(await tools.dead_letters())
+def _work(config: ConfigOption, set_: SetOption, do: Callable[[GivenUp], Awaitable[T]]) -> T:
+    found = loaded(config, set_)
 
-    return with_tools(loaded(config, set_), work)
+    async def work() -> T:
+        async with open_given_up(found.settings) as given_up:
+            return await do(given_up)
+
+    return run_async(work)
 
 
 def _json(letter: DeadLetter) -> dict[str, object]:
@@ -74,7 +78,7 @@ def list_(config: ConfigOption = None, set_: SetOption = None, json: JsonOption 
         printing.say("No message was given up.")
         return
     rows = [
-        (found.id, found.queue, output.when(found.sent_at), str(found.tries), found.reason)
+        (found.id, found.queue, when(found.sent_at), str(found.tries), found.reason)
         for found in letters
     ]
     printing.say_grid(Grid(columns=LISTED, rows=rows))
@@ -92,7 +96,7 @@ def show(
     Example: daylily-daemon dlq show 3f2a91c0
     """
 
-    async def find(found: DeadLetters) -> DeadLetter:
+    async def find(found: GivenUp) -> DeadLetter:
         return _one(*await _looked_at(found), message)
 
     letter = _work(config, set_, find)
@@ -115,7 +119,7 @@ def replay(
     Example: daylily-daemon dlq replay 3f2a91c0
     """
 
-    async def send(found: DeadLetters) -> int:
+    async def send(found: GivenUp) -> int:
         if all_:
             return await _rest_told(found, await found.replay_all())
         await found.replay(await _taken(found, message))
@@ -137,7 +141,7 @@ def drop(
     Example: daylily-daemon dlq drop 3f2a91c0
     """
 
-    async def delete(found: DeadLetters) -> int:
+    async def delete(found: GivenUp) -> int:
         if all_:
             return await _rest_told(found, await found.drop_all())
         await found.drop(await _taken(found, message))
@@ -147,7 +151,7 @@ def drop(
     printing.say(f"{_messages(_work(config, set_, delete))} dropped.")
 
 
-async def _rest_told(found: DeadLetters, done: int) -> int:
+async def _rest_told(found: GivenUp, done: int) -> int:
     """Say what is left although all were asked for; return ``done``."""
     if left := await found.unseen():
         printing.complain(f"About {left} messages are left.")
@@ -165,7 +169,7 @@ def _more(unseen: int) -> str:
     )
 
 
-async def _looked_at(found: DeadLetters) -> tuple[list[DeadLetter], int]:
+async def _looked_at(found: GivenUp) -> tuple[Sequence[DeadLetter], int]:
     """Return what can be seen, and about how many there are besides."""
     letters = await found.look()
     try:
@@ -174,7 +178,7 @@ async def _looked_at(found: DeadLetters) -> tuple[list[DeadLetter], int]:
         await found.put_back(letters)
 
 
-async def _taken(found: DeadLetters, id: str) -> DeadLetter:
+async def _taken(found: GivenUp, id: str) -> DeadLetter:
     """Return the message asked for; the others can be looked at again."""
     letters = await found.look()
     chosen: DeadLetter | None = None

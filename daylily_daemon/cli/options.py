@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import traceback
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -16,14 +17,11 @@ import anyio
 import typer
 
 from daylily_daemon import telemetry
-from daylily_daemon.adapters.answers import CREDENTIALS
-from daylily_daemon.adapters.host import StateDir, SystemClock
-from daylily_daemon.bootstrap import Tools, open_tools
+from daylily_daemon.application.backend import Backend
+from daylily_daemon.application.errors import Invalid, NotFound
 from daylily_daemon.cli import printing
-from daylily_daemon.cli.health import of_this_host
-from daylily_daemon.domain.errors import DaemonError, Impeded, Transient
-from daylily_daemon.domain.model import WORKSET_ID, WorksetId
-from daylily_daemon.domain.workset import Workset
+from daylily_daemon.composition.backend import open_backend
+from daylily_daemon.domain.errors import CREDENTIALS, DaemonError, Impeded, Transient
 from daylily_daemon.engine.boundary import leaf
 from daylily_daemon.settings.sources import BadSettings, Loaded, Sources, load
 
@@ -45,10 +43,6 @@ class Exit(IntEnum):
     USAGE = 2
     NOT_FOUND = 3
     NOT_REACHABLE = 4
-
-
-class NotFound(DaemonError):
-    """What was asked for does not exist."""
 
 
 class Failed(DaemonError):
@@ -121,6 +115,7 @@ def exit_code(error: BaseException) -> Exit:
 _CODES: Final = (
     (BadSettings, Exit.USAGE),
     (Usage, Exit.USAGE),
+    (Invalid, Exit.USAGE),
     (NotFound, Exit.NOT_FOUND),
     (Impeded, Exit.FAILED),
     (Transient, Exit.NOT_REACHABLE),
@@ -148,49 +143,22 @@ def run_async(work: Callable[[], Awaitable[T]]) -> T:
     raise AssertionError("reporting either returns or raises")
 
 
-def with_tools(found: Loaded, work: Callable[[Tools], Awaitable[T]]) -> T:
-    return run_async(partial(tooled, found, work))
+def seconds(text: str) -> float:
+    """Return the length of an age such as ``90m``. Raises Usage."""
+    found = _AGE.fullmatch(text.strip())
+    if found is None:
+        raise Usage(f"{text[:100]!r} is no age: write 30s, 90m, 12h, 7d or 2w.")
+    return float(found[1]) * _UNITS_S[found[2]]
 
 
-async def tooled(found: Loaded, work: Callable[[Tools], Awaitable[T]]) -> T:
-    """Do ``work`` with connections of its own; what goes wrong is the caller's to report."""
-    async with open_tools(found.settings) as tools:
-        return await work(tools)
+_AGE: Final = re.compile(r"([0-9]{1,9})([smhdw])")
+_UNITS_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
-def workset_id(text: str) -> WorksetId:
-    """Raises Usage for what can be no id."""
-    if not WORKSET_ID.fullmatch(text):
-        raise Usage(
-            f"{text!r} is no workset id: letters, digits, - and _, at most 80, the first a letter or digit."
-        )
-    return WorksetId(text)
+def with_backend(found: Loaded, work: Callable[[Backend], Awaitable[T]]) -> T:
+    return run_async(partial(_with_backend, found, work))
 
 
-async def existing(tools: Tools, text: str) -> Workset:
-    """Return the workset. Raises NotFound."""
-    ws = await tools.worksets.load(workset_id(text))
-    if ws is None:
-        known = f"There is no workset {text}. `daylily-daemon list` shows those there are."
-        raise NotFound("\n".join([known, *await _unanswered(text, tools)]))
-    return ws
-
-
-async def _unanswered(id: str, tools: Tools) -> list[str]:
-    """Return what to say where a submission may still wait in a queue for a daemon; nothing if none does."""
-    queues = tools.settings.queues
-    try:
-        commands = await tools.unanswered(queues.commands)
-        events = await tools.unanswered(queues.intake)
-    except DaemonError:
-        return []
-    waiting = [(commands, "command"), (events, "S3 event")]
-    told = [f"{n} {what}{'s' if n > 1 else ''}" for n, what in waiting if n]
-    if not told:
-        return []
-    daemon = of_this_host(StateDir(tools.settings.daemon.state_dir), SystemClock().now())
-    where = "" if daemon.verdict.healthy else f" The daemon of this host: {daemon.verdict.lines[0]}"
-    return [
-        f"But no daemon has answered {' and '.join(told)} in the queues yet, and the submission of {id} may "
-        f"be among them.{where}"
-    ]
+async def _with_backend(found: Loaded, work: Callable[[Backend], Awaitable[T]]) -> T:
+    async with open_backend(found.settings) as backend:
+        return await work(backend)

@@ -7,9 +7,10 @@ from datetime import datetime
 from math import isfinite
 from typing import Any, Final
 
-from daylily_daemon.adapters.codec import record_to_item, stamp, workset_to_item
+from daylily_daemon.application.wording import progress_text, reason_text, when
 from daylily_daemon.cli import printing
 from daylily_daemon.cli.layout import Column, Grid, Run
+from daylily_daemon.composition.shapes import timestamp
 from daylily_daemon.domain.model import Record, State
 from daylily_daemon.domain.totality import total
 from daylily_daemon.domain.workset import Workset
@@ -54,7 +55,7 @@ def _plain(value: Any) -> Any:
     """Return ``value`` as JSON has it."""
     match value:
         case datetime():
-            return stamp(value)
+            return timestamp(value)
         case float() if not isfinite(value):
             return str(value)
         case None | bool() | int() | float() | str():
@@ -67,39 +68,6 @@ def _plain(value: Any) -> Any:
             return [_plain(found) for found in value]
         case _:
             return str(value)
-
-
-def workset_json(ws: Workset) -> dict[str, Any]:
-    return {**workset_to_item(ws), "shown_state": ws.shown_state}
-
-
-def record_json(record: Record) -> dict[str, Any]:
-    return {**record_to_item(record), "seq": record.seq}
-
-
-def reason_text(ws: Workset) -> str:
-    """Return what it does, or why it does not, on one line."""
-    if ws.trouble:
-        return f"DOES NOT GO ON: {ws.trouble}"
-    if ws.state is State.COMPLETE and ws.warnings:
-        more = f" (and {len(ws.warnings) - 1} more)" if len(ws.warnings) > 1 else ""
-        return f"NOTE: {ws.warnings[0]}{more}"
-    return progress_text(ws)
-
-
-def progress_text(ws: Workset) -> str:
-    """Return how far it is, what it waits for, or why it failed, on one line."""
-    if ws.run and ws.step:
-        percent = "" if ws.run.progress.fraction is None else f"{ws.run.progress.fraction:.0%}"
-        said = f"stopping: {ws.run.stopping}" if ws.run.stopping else ws.run.progress.message
-        return " ".join(part for part in (ws.step.name, percent, said) if part)
-    if ws.state is State.READY:
-        return ws.waiting_for
-    return ws.failure.details.split("\n", 1)[0] if ws.failure else ""
-
-
-def when(at: datetime | None) -> str:
-    return f"{at:%Y-%m-%d %H:%M:%S}" if at else ""
 
 
 def list_grid(worksets: Sequence[Workset]) -> Grid:

@@ -6,9 +6,7 @@ from typing import Annotated, Final
 
 import typer
 
-from daylily_daemon.adapters.patience import Patience
-from daylily_daemon.adapters.provision import Provisioner
-from daylily_daemon.bootstrap import Tools, dials_of, wanted_of
+from daylily_daemon.bootstrap import dials_of
 from daylily_daemon.cli import output, printing
 from daylily_daemon.cli.layout import Column, Grid
 from daylily_daemon.cli.options import (
@@ -17,9 +15,10 @@ from daylily_daemon.cli.options import (
     SetOption,
     loaded,
     reporting,
+    run_async,
     sources,
-    with_tools,
 )
+from daylily_daemon.composition.provisioning import provisioning
 from daylily_daemon.domain.errors import DaemonError
 from daylily_daemon.settings.sources import describe, load
 
@@ -43,19 +42,19 @@ def init(
     with reporting():
         found = loaded(config, set_, "control.bucket")
 
-    async def work(tools: Tools) -> list[str]:
+    async def work() -> list[str]:
         done: list[str] = []
-        wanted = wanted_of(tools.settings, create_bucket=create_bucket)
-        patience = Patience(tell=printing.complain)
-        async for step in Provisioner(tools.aws, wanted, patience).missing():
-            if not json:
-                printing.say(f"{'would ' if dry_run else ''}{step.what}")
-            if not dry_run:
-                await step.do()
-            done.append(step.what)
+        waits = printing.complain
+        async with provisioning(found.settings, create_bucket=create_bucket, tell=waits) as missing:
+            async for part in missing:
+                if not json:
+                    printing.say(f"{'would ' if dry_run else ''}{part.what}")
+                if not dry_run:
+                    await part.do()
+                done.append(part.what)
         return done
 
-    done = with_tools(found, work)
+    done = run_async(work)
     if json:
         output.print_json({"dry_run": dry_run, "steps": done})
     elif not done:

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import anyio
 import typer
 
-from daylily_daemon.adapters.dynamodb import Count
-from daylily_daemon.adapters.host import StateDir, SystemClock
-from daylily_daemon.adapters.provision import dead_letter_name, find_queue
-from daylily_daemon.adapters.vitals import Reload
-from daylily_daemon.bootstrap import Tools
-from daylily_daemon.cli import health, output, printing
+from daylily_daemon.application import health, queries
+from daylily_daemon.application.queries import Figures
+from daylily_daemon.cli import output, printing
 from daylily_daemon.cli.options import (
     ConfigOption,
     Exit,
@@ -23,22 +18,17 @@ from daylily_daemon.cli.options import (
     exit_code,
     loaded,
     reporting,
-    tooled,
 )
-from daylily_daemon.domain.errors import DaemonError, Permanent
+from daylily_daemon.composition.backend import open_backend
+from daylily_daemon.composition.host import daemon_here, status_as_written
+from daylily_daemon.domain.daemon import Reload
+from daylily_daemon.domain.errors import DaemonError
 from daylily_daemon.domain.model import State
 from daylily_daemon.engine.boundary import leaf
 from daylily_daemon.settings.sources import Loaded
 
-
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """What AWS knows of all worksets and queues."""
-
-    worksets: dict[State, Count] = field(default_factory=dict)
-    queues: dict[str, int] = field(default_factory=dict)
-    trouble: DaemonError | None = None
-    """Why there are none."""
+Counted = tuple[Figures, DaemonError | None]
+"""What AWS knows, or why nothing is known of it."""
 
 
 def status(config: ConfigOption = None, set_: SetOption = None, json: JsonOption = False) -> None:
@@ -49,43 +39,45 @@ def status(config: ConfigOption = None, set_: SetOption = None, json: JsonOption
     Example: daylily-daemon status
     """
     found = loaded(config, set_)
-    state = StateDir(found.settings.daemon.state_dir)
-    daemon = health.of_this_host(state, SystemClock().now())
+    state_dir = found.settings.daemon.state_dir
+    daemon = health.judged(daemon_here(state_dir))
     if not json:
         said = ["well" if daemon.verdict.healthy else "NOT WELL", *daemon.verdict.lines]
         printing.say_facts([("daemon", "\n".join(said)), *_reload(daemon)])
     with reporting():
-        figures = _figures_or_why(found)
+        counted = _counted(found)
     if json:
-        output.print_json(_as_json(daemon, state.read_status(), figures))
+        output.print_json(_as_json(daemon, status_as_written(state_dir), counted))
     else:
-        _say(figures)
-    raise typer.Exit(int(_code(daemon, figures)))
+        _say(counted)
+    raise typer.Exit(int(_code(daemon, counted[1])))
 
 
-def _code(daemon: health.LocalDaemon, figures: Figures) -> Exit:
+def _code(daemon: health.LocalDaemon, trouble: DaemonError | None) -> Exit:
     if not daemon.verdict.healthy:
         return Exit.FAILED
-    return exit_code(figures.trouble) if figures.trouble else Exit.OK
+    return exit_code(trouble) if trouble else Exit.OK
 
 
 def _as_json(
-    daemon: health.LocalDaemon, said: dict[str, Any] | None, figures: Figures
+    daemon: health.LocalDaemon, said: dict[str, Any] | None, counted: Counted
 ) -> dict[str, Any]:
+    figures, trouble = counted
     return {
         "daemon": said,
         "healthy": daemon.verdict.healthy,
         "verdict": daemon.verdict.lines,
-        "aws": str(figures.trouble or ""),
+        "aws": str(trouble or ""),
         "worksets": {str(s): figures.worksets[s].found for s in State if s in figures.worksets},
         "at_least": [str(s) for s in State if s in figures.worksets and figures.worksets[s].more],
         "queues": figures.queues,
     }
 
 
-def _say(figures: Figures) -> None:
-    if figures.trouble is not None:
-        printing.say_facts([("AWS", str(figures.trouble))])
+def _say(counted: Counted) -> None:
+    figures, trouble = counted
+    if trouble is not None:
+        printing.say_facts([("AWS", str(trouble))])
         return
     counts = [(str(s), figures.worksets[s]) for s in State if figures.worksets[s].found]
     rows = [(name, f"{n.found:,}{'+' if n.more else ''}") for name, n in counts]
@@ -93,35 +85,18 @@ def _say(figures: Figures) -> None:
     printing.say_facts([(name, f"{n} messages") for name, n in figures.queues.items()])
 
 
-def _figures_or_why(found: Loaded) -> Figures:
+def _counted(found: Loaded) -> Counted:
+    async def count() -> Figures:
+        async with open_backend(found.settings) as backend:
+            return await queries.figures(backend)
+
     try:
-        return anyio.run(partial(tooled, found, _figures))
+        return anyio.run(count), None
     except Exception as exc:
         trouble = leaf(exc)
         if not isinstance(trouble, DaemonError):
             raise
-        return Figures(trouble=trouble)
-
-
-async def _figures(tools: Tools) -> Figures:
-    counts: dict[State, Count] = {}
-
-    async def count(state: State) -> None:
-        counts[state] = await tools.worksets.count(state)
-
-    async with anyio.create_task_group() as tg:
-        for state in State:
-            tg.start_soon(partial(count, state))
-    queues = tools.settings.queues
-    names = [q for n in (queues.intake, queues.commands) for q in (n, dead_letter_name(n))]
-    return Figures(counts, {name: await _depth(name, tools) for name in names})
-
-
-async def _depth(name: str, tools: Tools) -> int:
-    url = await find_queue(await tools.aws.client("sqs"), name)
-    if url is None:
-        raise Permanent(f"The queue {name} does not exist. Run `daylily-daemon init` first.")
-    return await tools.queue_depth(url)
+        return Figures(), trouble
 
 
 def _reload(daemon: health.LocalDaemon) -> list[tuple[str, str]]:

@@ -2,38 +2,30 @@
 
 from __future__ import annotations
 
-import os
-import shlex
-from collections.abc import AsyncIterator, Sequence
 from functools import partial
-from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated
 
-import anyio
 import typer
 
-from daylily_daemon.adapters.host import StateDir
-from daylily_daemon.adapters.runners.logs import follow, tail
-from daylily_daemon.adapters.runners.tmux import session_name
-from daylily_daemon.bootstrap import Tools
+from daylily_daemon.application import queries
+from daylily_daemon.application.backend import Backend
+from daylily_daemon.application.queries import Listed, Listing
 from daylily_daemon.cli import output, printing
 from daylily_daemon.cli.options import (
     ConfigOption,
-    Failed,
     JsonOption,
-    NotFound,
     SetOption,
     WorksetArgument,
-    existing,
     loaded,
-    with_tools,
+    reporting,
+    seconds,
+    with_backend,
 )
+from daylily_daemon.composition.host import attach_command, log_of
+from daylily_daemon.composition.shapes import record_shape, workset_shape
 from daylily_daemon.domain import printable
-from daylily_daemon.domain.model import State
-from daylily_daemon.domain.workset import Workset
+from daylily_daemon.domain.model import Priority, State
 
-RECORDS: Final = 100_000
-"""Of one audit trail that are shown."""
 StateOption = Annotated[
     list[State] | None, typer.Option("--state", help="Only these states; may be repeated.")
 ]
@@ -42,49 +34,69 @@ StateOption = Annotated[
 def list_(
     state: StateOption = None,
     customer: Annotated[str, typer.Option("--customer", help="Only this customer.")] = "",
-    limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many a state.")] = 100,
+    priority: Annotated[
+        Priority | None, typer.Option("--priority", help="Only of this priority.")
+    ] = None,
+    older: Annotated[
+        str, typer.Option("--older-than", metavar="AGE", help="First submitted before: 90m, 7d.")
+    ] = "",
+    newer: Annotated[
+        str, typer.Option("--newer-than", metavar="AGE", help="First submitted since: 90m, 7d.")
+    ] = "",
+    prefix: Annotated[str, typer.Option("--prefix", metavar="ID", help="Whose id begins so.")] = "",
+    limit: Annotated[
+        int, typer.Option("--limit", min=1, max=queries.MOST_LISTED, help="At most so many.")
+    ] = 100,
+    cursor: Annotated[
+        str | None,
+        typer.Option("--cursor", help="Go on where a page ended. '' is the first, for --json."),
+    ] = None,
     config: ConfigOption = None,
     set_: SetOption = None,
     json: JsonOption = False,
 ) -> None:
-    """List worksets, urgent and old ones first.
+    """List worksets: those that run, that need somebody, that wait, and that are over.
+
+    In each state urgent and old ones come first. Where there are more, it says how to go on. --json prints a
+    list; with --cursor an object with "items" and "next", which is the next cursor or null.
 
     Example: daylily-daemon list --state in_progress --state error
     """
+    with reporting():
+        listing = Listing(
+            states=tuple(state or ()),
+            customer=customer,
+            priority=priority,
+            older_than_s=seconds(older) if older else None,
+            newer_than_s=seconds(newer) if newer else None,
+            prefix=prefix,
+        )
     found = loaded(config, set_)
-    states = state or list(State)
-    listed = with_tools(found, partial(_listed, states, customer, limit))
-    worksets = [ws for state in states for ws in listed[state][:limit]]
+    ask = partial(queries.list_worksets, listing=listing, cursor=cursor or "", limit=limit)
+    listed = with_backend(found, ask)
     if json:
-        output.print_json([output.workset_json(ws) for ws in worksets])
-    elif worksets:
-        printing.say_grid(output.list_grid(worksets))
-    elif customer or state:
-        printing.say("There are no such worksets.")
-    else:
-        printing.say("There are no worksets here yet. `daylily-daemon submit` adds one.")
-    if more := [str(state) for state in states if len(listed[state]) > limit]:
-        told = f"Of {', '.join(more)} only the first {limit} are shown; --limit shows more."
-        printing.complain(told, style="")
+        items = [workset_shape(ws) for ws in listed.worksets]
+        paged = {"items": items, "next": listed.cursor or None}
+        output.print_json(items if cursor is None else paged)
+    elif listed.worksets:
+        printing.say_grid(output.list_grid(listed.worksets))
+    elif not listed.cursor:
+        printing.say(_nothing(listing))
+    if listed.cursor and not (json and cursor is not None):
+        _say_more(listed)
 
 
-async def _listed(
-    states: Sequence[State], customer: str, limit: int, tools: Tools
-) -> dict[State, Sequence[Workset]]:
-    """Return by state one more than ``limit`` where there are more."""
-    found: dict[State, Sequence[Workset]] = {}
+def _nothing(listing: Listing) -> str:
+    if listing == Listing():
+        return "There are no worksets here yet. `daylily-daemon submit` adds one."
+    return "There are no such worksets."
 
-    async def read(state: State) -> None:
-        store = tools.worksets
-        if customer:
-            found[state] = await store.of_customer(state, customer, limit=limit + 1)
-        else:
-            found[state] = await store.in_state(state, limit=limit + 1)
 
-    async with anyio.create_task_group() as tg:
-        for state in states:
-            tg.start_soon(read, state)
-    return found
+def _say_more(listed: Listed) -> None:
+    n = len(listed.worksets)
+    what = f"{n} are shown, and there may be more" if n else "None was found so far"
+    printing.complain(f"{what}. To go on, give the same options and:", style="")
+    printing.complain_as_it_is(f"  --cursor {listed.cursor}")
 
 
 def show(
@@ -98,27 +110,13 @@ def show(
     Example: daylily-daemon show HG002-run7
     """
     found = loaded(config, set_)
-    ws = with_tools(found, partial(_existing, workset))
+    ws = with_backend(found, partial(queries.show, text=workset))
     if json:
-        output.print_json(output.workset_json(ws))
+        output.print_json(workset_shape(ws))
         return
     printing.say_facts(output.facts(ws))
-    if ws.step and ws.step.runner == "tmux":
-        command = attach_command(ws, found.settings.daemon.state_dir)
+    if command := attach_command(ws, found.settings.daemon.state_dir):
         printing.say_whole(f"watch it: {command}")
-
-
-def attach_command(ws: Workset, state_dir: Path) -> str:
-    """Return the shell command that shows the running job on its head node."""
-    if ws.job is None:
-        return ""
-    name = session_name(ws.job)
-    socket = shlex.quote(StateDir(state_dir).tmux_socket)
-    return f"tmux -S {socket} attach -t '={name}'"
-
-
-async def _existing(id: str, tools: Tools) -> Workset:
-    return await existing(tools, id)
 
 
 def events(
@@ -131,20 +129,14 @@ def events(
 
     Example: daylily-daemon events HG002-run7
     """
-    found = loaded(config, set_)
-
-    async def read(tools: Tools) -> list[Any]:
-        ws = await existing(tools, workset)
-        return list(await tools.trail.read(ws.id, limit=RECORDS + 1))
-
-    records = with_tools(found, read)
-    if len(records) > RECORDS:
-        del records[RECORDS:]
-        printing.complain(f"Only the first {RECORDS:,} records are shown.", style="")
+    found = with_backend(loaded(config, set_), partial(queries.events, text=workset))
+    if found.more:
+        told = f"Only the first {queries.RECORDS:,} records are shown."
+        printing.complain(told, style="")
     if json:
-        output.print_json([output.record_json(record) for record in records])
+        output.print_json([record_shape(record) for record in found.records])
     else:
-        printing.say_grid(output.records_grid(records))
+        printing.say_grid(output.records_grid(found.records))
 
 
 def logs(
@@ -166,55 +158,16 @@ def logs(
     Example: daylily-daemon logs -f HG002-run7
     """
     found = loaded(config, set_)
-    with_tools(found, partial(_logs, workset, step, lines, (follow_, raw)))
+    with_backend(found, partial(_logs, workset, step, lines, (follow_, raw)))
 
 
-async def _logs(id: str, step: str, lines: int, how: tuple[bool, bool], tools: Tools) -> None:
-    ws = await existing(tools, id)
-    directory = str(await anyio.to_thread.run_sync(_job_directory, ws, step))
+async def _logs(id: str, step: str, lines: int, how: tuple[bool, bool], backend: Backend) -> None:
+    ws = await queries.show(backend, id)
     follow_, raw = how
     text = printable.LogText()
-    async for piece in follow(directory, lines=lines) if follow_ else _tail(directory, lines):
+    async for piece in log_of(ws, step, lines, on=follow_):
         if raw:
             printing.write_bytes(piece)
         else:
             printing.write_text(text.read(piece))
     printing.write_text(text.rest())
-
-
-async def _tail(directory: str, lines: int) -> AsyncIterator[bytes]:
-    yield await anyio.to_thread.run_sync(tail, directory, lines)
-
-
-def _job_directory(ws: Workset, step: str) -> Path:
-    """Return the folder of the job that was started last. Raises NotFound, and Failed for what is hidden."""
-    if ws.run is None:
-        raise NotFound(f"{ws.id} has not run yet: it is {ws.shown_state}.")
-    folder = Path(ws.run.jobs_dir)
-    wanted = step or (ws.step.name if ws.step else "")
-    try:
-        found = [
-            (entry.stat().st_mtime, entry.path)
-            for entry in os.scandir(folder)
-            if not wanted or entry.name.endswith(f"-{wanted}")
-        ]
-    except FileNotFoundError:
-        found = []
-    except OSError as exc:
-        raise _unreadable(folder, exc.strerror) from exc
-    if not found:
-        raise NotFound(
-            f"There is no log of {ws.id} in {folder} on this host. It runs on {ws.run.steps[-1].scope}; its "
-            f"exported logs, if any, are under {ws.results_uri or 'its results'}."
-        )
-    latest = Path(max(found)[1])
-    if (latest / "log").exists() and not os.access(latest / "log", os.R_OK):
-        raise _unreadable(latest / "log", "permission denied")
-    return latest
-
-
-def _unreadable(path: Path, why: str | None) -> Failed:
-    return Failed(
-        f"{path} cannot be read: {why}. Run this as the daemon's user or as root, and see whether its disk "
-        "answers."
-    )

@@ -11,6 +11,8 @@ from __future__ import annotations
 from typing import Final
 
 LONGEST_WAIT_S: Final = 86_400.0
+CREDENTIALS: Final = "credentials"
+"""The code of all trouble with credentials, where AWS or the SDK calls it something else each time."""
 
 
 def _bounded(asked_s: float) -> float:

@@ -48,6 +48,15 @@ NOWHERE: Final = S3Place("", "")
 """No place at all."""
 
 
+class Shared(StrEnum):
+    """What happens where a place holds another workset's results."""
+
+    FOLDER = "folder"
+    """The results go into a folder of the workset's name below it."""
+    REFUSE = "refuse"
+    """The export fails, and nothing is written."""
+
+
 class Use(StrEnum):
     """What a place is named for."""
 

@@ -179,7 +179,7 @@ def _touches_files(name: str) -> bool:
 def test_no_file_system_call_is_made_on_the_loop_of_the_daemon() -> None:
     """A stat on a stalled mount never returns: such calls go to threads that nobody waits for too long."""
     functions: dict[str, _Function] = {}
-    for path in [*_modules("engine", "adapters"), PACKAGE / "cli" / "run.py"]:
+    for path in [*_modules("engine", "adapters"), PACKAGE / "composition" / "service.py"]:
         if not any(part in (*JOBS_OWN, *KERNEL_ONLY) for part in path.parts):
             functions.update(_functions(path))
     blocking = {name for name, f in functions.items() if f.touches and not _is_async(f)}
@@ -199,7 +199,7 @@ def test_no_file_system_call_is_made_on_the_loop_of_the_daemon() -> None:
 def test_a_thread_of_the_daemon_is_waited_for_no_longer_than_a_limit() -> None:
     """File-system calls go through ``Disk``. Other threads are for work of the CPU, which ends by itself."""
     wrong = []
-    for path in [*_modules("engine", "adapters"), PACKAGE / "cli" / "run.py"]:
+    for path in [*_modules("engine", "adapters"), PACKAGE / "composition" / "service.py"]:
         if any(part in (*JOBS_OWN, "exporting.py", "logs.py") for part in path.parts):
             continue
         for call in (n for n in ast.walk(_parsed(path)) if isinstance(n, ast.Call)):

@@ -17,7 +17,13 @@ from tests.arch.repository import ROOT
 
 PACKAGE = ROOT / "daylily_daemon"
 README = ROOT / "README.md"
-LAYERS_THAT_MAY_READ = ("__main__.py", "bootstrap*.py", "runners.py", "cli/**/*.py")
+LAYERS_THAT_MAY_READ = (
+    "__main__.py",
+    "bootstrap*.py",
+    "runners.py",
+    "composition/*.py",
+    "cli/**/*.py",
+)
 UNITS = {"_s": "in seconds"}
 
 Read = tuple[str, str]

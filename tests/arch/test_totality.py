@@ -34,7 +34,7 @@ PLANTED: Final[Plants] = {
     },
 }
 NAMED_BY_THE_TYPE_CHECKER: Final = {
-    "cli/explain.py": "Literal[State.PAUSED]",
+    "application/explaining.py": "Literal[State.PAUSED]",
     "domain/notice.py": "Literal[State.PAUSED]",
     "domain/model.py": "Literal[Priority.IDLE]",
     "domain/commands.py": '"Pause"',
@@ -47,6 +47,7 @@ NAMED_AT_IMPORT: Final = {
     "domain.failures": "failures.BY_ITS_END has no line for evicted.",
     "adapters.notifiers.s3_sentinels": "s3_sentinels.WRITTEN has no line for paused.",
     "adapters.codec": "codec.ASKS has no line for",
+    "application.queries": "queries.RANK has no line for paused.",
     "cli.output": "output.COLOURS has no line for paused.",
     "bootstrap": "bootstrap.NOTIFIERS has no line for pager.",
     "runners": "runners.RUNNERS has no line for slurm.",

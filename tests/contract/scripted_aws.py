@@ -18,7 +18,7 @@ from urllib.parse import parse_qs
 from aiohttp import test_utils, web
 
 from daylily_daemon.adapters.aws import Aws, AwsOptions
-from daylily_daemon.adapters.dynamodb import Tables
+from daylily_daemon.adapters.tables import Tables
 from tests.contract.fault_proxy import Call, Heard, call_of, reset
 
 JSON_PROTOCOL: Final = frozenset({"dynamodb", "sqs"})

@@ -11,10 +11,11 @@ from typing import Final
 import pytest
 
 from daylily_daemon.adapters.aws import Aws, AwsOptions
-from daylily_daemon.adapters.dynamodb import DynamoTrail, DynamoWorksets, Tables
+from daylily_daemon.adapters.dynamodb import DynamoTrail, DynamoWorksets
 from daylily_daemon.adapters.memory import MemoryTrail, MemoryWorksets, Table
 from daylily_daemon.adapters.provision import Provisioner, Wanted
-from daylily_daemon.ports import Trail, Worksets
+from daylily_daemon.adapters.tables import Tables
+from daylily_daemon.ports import Catalogue, Trail, Worksets
 
 STORES: Final = ("memory", "moto", "ministack", "dynamodb_local")
 
@@ -24,6 +25,7 @@ class Store:
     kind: str
     worksets: Worksets
     trail: Trail
+    catalogue: Catalogue
 
 
 def wanted(**changes: str) -> Wanted:
@@ -46,7 +48,8 @@ def wanted(**changes: str) -> Wanted:
 async def opened(kind: str, url: str | None) -> AsyncIterator[Store]:
     if url is None:
         table = Table()
-        yield Store(kind, MemoryWorksets(table), MemoryTrail(table))
+        worksets = MemoryWorksets(table)
+        yield Store(kind, worksets, MemoryTrail(table), worksets)
         return
     async with Aws(AwsOptions(endpoint_url=url)) as aws:
         names = wanted()
@@ -54,7 +57,8 @@ async def opened(kind: str, url: str | None) -> AsyncIterator[Store]:
         async for step in provisioner.tables():
             await step.do()
         client = await aws.client("dynamodb")
-        yield Store(kind, DynamoWorksets(client, names.tables), DynamoTrail(client, names.tables))
+        stored = DynamoWorksets(client, names.tables)
+        yield Store(kind, stored, DynamoTrail(client, names.tables), stored)
 
 
 def url_of(kind: str, request: pytest.FixtureRequest) -> str | None:

@@ -10,9 +10,8 @@ import pytest
 from botocore import exceptions as aws
 from botocore.exceptions import ClientError
 
-from daylily_daemon.adapters.answers import CREDENTIALS
 from daylily_daemon.adapters.aws import Aws, AwsOptions, options_from, translated
-from daylily_daemon.domain.errors import DaemonError, Impeded, Permanent, Transient
+from daylily_daemon.domain.errors import CREDENTIALS, DaemonError, Impeded, Permanent, Transient
 from tests.contract.scripted_aws import ok, refused, scripted
 
 

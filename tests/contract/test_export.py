@@ -18,7 +18,7 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from daylily_daemon.adapters.aws import Aws, AwsOptions
-from daylily_daemon.adapters.exporting import MARK, Shared, Target
+from daylily_daemon.adapters.exporting import MARK, Target
 from daylily_daemon.adapters.exporting import export as export_results
 from daylily_daemon.adapters.pipelines import load_pipelines
 from daylily_daemon.adapters.transfer import (
@@ -34,6 +34,7 @@ from daylily_daemon.domain.errors import Permanent
 from daylily_daemon.domain.failures import classify
 from daylily_daemon.domain.model import Ended, Outcome
 from daylily_daemon.domain.pipeline import fill_argv
+from daylily_daemon.domain.places import Shared
 from daylily_daemon.settings.sources import shipped
 
 BUCKETS = itertools.count(1)

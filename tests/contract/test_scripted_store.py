@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from daylily_daemon.adapters.codec import typed, typed_item, workset_to_item
-from daylily_daemon.adapters.dynamodb import Count, DynamoTrail, DynamoWorksets
+from daylily_daemon.adapters.dynamodb import DynamoTrail, DynamoWorksets
 from daylily_daemon.domain.errors import (
     AlreadyDone,
     DaemonError,
@@ -18,7 +18,7 @@ from daylily_daemon.domain.errors import (
     Transient,
 )
 from daylily_daemon.domain.model import State, WorksetId
-from daylily_daemon.ports import Conflict
+from daylily_daemon.ports import Conflict, Count
 from tests.contract.scripted_aws import TABLES, Says, ScriptedAws, ok, raw, refused, scripted
 from tests.contract.test_store import a_record, a_workset, first
 

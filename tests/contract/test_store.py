@@ -11,8 +11,8 @@ import pytest
 import pytest_asyncio
 from anyio import create_task_group
 
-from daylily_daemon.adapters.dynamodb import DynamoWorksets
 from daylily_daemon.domain.errors import AlreadyDone, Permanent
+from daylily_daemon.domain.listing import Position, Query
 from daylily_daemon.domain.model import (
     Answer,
     Cancel,
@@ -30,7 +30,7 @@ from daylily_daemon.domain.model import (
     WorksetId,
 )
 from daylily_daemon.domain.workset import Workset
-from daylily_daemon.ports import Announced, Change, Conflict
+from daylily_daemon.ports import Announced, Change, Conflict, Count
 from tests import made
 from tests.contract.stores import STORES, Store, opened, url_of
 from tests.made import a_lock
@@ -329,17 +329,98 @@ async def test_a_command_with_everything_survives_the_inbox(store: Store) -> Non
     assert (await store.worksets.load(one.id)) == two
 
 
-async def test_the_worksets_of_one_customer_are_found_behind_any_number_of_others(
-    request: pytest.FixtureRequest,
+# --- lists --------------------------------------------------------------------------------------------
+
+
+async def all_pages(store: Store, query: Query, limit: int) -> list[list[str]]:
+    """Return the ids on each page, to the last."""
+    after: Position | None = None
+    pages: list[list[str]] = []
+    while True:
+        page = await store.catalogue.page(query, after=after, limit=limit)
+        pages.append([ws.id for ws in page.worksets])
+        after = page.after
+        if after is None:
+            return pages
+
+
+async def put(store: Store, id: str, minutes: int = 0, **named: Any) -> None:
+    created_at = NOW + timedelta(minutes=minutes)
+    await store.worksets.commit(first(a_workset(id, **{"created_at": created_at, **named})))
+
+
+STATES = (State.COMPLETE, State.READY)
+
+
+async def test_pages_follow_the_states_and_the_order_of_the_index(store: Store) -> None:
+    await put(store, "late", 9)
+    await put(store, "early", 1)
+    await put(store, "urgent", 5, priority=Priority.URGENT)
+    await put(store, "done", 7, state=State.COMPLETE)
+    await put(store, "other", state=State.ERROR)
+    query = Query(states=STATES)
+    assert await all_pages(store, query, 3) == [["done", "urgent", "early"], ["late"]]
+    assert await all_pages(store, query, 4) == [["done", "urgent", "early", "late"]]
+    assert await all_pages(store, query, 1) == [["done"], ["urgent"], ["early"], ["late"]]
+    assert await all_pages(store, Query(states=(State.FAILED,)), 4) == [[]]
+
+
+@pytest.mark.parametrize(
+    ("asked", "ids"),
+    [
+        ({"priority": Priority.LOW}, ["low"]),
+        ({"created_from": NOW + timedelta(minutes=5)}, ["five", "seven"]),
+        ({"created_before": NOW + timedelta(minutes=5)}, ["done", "three", "low"]),
+        (
+            {
+                "created_from": NOW + timedelta(minutes=2),
+                "created_before": NOW + timedelta(hours=1),
+            },
+            ["three", "five", "seven", "low"],
+        ),
+        ({"priority": Priority.NORMAL, "created_from": NOW + timedelta(minutes=6)}, ["seven"]),
+        ({"prefix": "t"}, ["three"]),
+        ({"prefix": "f", "priority": Priority.LOW}, []),
+        ({"customer": "lab-7"}, ["three", "seven"]),
+        ({"customer": "lab-7", "created_from": NOW + timedelta(minutes=4)}, ["seven"]),
+        ({"customer": "lab-7", "prefix": "th"}, ["three"]),
+        ({"customer": "lab-7", "priority": Priority.LOW}, []),
+        ({"customer": "nobody"}, []),
+    ],
+)
+async def test_what_a_list_asks_for_is_found_page_by_page(
+    store: Store, asked: dict[str, Any], ids: list[str]
 ) -> None:
-    async with opened("moto", url_of("moto", request)) as store:
-        assert isinstance(store.worksets, DynamoWorksets)
-        for n in range(130):
-            owner = "lab-7" if n in (101, 129) else "lab-1"
-            ws = a_workset(f"w{n:03}", customer_id=owner, created_at=NOW + timedelta(minutes=n))
-            await store.worksets.commit(first(ws, nonce=str(n)))
-        both = await store.worksets.of_customer(State.READY, "lab-7", limit=100)
-        assert [ws.id for ws in both] == ["w101", "w129"]
-        one = await store.worksets.of_customer(State.READY, "lab-7", limit=1)
-        assert [ws.id for ws in one] == ["w101"]
-        assert await store.worksets.of_customer(State.READY, "nobody", limit=9) == []
+    await put(store, "three", 3, customer_id="lab-7")
+    await put(store, "five", 5)
+    await put(store, "seven", 7, customer_id="lab-7")
+    await put(store, "low", 4, priority=Priority.LOW)
+    await put(store, "done", 0, state=State.COMPLETE, customer_id="lab-1")
+    query = Query(states=STATES, **asked)
+    found = await all_pages(store, query, 1)
+    assert sorted(id for page in found for id in page) == sorted(ids)
+    assert await all_pages(store, query, 9) == [ids]
+
+
+def found_in(pages: list[list[str]]) -> list[str]:
+    return [id for page in pages for id in page]
+
+
+async def test_the_worksets_of_one_customer_are_found_behind_any_number_of_others(
+    store: Store,
+) -> None:
+    for n in range(130):
+        owner = "lab-7" if n in (101, 129) else "lab-1"
+        await put(store, f"w{n:03}", n, customer_id=owner)
+    query = Query(states=(State.READY,), customer="lab-7")
+    assert await all_pages(store, query, 100) == [["w101", "w129"]]
+    assert sorted(found_in(await all_pages(store, query, 1))) == ["w101", "w129"]
+
+
+async def test_a_count_is_bounded(store: Store) -> None:
+    for n in range(3):
+        await put(store, f"w{n}", n)
+    assert await store.catalogue.count(State.READY) == Count(3, more=False)
+    assert await store.catalogue.count(State.READY, most=3) == Count(3, more=False)
+    assert await store.catalogue.count(State.READY, most=2) == Count(2, more=True)
+    assert await store.catalogue.count(State.ERROR) == Count(0, more=False)

@@ -7,10 +7,10 @@ from typing import Any, Final
 
 from anyio import fail_after
 
-from daylily_daemon.adapters.deadletters import DeadLetter, DeadLetters, Pair
+from daylily_daemon.adapters.deadletters import DeadLetters, Pair
 from daylily_daemon.adapters.notifiers.sns import Sns
 from daylily_daemon.domain.model import Cancel, Command, WorksetId
-from daylily_daemon.ports import Delivery, Unreadable
+from daylily_daemon.ports import DeadLetter, Delivery, Unreadable
 from tests.contract.wire_world import Play, Side, World, story
 from tests.records import FAILED
 

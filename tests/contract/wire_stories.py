@@ -13,14 +13,13 @@ from typing import Any, Final
 import pytest
 
 from daylily_daemon.adapters.drops import S3Drops
-from daylily_daemon.adapters.dynamodb import Count
 from daylily_daemon.adapters.envelopes import READY, Origin, submission
 from daylily_daemon.adapters.provision import Provisioner, Step, Wanted
 from daylily_daemon.adapters.transfer import CopyOptions, Fetch, download, upload
 from daylily_daemon.domain.errors import AlreadyDone
 from daylily_daemon.domain.model import Answer, CommandEffect, State, WorksetId
 from daylily_daemon.domain.workset import Workset
-from daylily_daemon.ports import Announced, Change
+from daylily_daemon.ports import Announced, Change, Count
 from tests.contract.fault_proxy import Call
 from tests.contract.stores import wanted
 from tests.contract.test_store import a_record, a_workset, first, then

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from daylily_daemon.adapters.vitals import Status
-from daylily_daemon.cli.explain import View, why
-from daylily_daemon.cli.health import NEVER_RAN, LocalDaemon, Verdict
+from daylily_daemon.application.explaining import View, why
+from daylily_daemon.application.health import NEVER_RAN, LocalDaemon, Verdict
+from daylily_daemon.domain.daemon import Status
 from daylily_daemon.domain.model import Category, Plan, State, Transition
 from daylily_daemon.domain.workset import Failure, Lock, Workset
 from tests.made import STEPS, a_run, a_workset

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ import pytest
 
 from daylily_daemon.adapters import vitals
 from daylily_daemon.adapters.host import StateDir
-from daylily_daemon.adapters.vitals import Life, Port, Process, Status, StatusWriter, Unreadable
-from daylily_daemon.cli.health import Look, Verdict, verdict
+from daylily_daemon.adapters.vitals import StatusWriter, Unreadable
+from daylily_daemon.application.health import Verdict, verdict
+from daylily_daemon.domain.daemon import Life, Port, Process, Sighting, Status
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 
@@ -40,7 +42,7 @@ def _status(**changes: Any) -> Status:
 
 
 def _judged(status: Status | None, life: Life = Life.RUNNING, age_s: float | None = 2.0) -> Verdict:
-    return verdict(status, Look(now=NOW, life=life, age_s=age_s))
+    return verdict(Sighting(now=NOW, status=status, life=life, age_s=age_s))
 
 
 def _port(failures: int, for_s: float) -> Port:
@@ -127,7 +129,7 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
 
 def _of(pid: int) -> Process:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return vitals.this_process().model_copy(update={"pid": pid, "start_time": int(fields[19])})
+    return replace(vitals.this_process(), pid=pid, start_time=int(fields[19]))
 
 
 @pytest.mark.reported(
@@ -138,9 +140,9 @@ def test_a_process_is_known_by_its_number_its_start_and_its_boot(
 ) -> None:
     process = _of(sleeper.pid)
     assert vitals.life_of(process) is Life.RUNNING
-    assert vitals.life_of(process.model_copy(update={"start_time": 1})) is Life.REPLACED
-    assert vitals.life_of(process.model_copy(update={"boot_id": "another"})) is Life.REPLACED
-    assert vitals.life_of(process.model_copy(update={"pid_namespace": "pid:[1]"})) is Life.HIDDEN
+    assert vitals.life_of(replace(process, start_time=1)) is Life.REPLACED
+    assert vitals.life_of(replace(process, boot_id="another")) is Life.REPLACED
+    assert vitals.life_of(replace(process, pid_namespace="pid:[1]")) is Life.HIDDEN
     assert vitals.life_of(Process(pid=sleeper.pid)) is Life.RUNNING
 
 
@@ -164,11 +166,16 @@ def test_a_stopped_process_a_zombie_and_none_are_told_apart(
 def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
     state = StateDir(tmp_path)
     assert vitals.read(state) is None
-    state.write_status({**_status().model_dump(mode="json"), "from a later version": {"x": 1}})
+    state.write_status({**asdict(_status()), "from a later version": {"x": 1}})
     assert vitals.read(state) == _status()
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", '{"pid": "many"}', '{"ports": 3}', "\x00"])
+NO_ZONE = '{"seen_at": "2026-03-04T05:06:07"}'
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{", '{"pid": "many"}', '{"ports": 3}', "\x00", NO_ZONE]
+)
 def test_a_file_that_makes_no_sense_is_a_sentence(tmp_path: Path, text: str) -> None:
     state = StateDir(tmp_path)
     state.status.write_text(text)
@@ -188,7 +195,7 @@ def test_the_age_of_a_pass_does_not_depend_on_who_set_the_clock() -> None:
     seen = vitals.monotonic_s() - 5
     status = _status(boot_id=boot_id, seen_monotonic_s=seen, seen_at=NOW - timedelta(days=1))
     assert vitals.age_s(status, NOW) == pytest.approx(5, abs=2)
-    other = status.model_copy(update={"boot_id": "another"})
+    other = replace(status, boot_id="another")
     assert vitals.age_s(other, NOW) == pytest.approx(86_400)
     assert vitals.age_s(_status(seen_at=None), NOW) is None
 

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from daylily_daemon.adapters.host import StateDir
 from daylily_daemon.adapters.identity import this_machine
-from daylily_daemon.cli.starting import LONGEST_PAUSE_S, REPEATED_S, Patience, Reader
+from daylily_daemon.composition.starting import LONGEST_PAUSE_S, REPEATED_S, Patience, Reader
 from daylily_daemon.domain.errors import DaemonError, Impeded, Permanent, Transient
 from daylily_daemon.settings.sources import Sources
 from tests.sim.vclock import BACKEND

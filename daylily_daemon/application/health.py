@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from daylily_daemon.adapters import vitals
-from daylily_daemon.adapters.host import StateDir
-from daylily_daemon.adapters.vitals import Life, Port, Status
-from daylily_daemon.cli.output import when
+from daylily_daemon.application.wording import span, when
+from daylily_daemon.domain.daemon import Life, Port, Sighting, Status
 
 MARGIN_S: Final = 30.0
 """Beyond two sweeps without a finished pass a daemon hangs."""
@@ -35,16 +33,6 @@ class Verdict:
 NEVER_RAN: Final = Verdict(False, ("No daemon has run with this state directory.",))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
-    """What is known at the moment of the question."""
-
-    now: datetime
-    life: Life
-    age_s: float | None
-    """Seconds since the last finished pass; None if none was."""
-
-
 @dataclass(frozen=True, slots=True)
 class LocalDaemon:
     """The daemon of this host's state directory, as far as it can be seen."""
@@ -64,31 +52,26 @@ class LocalDaemon:
         )
 
 
-def of_this_host(state: StateDir, now: datetime) -> LocalDaemon:
-    """Look at the daemon of this state directory; needs no AWS."""
-    try:
-        status = vitals.read(state)
-    except vitals.Unreadable as exc:
-        return LocalDaemon(None, Verdict(False, (str(exc),)))
-    process = status.process if status else None
-    life = vitals.life_of(process) if process else Life.GONE
-    age = vitals.age_s(status, now) if status else None
-    alive = life not in (Life.GONE, Life.REPLACED)
-    return LocalDaemon(status, verdict(status, Look(now=now, life=life, age_s=age)), alive)
+def judged(seen: Sighting) -> LocalDaemon:
+    """Judge the daemon of a host. Pure."""
+    alive = seen.life not in (Life.GONE, Life.REPLACED)
+    return LocalDaemon(seen.status, verdict(seen), alive)
 
 
-def verdict(status: Status | None, look: Look) -> Verdict:
-    """Judge a daemon. Pure."""
+def verdict(seen: Sighting) -> Verdict:
+    status = seen.status
+    if seen.unreadable:
+        return Verdict(False, (seen.unreadable,))
     if status is None:
         return NEVER_RAN
     name = f"{status.owner}: " if status.owner else ""
-    if look.life in (Life.GONE, Life.REPLACED):
-        return Verdict(False, (name + _not_running(status, look.life),))
+    if seen.life in (Life.GONE, Life.REPLACED):
+        return Verdict(False, (name + _not_running(status, seen.life),))
     if status.starting is not None:
-        return Verdict(False, (name + _starting(status, look),))
-    troubles = tuple(_troubles(status, look))
+        return Verdict(False, (name + _starting(status, seen),))
+    troubles = tuple(_troubles(status, seen))
     running = f"running {len(status.active)} of {_slots(status)} worksets, {status.waiting} waiting"
-    said = f"{name}{running}; {_last_pass(status, look)}"
+    said = f"{name}{running}; {_last_pass(status, seen)}"
     return Verdict(not troubles, (said, *troubles))
 
 
@@ -108,22 +91,22 @@ def _not_running(status: Status, life: Life) -> str:
     return f"not running; last seen {seen}, and it was not stopped in order{taken}. Its log says why: {LOGS}"
 
 
-def _starting(status: Status, look: Look) -> str:
+def _starting(status: Status, seen: Sighting) -> str:
     since = f" since {when(status.started_at)} UTC" if status.started_at else ""
-    if look.life is Life.STOPPED:
+    if seen.life is Life.STOPPED:
         return f"starting{since}, and its process is stopped (SIGSTOP); SIGCONT lets it go on."
     why = status.trouble or f"it has not finished its first pass. Its log: {LOGS}"
     return f"starting{since}: {why}"
 
 
-def _last_pass(status: Status, look: Look) -> str:
-    hidden = "; its process cannot be seen from here" if look.life is Life.HIDDEN else ""
-    ago = "" if look.age_s is None else f" ({_span(look.age_s)} ago)"
+def _last_pass(status: Status, seen: Sighting) -> str:
+    hidden = "; its process cannot be seen from here" if seen.life is Life.HIDDEN else ""
+    ago = "" if seen.age_s is None else f" ({span(seen.age_s)} ago)"
     return f"last seen {when(status.seen_at) or 'never'}{ago}{hidden}"
 
 
-def _troubles(status: Status, look: Look) -> Iterator[str]:
-    if look.life is Life.STOPPED:
+def _troubles(status: Status, seen: Sighting) -> Iterator[str]:
+    if seen.life is Life.STOPPED:
         yield (
             "Its process is stopped (SIGSTOP): it does nothing, and its claims run out. "
             f"`kill -CONT {status.pid}` lets it go on."
@@ -131,15 +114,15 @@ def _troubles(status: Status, look: Look) -> Iterator[str]:
     if status.stopping_at is not None:
         yield f"It is stopping since {when(status.stopping_at)}; its jobs run on."
     limit_s = 2 * status.sweep_s + MARGIN_S
-    if look.age_s is None or look.age_s > limit_s:
+    if seen.age_s is None or seen.age_s > limit_s:
         since = when(status.seen_at) or "its start"
         yield (
             f"It hangs: no pass was finished since {since}, and one is due every {status.sweep_s:g} s. "
             f"Its log: {LOGS}"
         )
     for name in sorted(status.ports):
-        if is_failing(status.ports[name], look.now):
-            yield _failing(name, status.ports[name], look.now)
+        if is_failing(status.ports[name], seen.now):
+            yield _failing(name, status.ports[name], seen.now)
     if status.held:
         yield f"Nothing new is started. {status.held}"
 
@@ -154,7 +137,7 @@ def is_failing(port: Port, now: datetime) -> bool:
 
 def _failing(name: str, port: Port, now: datetime) -> str:
     since = port.failing_since or now
-    lasted = _span((now - since).total_seconds())
+    lasted = span((now - since).total_seconds())
     kind, _, channel = name.partition(":")
     what = f"Telling {channel} fails" if kind == "channel" else NAMES.get(name, f"{name} fails")
     return f"{what} since {when(since)} ({lasted}, {port.failures} times in a row): {port.text}"
@@ -170,11 +153,3 @@ NAMES: Final = {
     "runner": "Starting or watching jobs fails",
     "disk": "The disks do not answer",
 }
-
-
-def _span(seconds: float) -> str:
-    if seconds < 120:
-        return f"{max(0.0, seconds):.0f} s"
-    if seconds < 7200:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.0f} h" if seconds < 172_800 else f"{seconds / 86_400:.0f} days"

@@ -1,0 +1,28 @@
+"""The ports that questions and requests go through, for the command line as for any other door."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from daylily_daemon.domain.admission import Limits
+from daylily_daemon.domain.daemon import Sighting
+from daylily_daemon.ports import Catalogue, Clock, Ids, Queues, Trail, Worksets
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backend:
+    worksets: Worksets
+    catalogue: Catalogue
+    trail: Trail
+    queues: Queues
+    clock: Clock
+    ids: Ids
+    sighting: Callable[[datetime], Sighting]
+    """What can be seen of the daemon of this host."""
+    limits: Limits
+    """As configured here; what a daemon says of itself counts more."""
+    bucket: str
+    prefix: str
+    """Of the control bucket; ends with a slash."""

@@ -1,0 +1,173 @@
+"""Why a workset is where it is. What is said follows from what is known, and never more. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Final, assert_never
+
+from daylily_daemon.application.health import LocalDaemon
+from daylily_daemon.application.wording import progress_text, when
+from daylily_daemon.domain.admission import Capacity, Limits, Verdict, admit, capacity_of, order
+from daylily_daemon.domain.lifecycle import due
+from daylily_daemon.domain.model import State, WorksetId
+from daylily_daemon.domain.workset import Workset
+
+FORGIVEN: Final = timedelta(seconds=30)
+"""Clocks of hosts differ: a claim of another host is over only when it ended longer ago than this."""
+LOOKED_AT: Final = 10_000
+"""Worksets of one state that are read, as the daemon does."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """What an answer is based on."""
+
+    now: datetime
+    daemon: LocalDaemon
+    limits: Limits
+    """As this command is configured; what the daemon says of itself counts more."""
+    waiting: Sequence[Workset] = ()
+    """Ready and retrying ones, the first ``LOOKED_AT`` of each."""
+    running: Sequence[Workset] = ()
+    """In progress on any host."""
+
+
+def why(ws: Workset, view: View) -> Iterator[str]:
+    """Yield sentences, the most important one first."""
+    yield from _where_it_is(ws, view)
+    yield from (f"Note: {warning}" for warning in ws.warnings)
+
+
+def _where_it_is(ws: Workset, view: View) -> Iterator[str]:
+    match ws.state:
+        case State.READY | State.RETRYING:
+            yield from _why_waiting(ws, view)
+        case State.IN_PROGRESS:
+            yield from _why_in_progress(ws, view)
+        case State.ERROR | State.FAILED:
+            yield from _why_failed(ws)
+        case State.COMPLETE:
+            yield f"It is complete. Results: {ws.results_uri or 'none were exported'}"
+        case State.IGNORED | State.CANCELED:
+            last = ws.history[-1].reason if ws.history else ""
+            yield (
+                f"It was {last or ws.state}. `daylily-daemon retry {ws.id}` makes it ready again."
+            )
+        case State.ARCHIVED | State.DELETED:
+            yield f"It is {ws.state}."
+        case _:
+            assert_never(ws.state)
+
+
+def _why_failed(ws: Workset) -> Iterator[str]:
+    if ws.failure is None:
+        yield f"It is {ws.state}, and nothing was written down about why."
+    else:
+        yield ws.failure.details
+        yield f"Code {ws.failure.code}, category {ws.failure.category}."
+    yield (f"When the cause is mended: `daylily-daemon retry {ws.id}`, or put daylily.ready again.")
+
+
+# --- in progress --------------------------------------------------------------------------------------
+
+
+def _why_in_progress(ws: Workset, view: View) -> Iterator[str]:
+    if ws.trouble:
+        yield f"It does not go on: {ws.trouble}"
+    if ws.unclear:
+        yield (
+            "Whether its job still runs cannot be told from here, so nothing new is started. If you know "
+            f"that nothing of it runs any more: `daylily-daemon retry {ws.id} --host-gone`"
+        )
+    doing = progress_text(ws) or "no progress told yet"
+    owner, attempt = ws.owner, f"attempt {ws.attempt}"
+    if owner is None:
+        yield f"It is in progress, {attempt}. It was at: {doing}."
+        yield _who_picks_it_up(ws)
+    elif view.daemon.holds(ws.id, owner):
+        yield from _held_here(ws, view, f"{attempt}, held by {owner}", doing)
+    elif _expired(ws, view.now):
+        yield (
+            f"It is in progress, {attempt}, but {owner}, which held it, has not renewed its claim since "
+            f"{_expiry(ws)} UTC. It was at: {doing}."
+        )
+        yield _who_picks_it_up(ws)
+    else:
+        yield (
+            f"It is in progress on {ws.scope or 'another host'}, {attempt}, held by {owner} until "
+            f"{_expiry(ws)} UTC: {doing}."
+        )
+        yield f"Whether {owner} is well, `daylily-daemon status` tells on its host."
+
+
+def _held_here(ws: Workset, view: View, what: str, doing: str) -> Iterator[str]:
+    if view.daemon.verdict.healthy and not _expired(ws, view.now):
+        yield f"{'It is in progress' if ws.trouble or ws.unclear else 'It runs'}, {what}: {doing}."
+        return
+    yield f"It is in progress, {what}, and this daemon is not well. It was at: {doing}."
+    yield from view.daemon.verdict.lines
+    yield "A job runs on without its daemon."
+
+
+def _expired(ws: Workset, now: datetime) -> bool:
+    return ws.lock is None or now - ws.lock.expires_at > FORGIVEN
+
+
+def _expiry(ws: Workset) -> str:
+    return when(ws.lock.expires_at) if ws.lock else ""
+
+
+def _who_picks_it_up(ws: Workset) -> str:
+    return (
+        f"No daemon holds it now. One on {ws.scope or 'its host'} picks it up by itself: is one "
+        f"running there? If that machine no longer exists: `daylily-daemon retry {ws.id} --host-gone`"
+    )
+
+
+# --- waiting ------------------------------------------------------------------------------------------
+
+
+def _why_waiting(ws: Workset, view: View) -> Iterator[str]:
+    if ws.trouble:
+        yield f"It does not go on: {ws.trouble}"
+    yield _verdict_on(ws, view)
+    if not view.daemon.alive:
+        yield "No daemon runs on this host; does one run elsewhere?"
+    if not view.daemon.verdict.healthy:
+        yield from view.daemon.verdict.lines
+    if ws.failure:
+        yield f"The last try failed: {ws.failure.details}"
+
+
+def _verdict_on(ws: Workset, view: View) -> str:
+    """Say what the daemon of this host, if there is one, decides about ``ws`` and why."""
+    if not due(ws, view.now):
+        return admit([ws], _capacity(view), view.now)[0].reason
+    if not view.daemon.alive:
+        return "It is ready to start, and waits for a daemon."
+    others = [w for w in view.waiting if w.id != ws.id and due(w, view.now)]
+    place, verdict = place_and_verdict(ws, others, view)
+    many = f"more than {LOOKED_AT}" if len(view.waiting) >= LOOKED_AT else str(len(others) + 1)
+    return f"It waits at place {place} of {many}. {verdict.reason}"
+
+
+def place_and_verdict(ws: Workset, others: Sequence[Workset], view: View) -> tuple[int, Verdict]:
+    """Return the place of ``ws`` among all that could start, from 1, and what admission says of it."""
+    everybody = [*others, ws]
+    ordered = [w.id for w in order(everybody, view.now, view.limits.age_s)]
+    verdicts = {v.workset_id: v for v in admit(everybody, _capacity(view), view.now)}
+    return ordered.index(ws.id) + 1, verdicts[ws.id]
+
+
+def _capacity(view: View) -> Capacity:
+    """Return what the daemon of this host said it counts with."""
+    status = view.daemon.status
+    if status is None:
+        return capacity_of(view.limits, {}, view.running)
+    limits = replace(
+        view.limits, slots=status.max_worksets or 0, per_customer=status.max_per_customer
+    )
+    active = {WorksetId(id): status.customers.get(id, "") for id in status.active}
+    return capacity_of(limits, active, view.running, status.held)

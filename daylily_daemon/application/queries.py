@@ -1,0 +1,226 @@
+"""Questions about worksets. They change nothing, and cost a bounded number of calls."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Final
+
+import anyio
+
+from daylily_daemon.application import cursors
+from daylily_daemon.application.backend import Backend
+from daylily_daemon.application.cursors import Place, written
+from daylily_daemon.application.errors import Invalid, NotFound
+from daylily_daemon.application.explaining import LOOKED_AT, View, why
+from daylily_daemon.application.health import judged
+from daylily_daemon.domain.errors import DaemonError
+from daylily_daemon.domain.listing import Query, fits
+from daylily_daemon.domain.model import (
+    WORKSET_ID,
+    Priority,
+    Record,
+    State,
+    WorksetId,
+)
+from daylily_daemon.domain.totality import total
+from daylily_daemon.domain.workset import Workset
+from daylily_daemon.ports import Count
+
+RECORDS: Final = 100_000
+"""Of one audit trail that are read."""
+
+
+def workset_id(text: str) -> WorksetId:
+    """Raises Invalid for what can be no id."""
+    if not WORKSET_ID.fullmatch(text):
+        raise Invalid(
+            f"{text!r} is no workset id: letters, digits, - and _, at most 80, the first a letter or digit."
+        )
+    return WorksetId(text)
+
+
+async def show(backend: Backend, text: str) -> Workset:
+    """Return the workset of this id. Raises Invalid, and NotFound with what is known of its submission."""
+    ws = await backend.worksets.load(workset_id(text))
+    if ws is None:
+        known = f"There is no workset {text}. `daylily-daemon list` shows those there are."
+        raise NotFound("\n".join([known, *await _unanswered(backend, text)]))
+    return ws
+
+
+async def _unanswered(backend: Backend, id: str) -> list[str]:
+    """Return what to say where a submission may still wait in a queue for a daemon; nothing if none does."""
+    try:
+        waiting = await backend.queues.unanswered()
+    except DaemonError:
+        return []
+    counts = [(waiting.commands, "command"), (waiting.events, "S3 event")]
+    told = [f"{n} {what}{'s' if n > 1 else ''}" for n, what in counts if n]
+    if not told:
+        return []
+    verdict = judged(backend.sighting(backend.clock.now())).verdict
+    where = "" if verdict.healthy else f" The daemon of this host: {verdict.lines[0]}"
+    return [
+        f"But no daemon has answered {' and '.join(told)} in the queues yet, and the submission of {id} may "
+        f"be among them.{where}"
+    ]
+
+
+# --- list ---------------------------------------------------------------------------------------------
+
+_RANK: Final = {
+    State.IN_PROGRESS: 0,
+    State.ERROR: 1,
+    State.FAILED: 2,
+    State.RETRYING: 3,
+    State.READY: 4,
+    State.COMPLETE: 5,
+    State.CANCELED: 6,
+    State.IGNORED: 7,
+    State.ARCHIVED: 8,
+    State.DELETED: 9,
+}
+ORDER: Final = tuple(sorted(State, key=total("queries.RANK", _RANK, tuple(State)).__getitem__))
+"""In which all states are listed: what runs, what needs somebody, what waits, what is over."""
+MOST_LISTED: Final = 1000
+CUSTOMER_CHARS: Final = 200
+LONGEST_AGE_S: Final = 100 * 365 * 86_400.0
+_PREFIX: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """Which worksets are wanted. What is empty leaves nothing out."""
+
+    states: tuple[State, ...] = ()
+    customer: str = ""
+    priority: Priority | None = None
+    older_than_s: float | None = None
+    newer_than_s: float | None = None
+    """Since they were first submitted; at most ``LONGEST_AGE_S``."""
+    prefix: str = ""
+    """How the id begins."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    worksets: Sequence[Workset]
+    cursor: str
+    """Asks for what comes next; empty if that was all."""
+
+
+async def list_worksets(
+    backend: Backend, listing: Listing, *, cursor: str = "", limit: int = 100
+) -> Listed:
+    """Return a page of worksets, state by state, urgent and old ones first.
+
+    A page may be short, or empty, and have a cursor: what no index serves is looked for in a bounded number
+    of rows a call. Raises Invalid for a listing, limit or cursor that makes no sense.
+    """
+    if not 1 <= limit <= MOST_LISTED:
+        raise Invalid(f"A page has 1 to {MOST_LISTED} worksets, not {limit}.")
+    question = repr(listing)
+    place = cursors.read(cursor, question) if cursor else None
+    asked_at = place.asked_at if place else backend.clock.now()
+    query = _query(listing, asked_at)
+    after = place.position if place else None
+    if after is not None and not fits(query, after):
+        raise Invalid("This cursor leads out of its list. Leave it out to begin anew.")
+    page = await backend.catalogue.page(query, after=after, limit=limit)
+    next_ = Place(asked_at=asked_at, position=page.after) if page.after else None
+    return Listed(worksets=page.worksets, cursor=written(next_, question) if next_ else "")
+
+
+def _query(listing: Listing, now: datetime) -> Query:
+    older, newer = listing.older_than_s, listing.newer_than_s
+    if older is not None and newer is not None and older >= newer:
+        raise Invalid(
+            "Nothing is older than that and newer too: the first age must be the shorter one."
+        )
+    if listing.prefix and not _PREFIX.fullmatch(listing.prefix):
+        raise Invalid(f"No workset id begins with {listing.prefix[:100]!r}.")
+    if len(listing.customer) > CUSTOMER_CHARS:
+        raise Invalid(f"{listing.customer[:50]!r}... is too long for a customer's id.")
+    return Query(
+        states=tuple(dict.fromkeys(listing.states)) or ORDER,
+        customer=listing.customer,
+        priority=listing.priority,
+        created_from=_before(now, newer),
+        created_before=_before(now, older),
+        prefix=listing.prefix,
+    )
+
+
+def _before(now: datetime, age_s: float | None) -> datetime | None:
+    if age_s is None:
+        return None
+    if not 0 <= age_s <= LONGEST_AGE_S:
+        raise Invalid("An age is from 0 seconds to 100 years.")
+    return now - timedelta(seconds=age_s)
+
+
+# --- one workset --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Events:
+    records: Sequence[Record]
+    """Oldest first."""
+    more: bool
+    """Whether there are more than ``RECORDS``."""
+
+
+async def events(backend: Backend, text: str) -> Events:
+    """Return the audit trail of a workset. Raises as ``show``."""
+    ws = await show(backend, text)
+    records = await backend.trail.read(ws.id, limit=RECORDS + 1)
+    return Events(records=records[:RECORDS], more=len(records) > RECORDS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    workset: Workset
+    lines: tuple[str, ...]
+    """Sentences, the most important one first."""
+
+
+async def explain(backend: Backend, text: str) -> Explanation:
+    """Return why a workset is where it is. Raises as ``show``."""
+    ws = await show(backend, text)
+    return Explanation(workset=ws, lines=tuple(why(ws, await _view(backend, ws))))
+
+
+async def _view(backend: Backend, ws: Workset) -> View:
+    now = backend.clock.now()
+    view = View(now=now, daemon=judged(backend.sighting(now)), limits=backend.limits)
+    if ws.state not in (State.READY, State.RETRYING):
+        return view
+    store = backend.worksets
+    ready = await store.in_state(State.READY, limit=LOOKED_AT)
+    retrying = await store.in_state(State.RETRYING, limit=LOOKED_AT)
+    running = await store.in_state(State.IN_PROGRESS, limit=LOOKED_AT)
+    return replace(view, waiting=[*ready, *retrying], running=running)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """How many worksets are in each state, and how many messages in each queue."""
+
+    worksets: Mapping[State, Count] = field(default_factory=dict)
+    queues: Mapping[str, int] = field(default_factory=dict)
+
+
+async def figures(backend: Backend) -> Figures:
+    """Count what there is; of each state at most a bounded number is looked at."""
+    counts: dict[State, Count] = {}
+
+    async def count(state: State) -> None:
+        counts[state] = await backend.catalogue.count(state)
+
+    async with anyio.create_task_group() as tg:
+        for state in State:
+            tg.start_soon(count, state)
+    return Figures(worksets=counts, queues=await backend.queues.depths())

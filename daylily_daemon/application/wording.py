@@ -1,0 +1,45 @@
+"""What is said of a workset in one line, and of times."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from daylily_daemon.domain.model import State
+from daylily_daemon.domain.workset import Workset
+
+
+def when(at: datetime | None) -> str:
+    return f"{at:%Y-%m-%d %H:%M:%S}" if at else ""
+
+
+def span(seconds: float) -> str:
+    if seconds < 120:
+        return f"{max(0.0, seconds):.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.0f} h" if seconds < 172_800 else f"{seconds / 86_400:.0f} days"
+
+
+def sentence(text: str) -> str:
+    return text if text.endswith((".", "?", "!")) else f"{text}."
+
+
+def reason_text(ws: Workset) -> str:
+    """Return what it does, or why it does not, on one line."""
+    if ws.trouble:
+        return f"DOES NOT GO ON: {ws.trouble}"
+    if ws.state is State.COMPLETE and ws.warnings:
+        more = f" (and {len(ws.warnings) - 1} more)" if len(ws.warnings) > 1 else ""
+        return f"NOTE: {ws.warnings[0]}{more}"
+    return progress_text(ws)
+
+
+def progress_text(ws: Workset) -> str:
+    """Return how far it is, what it waits for, or why it failed, on one line."""
+    if ws.run and ws.step:
+        percent = "" if ws.run.progress.fraction is None else f"{ws.run.progress.fraction:.0%}"
+        said = f"stopping: {ws.run.stopping}" if ws.run.stopping else ws.run.progress.message
+        return " ".join(part for part in (ws.step.name, percent, said) if part)
+    if ws.state is State.READY:
+        return ws.waiting_for
+    return ws.failure.details.split("\n", 1)[0] if ws.failure else ""

@@ -1,0 +1,117 @@
+"""What can be seen on this host without AWS: its daemon, and the logs of its jobs."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from daylily_daemon.adapters.host import StateDir, SystemClock
+from daylily_daemon.adapters.runners import procfs
+from daylily_daemon.adapters.runners.jobdir import JobDirectory, Started
+from daylily_daemon.adapters.runners.logs import follow, tail
+from daylily_daemon.adapters.runners.tmux import session_name
+from daylily_daemon.adapters.vitals import sighting
+from daylily_daemon.application.errors import NotFound
+from daylily_daemon.domain.daemon import Sighting
+from daylily_daemon.domain.errors import Permanent, Transient
+from daylily_daemon.domain.workset import Workset
+
+
+def daemon_here(state_dir: Path) -> Sighting:
+    return sighting(StateDir(state_dir), SystemClock().now())
+
+
+def status_as_written(state_dir: Path) -> dict[str, Any] | None:
+    """Return what the daemon of this directory last said; None if there is nothing to read."""
+    return StateDir(state_dir).read_status()
+
+
+def attach_command(ws: Workset, state_dir: Path) -> str:
+    """Return the shell command that shows the running job on its head node; empty if there is none."""
+    if ws.job is None or ws.step is None or ws.step.runner != "tmux":
+        return ""
+    name = session_name(ws.job)
+    socket = shlex.quote(StateDir(state_dir).tmux_socket)
+    return f"tmux -S {socket} attach -t '={name}'"
+
+
+# --- logs ---------------------------------------------------------------------------------------------
+
+
+async def log_of(ws: Workset, step: str, lines: int, *, on: bool) -> AsyncIterator[bytes]:
+    """Yield the last ``lines`` of the latest job of ``step`` (or of any), and what follows if ``on``.
+
+    Raises NotFound where no log is on this host, and Permanent where it may not be read.
+    """
+    directory = str(await anyio.to_thread.run_sync(_job_directory, ws, step))
+    if on:
+        async for piece in follow(directory, lines=lines):
+            yield piece
+    else:
+        yield await anyio.to_thread.run_sync(tail, directory, lines)
+
+
+def _job_directory(ws: Workset, step: str) -> Path:
+    """Return the folder of the job that was started last."""
+    if ws.run is None:
+        raise NotFound(f"{ws.id} has not run yet: it is {ws.shown_state}.")
+    folder = Path(ws.run.jobs_dir)
+    wanted = step or (ws.step.name if ws.step else "")
+    try:
+        found = [
+            (entry.stat().st_mtime, entry.path)
+            for entry in os.scandir(folder)
+            if not wanted or entry.name.endswith(f"-{wanted}")
+        ]
+    except FileNotFoundError:
+        found = []
+    except OSError as exc:
+        raise _unreadable(folder, exc.strerror) from exc
+    if not found:
+        raise NotFound(
+            f"There is no log of {ws.id} in {folder} on this host. It runs on {ws.run.steps[-1].scope}; its "
+            f"exported logs, if any, are under {ws.results_uri or 'its results'}."
+        )
+    latest = Path(max(found)[1])
+    if (latest / "log").exists() and not os.access(latest / "log", os.R_OK):
+        raise _unreadable(latest / "log", "permission denied")
+    return latest
+
+
+def _unreadable(path: Path, why: str | None) -> Permanent:
+    return Permanent(
+        f"{path} cannot be read: {why}. Run this as the daemon's user or as root, and see whether its disk "
+        "answers."
+    )
+
+
+# --- the end of a demonstration -----------------------------------------------------------------------
+
+
+def tmux_socket(state_dir: Path) -> str:
+    return StateDir(state_dir).tmux_socket
+
+
+def end_jobs(state_dir: Path) -> None:
+    """End every job that was started from this directory. Blocks for a few seconds a job at most."""
+    for token in state_dir.glob("jobs/*/*/*/token"):
+        with suppress(Transient, OSError):
+            _end_job(JobDirectory(str(token.parent)))
+
+
+def _end_job(job: JobDirectory) -> None:
+    token = job.token()
+    if isinstance(token, Started) and procfs.is_alive(token.shim):
+        procfs.send(token.shim, signal.SIGTERM)
+        for _ in range(100):
+            if not procfs.is_alive(token.shim):
+                return
+            time.sleep(0.05)

@@ -1,0 +1,34 @@
+"""What ``init`` makes in AWS."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Protocol
+
+from daylily_daemon.adapters.patience import Patience
+from daylily_daemon.adapters.provision import Provisioner
+from daylily_daemon.bootstrap import open_tools, wanted_of
+from daylily_daemon.settings.model import Settings
+
+
+class Missing(Protocol):
+    """A part that is not there, or not as it should be."""
+
+    @property
+    def what(self) -> str:
+        """What making it does, to follow ``would``."""
+        ...
+
+    @property
+    def do(self) -> Callable[[], Awaitable[None]]: ...
+
+
+@asynccontextmanager
+async def provisioning(
+    settings: Settings, *, create_bucket: bool, tell: Callable[[str], None]
+) -> AsyncIterator[AsyncIterator[Missing]]:
+    """Yield what is missing, one part after another; ``tell`` is given sentences about waits."""
+    async with open_tools(settings) as tools:
+        wanted = wanted_of(settings, create_bucket=create_bucket)
+        yield Provisioner(tools.aws, wanted, Patience(tell=tell)).missing()

@@ -1,0 +1,325 @@
+"""The life of the daemon's process: its signals, its reload and what it tells systemd."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version as installed_version
+from typing import IO, Any, Final
+
+import anyio
+import structlog
+from anyio import (
+    CancelScope,
+    create_task_group,
+    current_time,
+    open_signal_receiver,
+    sleep,
+    sleep_forever,
+)
+from anyio.abc import TaskGroup, TaskStatus
+
+from daylily_daemon import telemetry
+from daylily_daemon.adapters import exposition, own_process, vitals
+from daylily_daemon.adapters.host import StateDir, SystemClock
+from daylily_daemon.bootstrap import Daemon, Hooks
+from daylily_daemon.composition.starting import (
+    Patience,
+    Read,
+    Reader,
+    Wiring,
+    first_settings,
+    locked_state,
+    opened,
+)
+from daylily_daemon.domain.daemon import Process
+from daylily_daemon.domain.errors import DaemonError, Permanent
+from daylily_daemon.engine.boundary import foreign_as_unexpected, leaf
+from daylily_daemon.engine.supervisor import Snapshot
+from daylily_daemon.settings.keys import LEAVES, OLD_NAMES, changes, variable
+from daylily_daemon.settings.sources import Sources
+
+SECRETS: Final = tuple(
+    name
+    for key, found in LEAVES.items()
+    if found.secret
+    for name in (variable(key), *OLD_NAMES.get(key, ()))
+)
+"""The variables that must not be in the environment of a process that runs jobs."""
+HELD: Final = ("daemon.state_dir", "daemon.name", "daemon.machine")
+"""Settings that count from the moment on at which the state directory is locked."""
+METRICS_AGAIN_S: Final = 30.0
+log = structlog.get_logger()
+
+
+def life(where: Callable[[], Sources], log_stream: IO[str]) -> int:
+    """Live as the daemon until SIGTERM; return the exit code. Log lines go to ``log_stream``.
+
+    What ``where`` raises ends it. What nobody foresaw is logged whole before it ends it.
+    """
+    secrets = own_process.secrets_out_of(SECRETS)
+    found = where()
+    whole = replace(found, environment={**found.environment, **secrets})
+    service = Service(whole, telemetry.Metrics(), log_stream)
+    service.log_as("info", "auto")
+    log.debug("limits", open_files=own_process.raise_open_files())
+    try:
+        return anyio.run(service.main)
+    except Exception as exc:
+        if not isinstance(leaf(exc), DaemonError):
+            log.exception("broke")
+        raise
+
+
+@dataclass(slots=True)
+class Service:
+    """One life of the daemon process."""
+
+    where: Sources
+    metrics: telemetry.Metrics
+    log_stream: IO[str]
+    stop: anyio.Event = field(default_factory=anyio.Event)
+    asked: anyio.Event = field(default_factory=anyio.Event)
+    """That settings be read again; however often that was, they are read once."""
+    patience: Patience = field(init=False)
+    reader: Reader = field(init=False)
+    systemd: telemetry.Systemd = field(init=False)
+    writer: vitals.StatusWriter | None = None
+    """Once the state directory is locked."""
+    process: Process = field(init=False)
+    owner: str = ""
+    found: Read = field(init=False)
+    born: Read = field(init=False)
+    """What it was started with: what needs a restart stays as it is here, however often it is reloaded."""
+    daemon: Daemon | None = None
+    stop_deadline_s: float = LEAVES["daemon.stop_deadline_s"].default
+    trouble: str = ""
+    """What keeps it from starting, as a sentence."""
+    started_at: str = ""
+    stopping_at: str | None = None
+    stopped_at: str | None = None
+    seen: dict[str, Any] = field(default_factory=dict)
+    """When the last pass was finished, on both clocks."""
+    alive_at: float = 0.0
+    """When a pass was finished, or the start tried something again."""
+    reloaded: dict[str, Any] = field(default_factory=dict)
+    snapshot: Snapshot | None = None
+    told: str = ""
+    """What systemd was last told; what a reload came to stays shown until that changes."""
+
+    def __post_init__(self) -> None:
+        self.systemd = telemetry.systemd(os.environ, os.getpid())
+        self.patience = Patience(self._waits)
+        self.reader = Reader(self.where)
+        self.process = vitals.this_process()
+
+    def log_as(self, level: str, format: str) -> None:
+        json = telemetry.wants_json(format, self.log_stream, os.environ)
+        telemetry.configure(level, json=json, watch=(self.metrics.count_event,))
+
+    async def main(self) -> int:
+        """Return the exit code: 0 after an orderly end, 1 if the deadline for it passed."""
+        self.started_at = _now()
+        with CancelScope() as whole:
+            async with create_task_group() as tg:
+                await tg.start(self._obey_signals, whole)
+                tg.start_soon(self._end_in_time, whole)
+                await self._live(tg)
+                tg.cancel_scope.cancel()
+        late = whole.cancelled_caught and self.daemon is not None
+        log.info("stopped", in_time=not late)
+        return 1 if late else 0
+
+    async def _live(self, tg: TaskGroup) -> None:
+        self.found = self.born = await first_settings(self.reader, self.patience)
+        settings = self.found.settings
+        self.log_as(settings.log.level, settings.log.format)
+        self.stop_deadline_s = settings.daemon.stop_deadline_s
+        self.alive_at = current_time()
+        tg.start_soon(self._feed_watchdog)
+        tg.start_soon(self._reload_when_asked)
+        async with locked_state(lambda: self.found, self.patience) as self.owner:
+            settings = self.found.settings
+            if settings.metrics.port:
+                tg.start_soon(self._serve_metrics, settings.metrics.port)
+            async with self._status_kept(tg, StateDir(settings.daemon.state_dir)):
+                await self._serve()
+
+    @asynccontextmanager
+    async def _status_kept(self, tg: TaskGroup, state: StateDir) -> AsyncIterator[None]:
+        """Keep the status file up to date; at last it says that the daemon has stopped."""
+        self.writer = vitals.StatusWriter(state)
+        tg.start_soon(self.writer.keep)
+        self._write_status()
+        try:
+            yield
+        finally:
+            if self.stop.is_set():
+                self.stopped_at = _now()
+                self._write_status()
+            with CancelScope(shield=True):  # a few seconds at most
+                await self.writer.flush()
+
+    async def _serve(self) -> None:
+        hooks = Hooks(on_pass=self._passed, on_record=self.metrics.count_record)
+        wiring = Wiring(
+            environ=os.environ, owner=self.owner, hooks=hooks, on_call=self.metrics.count_call
+        )
+        async with opened(lambda: self.found, wiring, self.patience) as daemon:
+            self.daemon, self.trouble, self.alive_at = daemon, "", current_time()
+            self.systemd.ready(f"watching s3://{self.found.settings.control.bucket}")
+            place = daemon.supervisor.place
+            log.info("started", owner=self.owner, runner=place.runner, scope=place.scope)
+            await daemon.supervisor.run(self.stop)
+
+    def _waits(self, text: str) -> None:
+        """Show what keeps it from starting. For systemd it is up: to wait is not to fail."""
+        self.trouble, self.alive_at = text, current_time()
+        self.systemd.ready(f"waiting: {text}")
+        self._write_status()
+
+    async def _serve_metrics(self, port: int) -> None:
+        """Whoever has the port keeps figures from people, and nothing from the labs."""
+        while True:
+            try:
+                async with exposition.serving(port, self.metrics.page):
+                    await sleep_forever()
+            except Permanent as exc:
+                log.warning("metrics_not_served", error=str(exc))
+            await sleep(METRICS_AGAIN_S)
+
+    async def _obey_signals(self, whole: CancelScope, *, task_status: TaskStatus[None]) -> None:
+        try:
+            with open_signal_receiver(*own_process.OBEYED) as signals:
+                own_process.obey_again()
+                task_status.started()
+                async for number in signals:
+                    if number == signal.SIGHUP:
+                        self.asked.set()
+                    else:
+                        self._stop(number, whole)
+        finally:
+            for number in own_process.OBEYED:
+                signal.signal(number, signal.SIG_IGN)  # one that comes now must not be a death
+
+    def _stop(self, number: int, whole: CancelScope) -> None:
+        log.info("stopping", signal=signal.Signals(number).name)
+        self.systemd.stopping("letting go; jobs run on")
+        self.stopping_at = _now()
+        self._write_status()
+        self.stop.set()
+        if self.daemon is None:
+            whole.cancel()
+
+    async def _end_in_time(self, whole: CancelScope) -> None:
+        await self.stop.wait()
+        await sleep(self.stop_deadline_s)
+        log.error("stop_deadline_passed", deadline_s=self.stop_deadline_s)
+        whole.cancel()
+
+    async def _reload_when_asked(self) -> None:
+        while True:
+            await self.asked.wait()
+            self.asked = anyio.Event()
+            if self.stop.is_set():
+                log.warning("reload_ignored", reason="the daemon is stopping")
+            else:
+                await self._reload()
+
+    async def _reload(self) -> None:
+        """Validate everything, then swap it whole; what is wrong leaves the old settings in force."""
+        self.systemd.reloading(time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000)
+        try:
+            with foreign_as_unexpected("the reload"):
+                self._swap(await self.reader.read())
+        except DaemonError as exc:
+            problems = [str(p) for p in getattr(exc, "problems", ())] or [str(exc)]
+            self._note_reload("refused", problems=problems)
+            log.warning("reload_refused", problems=problems, in_force="the old settings")
+        finally:
+            self.systemd.ready(f"settings {self.reloaded.get('result', 'unchanged')}")
+            self._write_status()
+
+    def _swap(self, new: Read) -> None:
+        found = changes(self.found.settings, new.settings)
+        pending = changes(self.born.settings, new.settings).needs_restart
+        if self.daemon is None:
+            pending = self._start_with(new, pending)
+        else:
+            self.daemon.channels.rebuild(new.settings)
+            self.daemon.live.now = new.dials
+            self.daemon.supervisor.nudge()
+        telemetry.set_level(new.settings.log.level)
+        self.found = new
+        self._note_reload("applied", changed=found.live, needs_restart=pending)
+        log.info("reloaded", changed=found.live)
+        if pending:
+            log.warning("restart_needed", settings=pending)
+
+    def _start_with(self, new: Read, changed: tuple[str, ...]) -> tuple[str, ...]:
+        """Try the start again with ``new``; return what counts all the same only after a restart.
+
+        Raises Permanent for another state directory or name: those are taken already.
+        """
+        taken = [key for key in changed if key in HELD and self.owner]
+        if taken:
+            keys = " and ".join(taken)
+            raise Permanent(
+                f"{keys}: The daemon holds it already. Restart the daemon to change it."
+            )
+        self.born = new
+        self.patience.again.set()
+        return tuple(key for key in changed if key in ("metrics.port", "log.format"))
+
+    def _note_reload(self, result: str, **details: Any) -> None:
+        self.metrics.config_reloads.labels(result=result).inc()
+        self.reloaded = {"result": result, "at": _now(), **details}
+
+    async def _feed_watchdog(self) -> None:
+        """Feed it while sweeps finish; a daemon whose sweep hangs is to be replaced."""
+        every_s = self.systemd.watchdog_s
+        while every_s:
+            await sleep(every_s)
+            patience_s = 2 * self.found.settings.daemon.sweep_s + 60.0
+            if current_time() - self.alive_at < patience_s:
+                self.systemd.watchdog()
+
+    def _passed(self, snapshot: Snapshot) -> None:
+        self.alive_at = current_time()
+        self.seen = {"seen_at": _now(), "seen_monotonic_s": vitals.monotonic_s()}
+        text = f"{len(snapshot.active)} running, {snapshot.waiting} waiting"
+        if text != self.told:
+            self.told = text
+            self.systemd.status(text)
+        self.snapshot = snapshot
+        self.metrics.saw(len(snapshot.active), snapshot.waiting, snapshot.owed)
+        self._write_status()
+
+    def _write_status(self) -> None:
+        """Say how it is; ``pid`` at the top once it has finished a pass, under ``starting`` until then."""
+        if self.writer is None:
+            return
+        process = asdict(self.process)
+        status: dict[str, Any] = {
+            **(process if self.snapshot else {"starting": process, "trouble": self.trouble}),
+            "version": installed_version("daylily-daemon"),
+            "owner": self.owner,
+            "started_at": self.started_at,
+            "stopping_at": self.stopping_at,
+            "stopped_at": self.stopped_at,
+            **self.seen,
+            "sweep_s": self.found.settings.daemon.sweep_s,
+            "max_worksets": self.found.settings.daemon.max_worksets,
+            "max_per_customer": self.found.settings.daemon.max_per_customer,
+            "last_reload": self.reloaded or None,
+            **(asdict(self.snapshot) if self.snapshot else {}),
+        }
+        self.writer.show(status)
+
+
+def _now() -> str:
+    return SystemClock().now().isoformat()

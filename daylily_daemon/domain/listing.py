@@ -1,0 +1,112 @@
+"""Which worksets a list is asked for, and what of an index that is.
+
+Worksets lie in an index by state, within it by priority, age and id (``Workset.priority_key``). So state,
+priority and age are bounds of its keys: a ``Span`` each, read one after another. The worksets of one customer
+lie together too, by state. What no key serves, a prefix of the id, is looked for row by row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from daylily_daemon.domain.model import Priority, State, WorksetId
+from daylily_daemon.domain.workset import Workset
+
+Bounds = tuple[str, str]
+"""The least and the greatest ``priority_key``; both belong to it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    states: tuple[State, ...]
+    """In the order in which they are listed; each once."""
+    customer: str = ""
+    """Empty for every customer."""
+    priority: Priority | None = None
+    created_from: datetime | None = None
+    created_before: datetime | None = None
+    prefix: str = ""
+    """How the id begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A part of an index that is read from its beginning to its end."""
+
+    state: State
+    bounds: tuple[Bounds, ...]
+    """Any of them; without one, everything in this state."""
+
+    def holds(self, key: str) -> bool:
+        return not self.bounds or any(low <= key <= high for low, high in self.bounds)
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where reading goes on: right after the workset ``id``, or at the beginning of the span."""
+
+    span: int = 0
+    key: str = ""
+    id: str = ""
+
+
+def spans_of(query: Query) -> tuple[Span, ...]:
+    """Return what is to be read, in order: at most one span a state and priority."""
+    bounds = tuple(_bounds(query))
+    if query.customer or not bounds:
+        return tuple(Span(state, bounds) for state in query.states)
+    return tuple(Span(state, (one,)) for state in query.states for one in bounds)
+
+
+def _bounds(query: Query) -> Iterator[Bounds]:
+    oldest, newest = query.created_from, query.created_before
+    if query.priority is None and oldest is None and newest is None:
+        return
+    ranks = sorted(p.rank for p in Priority) if query.priority is None else [query.priority.rank]
+    for rank in ranks:
+        low = f"{rank}#{_written(oldest)}" if oldest else f"{rank}#"
+        high = f"{rank}#{_written(newest)}" if newest else f"{rank}$"  # the sign after #
+        yield low, high
+
+
+def _written(at: datetime) -> str:
+    """As in ``Workset.priority_key``, where an id follows: so a bound comes before all of its moment."""
+    return at.astimezone(UTC).isoformat()
+
+
+def is_searched(query: Query) -> bool:
+    """Tell whether rows have to be read to be left out."""
+    return bool(query.prefix or (query.customer and spans_of(query)[0].bounds))
+
+
+def fits(query: Query, position: Position) -> bool:
+    """Tell whether a list by ``query`` can ever have come to ``position``."""
+    spans = spans_of(query)
+    if not 0 <= position.span < len(spans):
+        return False
+    if not position.id:
+        return not position.key
+    in_index = bool(position.key) and spans[position.span].holds(position.key)
+    return bool(query.customer) or in_index
+
+
+def matches(query: Query, span: Span, ws: Workset) -> bool:
+    return (
+        ws.state is span.state
+        and span.holds(ws.priority_key)
+        and query.customer in ("", ws.request.customer_id)
+        and ws.id.startswith(query.prefix)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    workset: Workset
+    key: str
+    """Its ``priority_key``, as the index has it."""
+
+    @property
+    def id(self) -> WorksetId:
+        return self.workset.id
