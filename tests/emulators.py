@@ -206,8 +206,9 @@ def _wait_until_ready(name: str, process: subprocess.Popen[bytes], port: int, lo
 def _probe(process: subprocess.Popen[bytes], port: int) -> None:
     """Any HTTP answer will do: DynamoDB Local answers a plain GET with 400."""
     code = process.poll()
-    taken = not _listens(process.pid, port) and _answers(port)
-    if taken:
+    if _answers(port) and not _listens(
+        process.pid, port
+    ):  # in this order: ours may begin in between
         raise PortTaken("another program has the port.")
     if code is not None:
         raise EmulatorError(f"it ended with exit code {code}.")
