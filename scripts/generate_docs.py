@@ -42,6 +42,7 @@ from daylily_daemon.domain.model import (
     Ask,
     Cancel,
     Command,
+    Ended,
     Ignore,
     Plan,
     Problem,
@@ -53,7 +54,7 @@ from daylily_daemon.domain.model import (
 from daylily_daemon.domain.paths import S3Place
 from daylily_daemon.domain.pipeline import Pipeline, StepTemplate
 from daylily_daemon.domain.places import Territory
-from daylily_daemon.domain.run import Run, StepRun
+from daylily_daemon.domain.run import Run, StepEnd, StepRun
 from daylily_daemon.domain.workset import Request, Workset
 from daylily_daemon.settings.model import Settings
 from daylily_daemon.telemetry import Metrics
@@ -200,6 +201,27 @@ def state_diagram() -> str:
         lines.append(f"    {before} --> {after}" + (f": {why}" if why else ""))
     lines += ["    deleted --> [*]", "```"]
     return "\n".join(lines)
+
+
+def machines() -> str:
+    """Draw what may follow what: worksets, steps, jobs and notices."""
+    ends = [("running", str(end)) for end in StepEnd]
+    over = [("started", str(end)) for end in Ended]
+    told = [("owed", name) for name in ("told", "given_up")]
+    drawn = {
+        "workset": [(str(before), str(after)) for before, after in _edges()],
+        "step": [("waiting", "running"), *ends, *((end, "waiting") for _, end in ends[-2:])],
+        "job": [("free", "revoked"), ("free", "started"), *over],
+        "notice": told,
+    }
+    lines = ["```mermaid", "stateDiagram-v2"]
+    for machine, edges in drawn.items():
+        lines.append(f"    state {machine} {{")
+        names = dict.fromkeys(name for edge in edges for name in edge)
+        lines += [f'        state "{name}" as {machine}_{name}' for name in names]
+        lines += [f"        {machine}_{a} --> {machine}_{b}" for a, b in edges]
+        lines.append("    }")
+    return "\n".join([*lines, "```"])
 
 
 def _edges() -> list[tuple[State, State]]:
@@ -432,6 +454,7 @@ BLOCKS: Final[Mapping[str, Callable[[], str]]] = {
     "settings": settings_pages.table,
     "commands": commands,
     "metrics": metrics,
+    "machines": machines,
     "state-diagram": state_diagram,
     "command-effects": command_effects,
     "failure-codes": lambda: _table(failure_codes.HEADING, failure_codes.rows(_in_state)),
