@@ -146,9 +146,9 @@ class DynamoWorksets:
             async with translated(f"table {self._tables.worksets}"):
                 answer = await self._client.query(**query, Limit=most + 1 - total)
             total += answer["Count"]
-            if "LastEvaluatedKey" not in answer:
+            if not (last := answer.get("LastEvaluatedKey")):
                 break
-            query["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+            query["ExclusiveStartKey"] = last
         return Count(min(total, most), total > most)
 
     def _by_state(self, state: State) -> Item:
@@ -258,7 +258,9 @@ class DynamoTrail:
             query["ExclusiveStartKey"] = after
         async with translated(f"table {self._tables.events}"):
             answer = await self._client.query(**query)
-        return OwedPage(records=_readable(answer["Items"]), more=answer.get("LastEvaluatedKey"))
+        return OwedPage(
+            records=_readable(answer["Items"]), more=answer.get("LastEvaluatedKey") or None
+        )
 
     async def answer(self, id: WorksetId, answer: Answer) -> None:
         async with translated(f"table {self._tables.events}"):
@@ -452,9 +454,9 @@ async def _pages(client: Any, query: Item, limit: int) -> AsyncIterator[Item]:
         for item in answer["Items"]:
             yield item
         left -= len(answer["Items"])
-        if "LastEvaluatedKey" not in answer:
+        if not (last := answer.get("LastEvaluatedKey")):
             return
-        query = {**query, "ExclusiveStartKey": answer["LastEvaluatedKey"]}
+        query = {**query, "ExclusiveStartKey": last}
 
 
 def _key(id: str) -> Item:

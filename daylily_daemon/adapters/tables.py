@@ -76,8 +76,8 @@ def _start(query: Query, span: Span, at: Position) -> Item:
 
 
 def position_of(span: int, last: Mapping[str, Any] | None) -> Position | None:
-    """Return the position after the item with the keys ``last``."""
-    if last is None:
+    """Return the position after the item with the keys ``last``; an empty key is the end, as none is."""
+    if not last:
         return None
     key = last.get("priority_key", {}).get("S", "")
     return Position(span, key, last["workset_id"]["S"])

@@ -9,7 +9,7 @@ from typing import Final, assert_never
 
 from daylily_daemon.application.health import LocalDaemon
 from daylily_daemon.application.wording import progress_text, when
-from daylily_daemon.domain.admission import Capacity, Limits, Verdict, admit, capacity_of, order
+from daylily_daemon.domain.admission import Capacity, Limits, admit, capacity_of
 from daylily_daemon.domain.lifecycle import due
 from daylily_daemon.domain.model import State, WorksetId
 from daylily_daemon.domain.workset import Workset
@@ -143,31 +143,29 @@ def _why_waiting(ws: Workset, view: View) -> Iterator[str]:
 
 def _verdict_on(ws: Workset, view: View) -> str:
     """Say what the daemon of this host, if there is one, decides about ``ws`` and why."""
+    capacity = capacity_here(view)
     if not due(ws, view.now):
-        return admit([ws], _capacity(view), view.now)[0].reason
+        return admit([ws], capacity, view.now)[0].reason
     if not view.daemon.alive:
         return "It is ready to start, and waits for a daemon."
     others = [w for w in view.waiting if w.id != ws.id and due(w, view.now)]
-    place, verdict = place_and_verdict(ws, others, view)
-    many = f"more than {LOOKED_AT}" if len(view.waiting) >= LOOKED_AT else str(len(others) + 1)
-    return f"It waits at place {place} of {many}. {verdict.reason}"
+    verdicts = admit([*others, ws], capacity, view.now)
+    place = [verdict.workset_id for verdict in verdicts].index(ws.id)
+    many = f"more than {LOOKED_AT}" if len(view.waiting) >= LOOKED_AT else str(len(verdicts))
+    return f"It waits at place {place + 1} of {many}. {verdicts[place].reason}"
 
 
-def place_and_verdict(ws: Workset, others: Sequence[Workset], view: View) -> tuple[int, Verdict]:
-    """Return the place of ``ws`` among all that could start, from 1, and what admission says of it."""
-    everybody = [*others, ws]
-    ordered = [w.id for w in order(everybody, view.now, view.limits.age_s)]
-    verdicts = {v.workset_id: v for v in admit(everybody, _capacity(view), view.now)}
-    return ordered.index(ws.id) + 1, verdicts[ws.id]
-
-
-def _capacity(view: View) -> Capacity:
-    """Return what the daemon of this host said it counts with."""
-    status = view.daemon.status
+def capacity_here(view: View) -> Capacity:
+    """Return what the daemon of this host says it counts with; without one, what it would."""
+    status, limits = view.daemon.status, view.limits
     if status is None:
-        return capacity_of(view.limits, {}, view.running)
-    limits = replace(
-        view.limits, slots=status.max_worksets or 0, per_customer=status.max_per_customer
+        return capacity_of(limits, {}, view.running)
+    said = replace(
+        limits,
+        slots=status.max_worksets or 0,
+        per_customer=status.max_per_customer,
+        age_s=limits.age_s if status.age_s is None else status.age_s,
+        cluster=limits.cluster if status.cluster is None else status.cluster,
     )
     active = {WorksetId(id): status.customers.get(id, "") for id in status.active}
-    return capacity_of(limits, active, view.running, status.held)
+    return capacity_of(said, active, view.running, status.held)

@@ -313,12 +313,22 @@ class Service:
             "stopped_at": self.stopped_at,
             **self.seen,
             "sweep_s": self.found.settings.daemon.sweep_s,
-            "max_worksets": self.found.settings.daemon.max_worksets,
-            "max_per_customer": self.found.settings.daemon.max_per_customer,
+            **_limits(self.found),
             "last_reload": self.reloaded or None,
             **(asdict(self.snapshot) if self.snapshot else {}),
         }
         self.writer.show(status)
+
+
+def _limits(found: Read) -> dict[str, Any]:
+    """Return what admission counts with, so that whoever explains it counts the same."""
+    limits = found.dials.limits
+    return {
+        "max_worksets": limits.slots,
+        "max_per_customer": limits.per_customer,
+        "age_s": limits.age_s,
+        "cluster": limits.cluster,
+    }
 
 
 def _now() -> str:

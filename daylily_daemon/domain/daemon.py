@@ -88,6 +88,9 @@ class Status:
     """0 until a pass was finished."""
     max_worksets: int | None = None
     max_per_customer: int = 0
+    age_s: float | None = None
+    cluster: str | None = None
+    """As ``admission.Limits`` has them; None where a version before this one wrote it."""
     active: Mapping[str, str] = field(default_factory=dict)
     customers: Mapping[str, str] = field(default_factory=dict)
     waiting: int = 0

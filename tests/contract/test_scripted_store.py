@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
 from daylily_daemon.adapters.codec import typed, typed_item, workset_to_item
 from daylily_daemon.adapters.dynamodb import DynamoTrail, DynamoWorksets
+from daylily_daemon.adapters.paging import MOST_CALLS
 from daylily_daemon.domain.errors import (
     AlreadyDone,
     DaemonError,
@@ -17,8 +18,9 @@ from daylily_daemon.domain.errors import (
     Permanent,
     Transient,
 )
+from daylily_daemon.domain.listing import Query
 from daylily_daemon.domain.model import State, WorksetId
-from daylily_daemon.ports import Conflict, Count
+from daylily_daemon.ports import Conflict, Count, Page
 from tests.contract.scripted_aws import TABLES, Says, ScriptedAws, ok, raw, refused, scripted
 from tests.contract.test_store import a_record, a_workset, first
 
@@ -58,6 +60,94 @@ async def test_the_cost_of_a_count_does_not_grow_with_what_is_complete() -> None
         script.say("Query", ok(Count=100, ScannedCount=100, LastEvaluatedKey=PLACE))
         assert await store.count(State.COMPLETE) == Count(1000, more=True)
     assert len(script.asked["Query"]) == 11
+
+
+# --- pages ---------------------------------------------------------------------------------------
+
+
+def a_key(n: int) -> dict[str, Any]:
+    return typed_item({"workset_id": f"w{n}", "state": "ready", "priority_key": f"1#{n:04}#w{n}"})
+
+
+def some_items(*numbers: int) -> list[dict[str, Any]]:
+    return [typed_item(workset_to_item(a_workset(f"w{n}"))) for n in numbers]
+
+
+def read(scanned: int, *found: int, last: dict[str, Any] | None = None) -> Any:
+    items = some_items(*found)
+    more = {} if last is None else {"LastEvaluatedKey": last}
+    return ok(Items=items, Count=len(items), ScannedCount=scanned, **more)
+
+
+READY: Final = Query(states=(State.READY,))
+SEARCHED: Final = replace(READY, prefix="w")
+
+
+async def paged(query: Query, limit: int, *answers: Any) -> tuple[Page, list[dict[str, Any]]]:
+    """Return the page that comes of these answers, and what was asked."""
+    async with scripted() as (script, aws):
+        store = DynamoWorksets(await aws.client("dynamodb"), TABLES)
+        script.say("Query", *answers)
+        page = await store.page(query, limit=limit)
+    return page, script.asked["Query"]
+
+
+async def test_a_page_of_one_state_is_one_call_that_looks_one_ahead() -> None:
+    page, asked = await paged(READY, 2, read(3, 1, 2, 3, last=a_key(3)))
+    assert [ws.id for ws in page.worksets] == ["w1", "w2"]
+    assert page.after is not None
+    assert page.after.id == "w2"
+    assert [call["Limit"] for call in asked] == [3]
+    assert "FilterExpression" not in asked[0]
+
+
+@pytest.mark.reported("D", "a last page that is just full has a key (ministack#1068)")
+async def test_a_page_that_ends_with_its_state_has_none_after_it() -> None:
+    page, asked = await paged(READY, 1, read(1, 1, last=a_key(1)), read(0))
+    assert ([ws.id for ws in page.worksets], page.after) == (["w1"], None)
+    assert [call["Limit"] for call in asked] == [2, 1]
+    assert asked[1]["ExclusiveStartKey"] == a_key(1)
+
+
+@pytest.mark.reported("D", "an empty page with a key is taken for the end (dynamodb-paginator#6)")
+async def test_rows_that_are_all_left_out_are_read_past() -> None:
+    page, asked = await paged(SEARCHED, 5, read(300, last=a_key(300)), read(80, 301))
+    assert ([ws.id for ws in page.worksets], page.after) == (["w301"], None)
+    assert [call["Limit"] for call in asked] == [1000, 700]
+
+
+@pytest.mark.reported("D", "an empty key is taken for one more page (PynamoDB#1307)")
+async def test_an_empty_key_is_the_end() -> None:
+    page, asked = await paged(READY, 5, read(1, 1, last={}))
+    assert (len(page.worksets), page.after, len(asked)) == (1, None, 1)
+    async with scripted() as (script, aws):
+        store = DynamoWorksets(await aws.client("dynamodb"), TABLES)
+        script.say("Query", ok(Count=1, ScannedCount=1, Items=some_items(1), LastEvaluatedKey={}))
+        assert await store.count(State.READY) == Count(1, more=False)
+        assert len(await store.in_state(State.READY)) == 1
+    assert len(script.asked["Query"]) == 2
+
+
+async def test_a_search_reads_a_thousand_rows_and_says_where_it_goes_on() -> None:
+    answers = [read(250, n, last=a_key(250 * n)) for n in (1, 2, 3, 4)]
+    page, asked = await paged(SEARCHED, 100, *answers)
+    assert len(page.worksets) == 4
+    assert page.after is not None
+    assert page.after.id == "w1000"
+    assert [call["Limit"] for call in asked] == [1000, 750, 500, 250]
+
+
+async def test_a_page_ends_after_a_bounded_number_of_calls_however_little_each_brings() -> None:
+    page, asked = await paged(SEARCHED, 100, read(1, last=a_key(7)))
+    assert (page.worksets, len(asked)) == ((), MOST_CALLS)
+    assert page.after is not None
+
+
+async def test_an_item_that_cannot_be_read_hides_no_other_and_ends_no_page() -> None:
+    broken = {**a_key(1), "created_at": {"S": "yesterday"}}
+    answer = ok(Items=[broken, *some_items(2)], Count=2, ScannedCount=2)
+    page, _ = await paged(READY, 1, answer)
+    assert ([ws.id for ws in page.worksets], page.after) == (["w2"], None)
 
 
 # --- reading -------------------------------------------------------------------------------------

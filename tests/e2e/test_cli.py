@@ -78,6 +78,35 @@ def test_list_shows_worksets_by_state_to_people_and_programs(shop: Lab) -> None:
     assert shop.run_cli("list", "--customer", "nobody", "--json").json == []
 
 
+def test_list_goes_on_where_a_page_ended(shop: Lab) -> None:
+    ids, cursor = list[str](), ""
+    while cursor or not ids:
+        page = shop.run_cli("list", "--json", "--limit", "4", "--cursor", cursor).json
+        ids += [ws["workset_id"] for ws in page["items"]]
+        cursor = page["next"] or ""
+    assert ids == [ws["workset_id"] for ws in shop.run_cli("list", "--json").json]
+    first = shop.run_cli("list", "--limit", "1")
+    said = first.stderr.split()[-1]
+    assert "give the same options and:" in first.stderr
+    second = shop.run_cli("list", "--limit", "1", "--cursor", said)
+    assert second.stdout.splitlines()[1].split()[0] == ids[1]
+    wrong = shop.run_cli("list", "--state", "ready", "--cursor", said)
+    assert (wrong.code, "belongs to another list" in wrong.stderr) == (2, True)
+    forged = shop.run_cli("list", "--cursor", "x")
+    assert (forged.code, "is no cursor" in forged.stderr) == (2, True)
+
+
+def test_list_takes_priority_age_and_how_an_id_begins(shop: Lab) -> None:
+    def ids(*options: str) -> set[str]:
+        return {ws["workset_id"] for ws in shop.run_cli("list", "--json", *options).json}
+
+    assert "parked" in ids("--prefix", "par", "--newer-than", "2h", "--priority", "normal")
+    assert ids("--prefix", "par", "--older-than", "2h") == set()
+    assert ids("--prefix", "par", "--priority", "low") == set()
+    wrong = shop.run_cli("list", "--older-than", "soon")
+    assert (wrong.code, "is no age" in wrong.stderr) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("workset", "words"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from daylily_daemon.application.explaining import View, why
 from daylily_daemon.application.health import NEVER_RAN, LocalDaemon, Verdict
 from daylily_daemon.domain.daemon import Status
-from daylily_daemon.domain.model import Category, Plan, State, Transition
+from daylily_daemon.domain.model import Category, Plan, Priority, State, Transition
 from daylily_daemon.domain.workset import Failure, Lock, Workset
 from tests.made import STEPS, a_run, a_workset
 from tests.unit.dials import some_limits
@@ -131,6 +132,16 @@ def test_the_slots_are_those_the_daemon_said_it_has_given() -> None:
     said = _why(ws, _daemon("a", "b", max_worksets=2), waiting=[ws, first])
     assert said.startswith("It waits at place 2 of 2. ")
     assert "slots are taken" in said
+
+
+def test_what_the_daemon_counts_with_is_what_it_says_and_not_what_is_configured_here() -> None:
+    ws = _workset(plan=replace(PLAN, cluster_name="east"))
+    assert "is on cluster west" in _why(ws, _daemon(cluster="west"), waiting=[ws])
+    assert "A slot is free" in _why(ws, _daemon(cluster="east"), waiting=[ws])
+    low = _workset(priority=Priority.LOW, submitted_at=NOW - timedelta(hours=2))
+    late = _workset("late", submitted_at=NOW - timedelta(minutes=1))
+    assert "place 1 of 2" in _why(low, _daemon(age_s=3600.0), waiting=[low, late])
+    assert "place 2 of 2" in _why(low, _daemon(age_s=9000.0), waiting=[low, late])
 
 
 def test_only_what_could_start_has_a_place_in_the_line() -> None:

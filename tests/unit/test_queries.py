@@ -118,6 +118,7 @@ def test_one_customer_among_many_is_never_cut_off() -> None:
     assert sorted(id for page in pages for id in page) == [ws.id for ws in mine]
 
 
+@pytest.mark.reported("D", "a limit counts before a filter and nothing says so (aws-sdk-js#940)")
 def test_where_no_index_serves_pages_are_short_and_still_miss_nothing() -> None:
     many = [_aged(f"w{n:04}", 3) for n in range(2 * READ_ROWS + 1)]
     pages = _pages([*many, _aged("x1"), _aged("x2", 9)], Listing(prefix="x"))
@@ -226,6 +227,7 @@ def test_a_page_begins_after_the_last_one_though_that_workset_is_gone() -> None:
     assert [ws.id for ws in rest.worksets] == ["b", "a"]
 
 
+@pytest.mark.reported("D", "a token of another query is an internal error (hyp3#1721)")
 @pytest.mark.parametrize("other", [Listing(), Listing(customer="lab-7"), Listing(prefix="a")])
 def test_a_cursor_belongs_to_its_list(other: Listing) -> None:
     backend = a_backend(_table(_aged("a", 2), _aged("b", 1)))
