@@ -21,6 +21,7 @@ from daylily_daemon.adapters.answers import Meaning, advice_on, meaning_of, show
 from daylily_daemon.adapters.aws import translated
 from daylily_daemon.adapters.codec import (
     ATTRIBUTES,
+    ITEM_FORMAT,
     ONCE,
     Item,
     Unusable,
@@ -77,15 +78,27 @@ class DynamoWorksets:
     async def commit(self, change: Change) -> Workset:
         version = (change.before.version if change.before else 0) + 1
         after = replace(change.after, version=version)
-        write = self._write(change, after)
         try:
-            if change.records or change.once or change.answers:
-                await self._transact(change, write)
-            else:
-                await self._put_alone(write)
+            await self._send(change, self._write(change, after))
+        except _Refused as refused:
+            if not _is_older(refused.item, change.before):
+                self._raise_unless_ours(change, refused)
+                return after
+            await self._commit_whole(change, after)
+        return after
+
+    async def _commit_whole(self, change: Change, after: Workset) -> None:
+        """Write all of an item that is of an older format, so that it is no mixture afterwards."""
+        try:
+            await self._send(change, self._write(change, after, whole=True))
         except _Refused as refused:
             self._raise_unless_ours(change, refused)
-        return after
+
+    async def _send(self, change: Change, write: Item) -> None:
+        if change.records or change.once or change.answers:
+            await self._transact(change, write)
+        else:
+            await self._put_alone(write)
 
     async def in_state(self, state: State, *, limit: int = 1000) -> Sequence[Workset]:
         return await self._worksets(self._by_state(state), limit)
@@ -160,7 +173,7 @@ class DynamoWorksets:
             "ExpressionAttributeValues": {":s": typed(str(state))},
         }
 
-    def _write(self, change: Change, after: Workset) -> Item:
+    def _write(self, change: Change, after: Workset, *, whole: bool = False) -> Item:
         new = {**workset_to_item(after), "nonce": change.nonce}
         refusal = {"ReturnValuesOnConditionCheckFailure": "ALL_OLD"}
         if change.before is None:
@@ -170,7 +183,7 @@ class DynamoWorksets:
                 "ConditionExpression": "attribute_not_exists(workset_id)",
                 **refusal,
             }
-        update = _Update(change.before, new)
+        update = _Update(change.before, new, whole=whole)
         return {
             "TableName": self._tables.worksets,
             "Key": _key(after.id),
@@ -407,26 +420,42 @@ def _of_trouble(reasons: Sequence[Mapping[str, Any]]) -> DaemonError:
     return error
 
 
-class _Update:
-    """The update expression to an item, under the condition that it is still as it was decided on.
+_NOTHING: Final = object()
 
-    All of ours is written, whatever of it has changed: an item of an older format is one of today's then, and
-    not a mixture. What others keep in it stays. DynamoDB bills the size of the item, not of the change.
+
+def _is_older(found: Item | None, before: Workset | None) -> bool:
+    """Return whether the item is what was decided on, and only its format was in the way."""
+    if found is None or before is None:
+        return False
+    item = plain_item(found)
+    same = ("version", before.version), ("lock_fence", before.fence), ("state", before.state)
+    older = int(item.get("format", 0)) < ITEM_FORMAT
+    return older and all(item.get(name, 0) == value for name, value in same)
+
+
+class _Update:
+    """The update expression from one item to another, under the condition that nobody was faster.
+
+    ``whole`` writes all that is ours, whatever has changed. Else the item must be of today's format: what we
+    would have stored for ``before`` is not what an older version did. What others keep in the item stays.
     """
 
-    def __init__(self, before: Workset, new: Item) -> None:
-        gone = sorted(ATTRIBUTES - new.keys())
+    def __init__(self, before: Workset, new: Item, *, whole: bool) -> None:
+        old = {} if whole else workset_to_item(before)
+        changed = {k: v for k, v in new.items() if old.get(k, _NOTHING) != v and k != "workset_id"}
+        gone = sorted((ATTRIBUTES if whole else old.keys()) - new.keys())
         self.names = {"#state": "state"}
         self.values: Item = {":state": typed(str(before.state))}
-        sets = [self._assign(name, new[name]) for name in sorted(new.keys() - {"workset_id"})]
-        self.expression = "SET " + ", ".join(sets)
-        self.expression += " REMOVE " + ", ".join(self._name(name) for name in gone)
+        self.expression = "SET " + ", ".join(self._assign(k, v) for k, v in changed.items())
+        if gone:
+            self.expression += " REMOVE " + ", ".join(self._name(name) for name in gone)
         self.condition = " AND ".join(
             [
                 "attribute_exists(workset_id)",
                 "#state = :state",
                 self._same("version", before.version),
                 self._same("lock_fence", before.fence),
+                *([] if whole else [self._same("format", ITEM_FORMAT)]),
             ]
         )
 
