@@ -19,7 +19,7 @@ from daylily_daemon.domain.errors import (
     Transient,
 )
 from daylily_daemon.domain.listing import Query
-from daylily_daemon.domain.model import State, WorksetId
+from daylily_daemon.domain.model import Priority, State, WorksetId
 from daylily_daemon.ports import Conflict, Count, Page
 from tests.contract.scripted_aws import TABLES, Says, ScriptedAws, ok, raw, refused, scripted
 from tests.contract.test_store import a_record, a_workset, first
@@ -135,6 +135,14 @@ async def test_a_search_reads_a_thousand_rows_and_says_where_it_goes_on() -> Non
     assert page.after is not None
     assert page.after.id == "w1000"
     assert [call["Limit"] for call in asked] == [1000, 750, 500, 250]
+
+
+async def test_what_of_one_customer_is_left_out_is_read_in_large_pieces() -> None:
+    query = replace(READY, customer="lab-7", priority=Priority.LOW)
+    _, asked = await paged(query, 5, read(9))
+    assert [(call["Limit"], call["IndexName"]) for call in asked] == [(1000, TABLES.customer_index)]
+    _, asked = await paged(replace(query, priority=None), 5, read(9))
+    assert [call["Limit"] for call in asked] == [6]
 
 
 async def test_a_page_ends_after_a_bounded_number_of_calls_however_little_each_brings() -> None:

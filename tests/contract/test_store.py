@@ -384,6 +384,7 @@ async def test_pages_follow_the_states_and_the_order_of_the_index(store: Store) 
         ({"customer": "lab-7"}, ["three", "seven"]),
         ({"customer": "lab-7", "created_from": NOW + timedelta(minutes=4)}, ["seven"]),
         ({"customer": "lab-7", "prefix": "th"}, ["three"]),
+        ({"customer": "lab-7", "prefix": "th", "created_from": NOW}, ["three"]),
         ({"customer": "lab-7", "priority": Priority.LOW}, []),
         ({"customer": "nobody"}, []),
     ],

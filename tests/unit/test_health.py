@@ -19,7 +19,7 @@ import pytest
 from daylily_daemon.adapters import vitals
 from daylily_daemon.adapters.host import StateDir
 from daylily_daemon.adapters.vitals import StatusWriter, Unreadable
-from daylily_daemon.application.health import Verdict, verdict
+from daylily_daemon.application.health import Verdict, judged, verdict
 from daylily_daemon.domain.daemon import Life, Port, Process, Sighting, Status
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
@@ -109,6 +109,15 @@ def test_whatever_keeps_a_daemon_from_its_work_is_said(
 @pytest.mark.parametrize("ports", [{"worksets": _port(1, 500)}, {"worksets": _port(2, 5)}, {}])
 def test_a_call_that_went_wrong_once_is_no_illness(ports: dict[str, Port]) -> None:
     assert _judged(_status(ports=ports)).healthy
+
+
+@pytest.mark.parametrize("life", list(Life))
+def test_a_daemon_is_alive_while_its_very_process_may_be(life: Life) -> None:
+    found = judged(Sighting(now=NOW, status=_status(), life=life, age_s=2.0))
+    assert found.alive == (life not in (Life.GONE, Life.REPLACED))
+    assert found.holds("HG002", "lab/m/1") == found.alive
+    assert not found.holds("HG003", "lab/m/1")
+    assert not found.holds("HG002", "lab/m/2")
 
 
 def test_a_daemon_of_another_container_is_judged_by_its_passes() -> None:

@@ -11,16 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daylily_daemon.adapters.memory import LoopClock, MemoryTrail, Table
+from daylily_daemon.adapters.memory import LoopClock, Table
 from daylily_daemon.application import cursors, queries
 from daylily_daemon.application.backend import Backend
 from daylily_daemon.application.errors import Invalid, NotFound
 from daylily_daemon.application.queries import ORDER, Listed, Listing
 from daylily_daemon.domain.listing import Position
-from daylily_daemon.domain.model import Priority, State
+from daylily_daemon.domain.model import Priority, State, WorksetId
 from daylily_daemon.domain.workset import Workset
 from daylily_daemon.ports import READ_ROWS, Count
 from tests.made import NOW, a_workset, running
+from tests.records import a_record
 from tests.unit.backends import WELL, a_backend, played, stored
 
 DAY_S = 86_400.0
@@ -261,13 +262,15 @@ def test_a_cursor_with_one_sign_changed_is_no_cursor() -> None:
 
 
 def test_a_cursor_made_up_with_care_leads_nowhere_else() -> None:
-    listing = Listing(states=(State.READY,), priority=Priority.LOW)
-    for position in (
-        Position(1, "", ""),
-        Position(-1, "", ""),
-        Position(0, "0#x", "w"),
-        Position(0, "", "w"),
-        Position(0, "2#x", ""),
+    low = Listing(states=(State.READY,), priority=Priority.LOW)
+    for listing, position in (
+        (Listing(), Position(0, "", "w")),
+        (Listing(customer="c"), Position(10, "", "w")),
+        (low, Position(1, "", "")),
+        (low, Position(-1, "", "")),
+        (low, Position(0, "0#x", "w")),
+        (low, Position(0, "", "w")),
+        (low, Position(0, "2#x", "")),
     ):
         text = cursors.written(cursors.Place(asked_at=NOW, position=position), repr(listing))
         with pytest.raises(Invalid, match="leads out of its list"):
@@ -300,7 +303,13 @@ def test_an_explanation_needs_what_is_there_and_says_why() -> None:
         played(lambda: queries.explain(backend, "other"))
 
 
-def test_a_trail_is_whole_up_to_its_bound() -> None:
+@pytest.mark.parametrize(("bound", "shown", "more"), [(3, 3, False), (2, 2, True)])
+def test_a_trail_is_whole_up_to_its_bound_and_says_so(
+    bound: int, shown: int, more: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queries, "RECORDS", bound)
     table = _table(_aged("w"))
-    found = played(lambda: queries.events(a_backend(table, trail=MemoryTrail(table)), "w"))
-    assert (list(found.records), found.more) == ([], False)
+    table.records[WorksetId("w")] = [a_record(workset_id="w", seq=n) for n in (1, 2, 3)]
+    found = played(lambda: queries.events(a_backend(table), "w"))
+    assert [record.seq for record in found.records] == list(range(1, shown + 1))
+    assert found.more is more

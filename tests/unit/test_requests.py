@@ -150,6 +150,21 @@ def test_stopping_is_waited_for_within_the_same_time_limit_and_only_by_a_cancel(
     assert late.workset.state is State.CANCELED
 
 
+def test_the_time_limit_of_a_cancel_is_one_for_its_answer_and_its_job() -> None:
+    table = Table()
+
+    async def play() -> float:
+        await stored(table, running(ID, stopping="canceled by me"))
+        began = anyio.current_time()
+        trail = Late({began + 4: CommandEffect.APPLIED})
+        backend = a_backend(table, trail=trail)
+        outcome = await requests.answer_to(backend, _command(Cancel()), 6)
+        assert outcome.is_stopping
+        return anyio.current_time() - began
+
+    assert played(play) == pytest.approx(6, abs=0.1)
+
+
 # --- submit -------------------------------------------------------------------------------------------
 
 SUBMISSION = Submission(id=ID, by="me")
