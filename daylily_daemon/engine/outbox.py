@@ -73,6 +73,10 @@ class _Lost(Transient):
     """The notice is not ours to tell any more, or was told."""
 
 
+class _Unsure(Transient):
+    """Whether it is still ours cannot be asked now; then it is not ours to give up either."""
+
+
 class Outbox:
     def __init__(
         self,
@@ -275,7 +279,7 @@ class Outbox:
                 bound.info("notice_left_to_another")
                 raise
             except Transient as exc:
-                if self._too_old(record):
+                if self._too_old(record) and not isinstance(exc, _Unsure):
                     bound.error("notice_given_up", reason=f"too old; last answer: {exc}")
                     return False
                 bound.warning("notice_delayed", reason=str(exc), pause_s=pause_s)
@@ -286,7 +290,7 @@ class Outbox:
                 return True
 
     async def _make_sure(self, channel: str, debt: _Debt) -> None:
-        """Raise _Lost if the record is not ours any more, and Transient if nobody can say."""
+        """Raise _Lost if the record is not ours any more, and _Unsure if nobody can say."""
         if not self._has(debt):
             raise _Lost("another daemon has it")
         if current_time() - debt.ours_at < self._config.sure_s:
@@ -295,7 +299,7 @@ class Outbox:
             with foreign_as_unexpected("the outbox"):
                 now = await self._trail.take_over(debt.record, self._config.owner)
         except DaemonError as exc:
-            raise Transient(f"whether it is still ours to tell is unknown: {exc}") from exc
+            raise _Unsure(f"whether it is still ours to tell is unknown: {exc}") from exc
         if now is None:
             self._lose(debt)
             raise _Lost("another daemon has it, or has told it")
