@@ -161,7 +161,7 @@ class Doorbell:
             try:
                 with foreign_as_unexpected("a command"):
                     for command in delivery.content:
-                        await self._ring_until_answered(command, delivery.tries, round.until)
+                        await self._ring_until_answered(command, round.until)
             except DaemonError as exc:
                 if not await self._trouble(delivery, exc, round):
                     return
@@ -198,18 +198,13 @@ class Doorbell:
         round.done.append(delivery)
         return True
 
-    async def _ring_until_answered(self, command: Command, delivered: int, until: float) -> None:
-        """Repeat what gets no answer; end with its reason rather than be cut off without one.
-
-        A full inbox that was waited for often enough is not waited for again: what is behind this command
-        would have no time left, whenever it comes.
-        """
+    async def _ring_until_answered(self, command: Command, until: float) -> None:
+        """Repeat what gets no answer; end with its reason rather than be cut off without one."""
         for left in reversed(range(self.tries)):
             try:
                 return await self.ring(command)
-            except Transient as exc:
-                known = isinstance(exc, InboxFull) and delivered > BREAKS
-                if known or not left or current_time() + self.pause_s >= until:
+            except Transient:
+                if not left or current_time() + self.pause_s >= until:
                     raise
                 await sleep(self.pause_s)
         return None

@@ -174,7 +174,7 @@ def all_or_nothing_deleted() -> Places:
             raise
 
     async def ring(self: doorbell.Doorbell, command: Command, *_: Any) -> None:
-        await ring_of(self, command, 0, math.inf)
+        await ring_of(self, command, math.inf)
 
     places: Places = [(doorbell.Doorbell, "_answer_line", answer_line)]
     return [*places, (doorbell.Doorbell, "_ring_until_answered", ring)]

@@ -127,9 +127,9 @@ def acknowledged_before_commit() -> list[tuple[object, str, Any]]:
 def lost_answer_is_success() -> list[tuple[object, str, Any]]:
     original = doorbell.Doorbell._ring_until_answered
 
-    async def ring(self: doorbell.Doorbell, command: Any, delivered: int, until: float) -> None:
+    async def ring(self: doorbell.Doorbell, command: Any, until: float) -> None:
         try:
-            await original(replace(self, tries=1), command, delivered, until)
+            await original(replace(self, tries=1), command, until)
         except Transient:
             return
 
