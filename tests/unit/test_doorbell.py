@@ -42,6 +42,10 @@ class Counting(MemoryMailbox):
                 self.received.update(command.id for command in delivery.content)
         return found
 
+    async def settle(self, deliveries: Sequence[Delivery]) -> None:
+        await anyio.sleep(0.5)
+        await super().settle(deliveries)
+
 
 def test_a_flood_for_a_machine_that_is_gone_is_answered_and_so_is_who_vouches_for_it() -> None:
     async def story() -> None:

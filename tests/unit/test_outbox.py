@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from typing import Any
 
 import anyio
 import pytest
 
-from daylily_daemon.adapters.memory import LoopClock
+from daylily_daemon.adapters.memory import LoopClock, MemoryTrail, Table
 from daylily_daemon.adapters.memory_runner import MemoryMachine, MemoryRunner, Script
 from daylily_daemon.domain.errors import Transient
-from daylily_daemon.domain.model import Record, State, WorksetId
+from daylily_daemon.domain.model import Record, RecordType, State, WorksetId
+from daylily_daemon.engine.dials import Live
+from daylily_daemon.engine.outbox import Outbox, OutboxConfig
 from tests.unit.daemons import World, parts_of, play, supervisor_of, until
+from tests.unit.dials import some_dials
 
 
 @dataclass
@@ -124,5 +129,126 @@ def test_a_well_channel_is_told_at_once_though_another_daemon_still_owes_a_dead_
             assert seqs(world.told["sns"], "w1") == [1, 2]
             tellers = [r.teller for r in world.table.records[WorksetId("w1")] if "slack" in r.owed]
             assert tellers == ["a", "b"]
+
+    play(story)
+
+
+ID = WorksetId("w1")
+AT = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def owing(seq: int, *channels: str, teller: str = "a") -> Record:
+    return Record(
+        workset_id=ID,
+        seq=seq,
+        at=AT,
+        type=RecordType.STATE_CHANGE,
+        state=State.READY,
+        message="",
+        owed=frozenset(channels),
+        teller=teller,
+    )
+
+
+@dataclass
+class Slow:
+    """A channel that takes ``takes_s`` for each notice, and fails before ``from_s``."""
+
+    takes_s: float = 0.1
+    from_s: float = 0.0
+    told: list[int] = field(default_factory=list)
+
+    async def deliver(self, record: Record) -> None:
+        at = anyio.current_time()
+        await anyio.sleep(self.takes_s)
+        if at < self.from_s:
+            raise Transient("no answer")
+        self.told.append(record.seq)
+
+
+@asynccontextmanager
+async def outbox_over(*records: Record, **channels: Slow) -> AsyncIterator[tuple[Outbox, Table]]:
+    """Run the outbox of daemon ``a`` over a trail that holds ``records``."""
+    table = Table(records={ID: list(records)})
+    config = OutboxConfig(owner="a")
+    found: dict[str, Any] = dict(channels)
+    live = Live(some_dials(give_up_s=1e6))
+    outbox = Outbox(MemoryTrail(table), lambda: found, LoopClock(AT), live, config)
+    async with anyio.create_task_group() as tg:
+        tg.start_soon(outbox.run)
+        await anyio.sleep(1)
+        yield outbox, table
+        tg.cancel_scope.cancel()
+
+
+def owed_now(table: Table) -> dict[int, set[str]]:
+    return {r.seq: set(r.owed) for r in table.records[ID] if r.owed}
+
+
+def test_what_is_behind_a_notice_that_another_daemon_has_now_waits_for_it() -> None:
+    async def story() -> None:
+        mine = owing(1, "slack"), owing(2, "slack")
+        slack = Slow(from_s=40.0)
+        async with outbox_over(slack=slack) as (outbox, table):
+            table.records[ID] = list(mine)
+            outbox.take(mine)
+            trail = MemoryTrail(table)
+            await anyio.sleep(20)
+            taken = await trail.take_over(mine[0], "b")
+            assert taken is not None
+            await anyio.sleep(50)
+            assert slack.told == [], "daemon b has the first, and is about to tell it"
+            await trail.settle(taken, frozenset({"slack"}))
+            await anyio.sleep(60)
+            assert slack.told == [2]
+
+    play(story)
+
+
+def test_a_record_that_does_not_follow_waits_for_what_a_dead_daemon_owed_before_it() -> None:
+    async def story() -> None:
+        left = owing(1, "sns", "slack", teller="b"), owing(2, "sns", teller="b")
+        sns, slack = Slow(), Slow()
+        async with outbox_over(*left, sns=sns, slack=slack) as (outbox, table):
+            mine = owing(3, "sns", "slack"), owing(4, "sns")
+            table.records[ID] += mine
+            outbox.take(mine)
+            await anyio.sleep(30)
+            assert (sns.told, slack.told) == ([], [])
+            await anyio.sleep(200)
+            assert (sns.told, slack.told) == ([1, 2, 3, 4], [1, 3])
+            assert owed_now(table) == {}
+
+    play(story)
+
+
+def test_what_was_told_is_struck_off_though_the_record_is_another_daemons_by_then() -> None:
+    async def story() -> None:
+        record = owing(1, "sns", "slack")
+        sns, slack = Slow(takes_s=60.0), Slow(from_s=math.inf)
+        async with outbox_over(sns=sns, slack=slack) as (outbox, table):
+            table.records[ID] = [record]
+            outbox.take((record,))
+            await anyio.sleep(5)
+            assert await MemoryTrail(table).take_over(record, "b") is not None
+            await anyio.sleep(57)
+            assert (sns.told, outbox.waiting) == ([1], 0)
+            assert owed_now(table) == {1: {"slack"}}
+
+    play(story)
+
+
+def test_a_notice_that_somebody_else_told_is_not_told_again() -> None:
+    async def story() -> None:
+        record = owing(1, "sns", "slack")
+        sns, slack = Slow(from_s=30.0), Slow(from_s=30.0)
+        async with outbox_over(sns=sns, slack=slack) as (outbox, table):
+            table.records[ID] = [record]
+            outbox.take((record,))
+            await anyio.sleep(20)
+            await MemoryTrail(table).settle(record, frozenset({"slack"}))
+            await anyio.sleep(100)
+            assert (sns.told, slack.told) == ([1], [])
+            assert (owed_now(table), outbox.waiting) == ({}, 0)
 
     play(story)
