@@ -48,7 +48,8 @@ HOLD_CAP_S: Final = 30.0
 HIDDEN_S: Final = 120
 """How long messages in hand stay hidden after a try; longer than a pause and a try together."""
 DELETING: Final = 0.2
-"""Share of the time for a batch that is kept for deleting what was answered, however long the rest took."""
+"""Share of the time for a batch that is kept for deleting what was answered. It begins when the rest is over,
+which may be late: a write that was sent is heard out."""
 
 
 @dataclass(slots=True)
@@ -140,15 +141,15 @@ class Doorbell:
         lines: dict[str, list[Delivery]] = {}
         for delivery in deliveries:
             lines.setdefault(_workset_of(delivery), []).append(delivery)
-        round, ends_at = _Round(), current_time() + self.answer_s
-        round.until = ends_at - DELETING * self.answer_s
+        delete_s = DELETING * self.answer_s
+        round = _Round(until=current_time() + self.answer_s - delete_s)
         with CancelScope(shield=True, deadline=round.until) as scope:
             async with create_task_group() as tg:
                 for line in lines.values():
                     tg.start_soon(self._answer_line, line, round)
         round.waiting += scope.cancelled_caught
         if round.done:
-            with CancelScope(shield=True, deadline=ends_at):
+            with CancelScope(shield=True, deadline=current_time() + delete_s):
                 await self.mailbox.settle(round.done)
         return round
 
