@@ -167,13 +167,15 @@ class Slow:
 
 
 @asynccontextmanager
-async def outbox_over(*records: Record, **channels: Slow) -> AsyncIterator[tuple[Outbox, Table]]:
+async def outbox_over(
+    *records: Record, made: type[MemoryTrail] = MemoryTrail, **channels: Slow
+) -> AsyncIterator[tuple[Outbox, Table]]:
     """Run the outbox of daemon ``a`` over a trail that holds ``records``."""
     table = Table(records={ID: list(records)})
     config = OutboxConfig(owner="a")
     found: dict[str, Any] = dict(channels)
     live = Live(some_dials(give_up_s=1e6))
-    outbox = Outbox(MemoryTrail(table), lambda: found, LoopClock(AT), live, config)
+    outbox = Outbox(made(table), lambda: found, LoopClock(AT), live, config)
     async with anyio.create_task_group() as tg:
         tg.start_soon(outbox.run)
         await anyio.sleep(1)
@@ -224,16 +226,16 @@ def test_a_record_that_does_not_follow_waits_for_what_a_dead_daemon_owed_before_
 
 def test_what_was_told_is_struck_off_though_the_record_is_another_daemons_by_then() -> None:
     async def story() -> None:
-        record = owing(1, "sns", "slack")
-        sns, slack = Slow(takes_s=60.0), Slow(from_s=math.inf)
-        async with outbox_over(sns=sns, slack=slack) as (outbox, table):
+        record = owing(1, "sns", "slack", "mail")
+        sns, slack, mail = Slow(takes_s=60.0), Slow(from_s=math.inf), Slow(takes_s=500.0)
+        async with outbox_over(sns=sns, slack=slack, mail=mail) as (outbox, table):
             table.records[ID] = [record]
             outbox.take((record,))
             await anyio.sleep(5)
             assert await MemoryTrail(table).take_over(record, "b") is not None
             await anyio.sleep(57)
             assert (sns.told, outbox.waiting) == ([1], 0)
-            assert owed_now(table) == {1: {"slack"}}
+            assert owed_now(table) == {1: {"slack", "mail"}}
 
     play(story)
 
@@ -250,5 +252,28 @@ def test_a_notice_that_somebody_else_told_is_not_told_again() -> None:
             await anyio.sleep(100)
             assert (sns.told, slack.told) == ([1], [])
             assert (owed_now(table), outbox.waiting) == ({}, 0)
+
+    play(story)
+
+
+class Contested(MemoryTrail):
+    """A trail in which another daemon is always a moment earlier, as far as the first record goes."""
+
+    async def take_over(self, record: Record, teller: str) -> Record | None:
+        if record.seq == 1:
+            await super().take_over(self._now(record), f"d{anyio.current_time():.0f}")
+        return await super().take_over(record, teller)
+
+
+def test_what_was_left_waits_for_an_earlier_notice_that_another_daemon_got_hold_of() -> None:
+    async def story() -> None:
+        left = owing(1, "slack", teller="c"), owing(2, "slack", teller="c")
+        slack = Slow()
+        async with outbox_over(*left, made=Contested, slack=slack) as (_, table):
+            await anyio.sleep(600)
+            assert slack.told == []
+            await MemoryTrail(table).settle(left[0], frozenset({"slack"}))
+            await anyio.sleep(60)
+            assert slack.told == [2]
 
     play(story)
