@@ -9,11 +9,17 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from anyio import create_task_group
+
 from daylily_daemon.domain.listing import Position, Query, Row, Span, is_searched, spans_of
 from daylily_daemon.ports import READ_ROWS, Page
 
 MOST_CALLS: Final = 60
 """Reads for one page: a store may answer with fewer rows at a time than it was asked for."""
+
+
+AT_ONCE: Final = 8
+"""Spans that are begun at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +42,27 @@ async def page_of(query: Query, after: Position | None, limit: int, read: Read) 
     """Return up to ``limit`` worksets, and where the next page begins."""
     walk = _Walk(query, after or Position(), limit)
     while walk.goes_on:
-        walk.take(await read(walk.span, walk.at, walk.rows))
+        places = walk.places()
+        for place, rows in zip(places, await _at_once(places, walk, read), strict=True):
+            walk.take(place, rows)
     return walk.page()
+
+
+async def _at_once(places: Sequence[Position], walk: _Walk, read: Read) -> list[Rows]:
+    """Return the answers in the order of ``places``. Raises what the first read that fails raises."""
+    answers: dict[int, Rows] = {}
+    most = walk.rows
+
+    async def one(at: Position) -> None:
+        answers[at.span] = await read(walk.spans[at.span], at, most)
+
+    try:
+        async with create_task_group() as tg:
+            for at in places:
+                tg.start_soon(one, at)
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from group
+    return [answers[at.span] for at in places]
 
 
 @dataclass(slots=True)
@@ -59,21 +84,31 @@ class _Walk:
         return affordable and len(self.found) <= self.limit and self.at.span < len(self.spans)
 
     @property
-    def span(self) -> Span:
-        return self.spans[self.at.span]
-
-    @property
     def rows(self) -> int:
         if is_searched(self.query):
             return self.rows_left
         return min(self.rows_left, self.limit + 1 - len(self.found))
 
-    def take(self, rows: Rows) -> None:
-        span = self.at.span
-        self.found += [(Position(span, row.key, row.id), row) for row in rows.found]
+    def places(self) -> list[Position]:
+        """Return where to read next: many states are short, so some spans are begun at once.
+
+        Not in the middle of one, which has more for itself, nor beyond the rows that may be read.
+        """
+        if self.at.id:
+            return [self.at]
+        affordable = min(self.rows_left // self.rows, self.calls_left, AT_ONCE)
+        first = self.at.span
+        last = min(first + max(affordable, 1), len(self.spans))
+        return [Position(span) for span in range(first, last)]
+
+    def take(self, place: Position, rows: Rows) -> None:
+        """Take an answer; what lies behind a span that has more is of no use yet."""
         self.rows_left -= rows.read
         self.calls_left -= 1
-        self.at = rows.more or Position(span + 1)
+        if place == self.at:
+            span = place.span
+            self.found += [(Position(span, row.key, row.id), row) for row in rows.found]
+            self.at = rows.more or Position(span + 1)
 
     def page(self) -> Page:
         kept = self.found[: self.limit]

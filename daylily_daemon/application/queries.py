@@ -27,6 +27,7 @@ from daylily_daemon.domain.model import (
 )
 from daylily_daemon.domain.totality import total
 from daylily_daemon.domain.workset import Workset
+from daylily_daemon.engine.boundary import leaf
 from daylily_daemon.ports import Count
 
 RECORDS: Final = 100_000
@@ -214,13 +215,16 @@ class Figures:
 
 
 async def figures(backend: Backend) -> Figures:
-    """Count what there is; of each state at most a bounded number is looked at."""
+    """Count what there is; of each state at most a bounded number is looked at. Raises what the ports do."""
     counts: dict[State, Count] = {}
 
     async def count(state: State) -> None:
         counts[state] = await backend.catalogue.count(state)
 
-    async with anyio.create_task_group() as tg:
-        for state in State:
-            tg.start_soon(count, state)
+    try:
+        async with anyio.create_task_group() as tg:
+            for state in State:
+                tg.start_soon(count, state)
+    except ExceptionGroup as group:
+        raise leaf(group) from group
     return Figures(worksets=counts, queues=await backend.queues.depths())

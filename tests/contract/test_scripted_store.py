@@ -20,7 +20,7 @@ from daylily_daemon.domain.errors import (
 )
 from daylily_daemon.domain.listing import Query
 from daylily_daemon.domain.model import Priority, State, WorksetId
-from daylily_daemon.ports import Conflict, Count, Page
+from daylily_daemon.ports import READ_ROWS, Conflict, Count, Page
 from tests.contract.scripted_aws import TABLES, Says, ScriptedAws, ok, raw, refused, scripted
 from tests.contract.test_store import a_record, a_workset, first
 
@@ -135,6 +135,34 @@ async def test_a_search_reads_a_thousand_rows_and_says_where_it_goes_on() -> Non
     assert page.after is not None
     assert page.after.id == "w1000"
     assert [call["Limit"] for call in asked] == [1000, 750, 500, 250]
+
+
+ALL: Final = Query(states=tuple(State))
+
+
+async def test_short_states_are_read_side_by_side_and_long_ones_within_the_bound() -> None:
+    page, asked = await paged(ALL, 100, read(0))
+    assert (page.worksets, page.after, len(asked)) == ((), None, len(State))
+    for limit, most in ((100, 8), (300, 3), (600, 1), (1000, 1)):
+        page, asked = await paged(ALL, limit, read(0, last=a_key(9)))
+        assert [call["Limit"] for call in asked[:most]] == [min(limit + 1, 1000)] * most
+        assert all("ExclusiveStartKey" in call for call in asked[most:])
+        assert len(asked) <= MOST_CALLS + most
+
+
+@pytest.mark.parametrize("limit", [100, 300, 1000])
+async def test_a_page_over_all_states_reads_no_more_than_its_bound(limit: int) -> None:
+    wanted = min(limit + 1, READ_ROWS)
+    _, asked = await paged(ALL, limit, read(wanted, *range(wanted), last=a_key(wanted)))
+    assert sum(call["Limit"] for call in asked) <= READ_ROWS
+
+
+async def test_a_read_that_fails_beside_others_fails_as_itself() -> None:
+    async with scripted() as (script, aws):
+        store = DynamoWorksets(await aws.client("dynamodb"), TABLES)
+        script.say("Query", refused("ResourceNotFoundException", words="no table"))
+        with pytest.raises(Impeded, match="no table"):
+            await store.page(ALL, limit=9)
 
 
 async def test_what_of_one_customer_is_left_out_is_read_in_large_pieces() -> None:

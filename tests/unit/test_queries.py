@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daylily_daemon.adapters.memory import LoopClock, Table
+from daylily_daemon.adapters.memory import LoopClock, MemoryWorksets, Table
 from daylily_daemon.application import cursors, queries
 from daylily_daemon.application.backend import Backend
 from daylily_daemon.application.errors import Invalid, NotFound
 from daylily_daemon.application.queries import ORDER, Listed, Listing
+from daylily_daemon.domain.errors import Transient
 from daylily_daemon.domain.listing import Position
 from daylily_daemon.domain.model import Priority, State, WorksetId
 from daylily_daemon.domain.workset import Workset
@@ -292,6 +293,16 @@ def test_figures_count_every_state_and_queue() -> None:
     assert set(found.worksets) == set(State)
     assert found.worksets[State.READY] == Count(3, more=False)
     assert found.queues == {"commands": 0}
+
+
+def test_figures_that_cannot_be_had_fail_as_the_store_does() -> None:
+    class Away(MemoryWorksets):
+        async def count(self, state: State, *, most: int = 0) -> Count:
+            raise Transient("AWS is away.")
+
+    backend = a_backend(Table(), catalogue=Away(Table()))
+    with pytest.raises(Transient, match="AWS is away"):
+        played(lambda: queries.figures(backend))
 
 
 def test_an_explanation_needs_what_is_there_and_says_why() -> None:

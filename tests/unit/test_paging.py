@@ -1,0 +1,73 @@
+"""Spans are read side by side where that is of use, and listed one after another all the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from daylily_daemon.adapters.paging import Read, Rows, page_of
+from daylily_daemon.domain.listing import Position, Query, Row, Span
+from daylily_daemon.domain.model import State
+from daylily_daemon.ports import Page
+from tests.made import a_workset
+from tests.unit.backends import played
+
+QUERY = Query(states=(State.ERROR, State.READY))
+
+
+def _row(id: str) -> Row:
+    return Row(a_workset(id), f"1#{id}")
+
+
+def _reads(answers: Mapping[Position, Rows], asked: list[Position]) -> Read:
+    async def read(span: Span, at: Position, most: int) -> Rows:
+        asked.append(at)
+        return answers[at]
+
+    return read
+
+
+def _paged(answers: Mapping[Position, Rows], limit: int) -> tuple[Page, list[Position]]:
+    asked: list[Position] = []
+
+    async def play() -> Page:
+        return await page_of(QUERY, None, limit, _reads(answers, asked))
+
+    return played(play), asked
+
+
+def test_what_lies_behind_a_state_with_more_is_not_listed_before_it() -> None:
+    middle = Position(0, "1#a", "a")
+    answers = {
+        Position(0): Rows([_row("a")], 1, middle),
+        Position(1): Rows([_row("z")], 1, None),
+        middle: Rows([_row("b")], 1, None),
+    }
+    page, asked = _paged(answers, 9)
+    assert [ws.id for ws in page.worksets] == ["a", "b", "z"]
+    assert page.after is None
+    assert asked == [Position(0), Position(1), middle, Position(1)]
+
+
+def test_a_page_is_cut_where_it_is_full_though_more_was_read() -> None:
+    answers = {
+        Position(0): Rows([_row("a"), _row("b")], 2, None),
+        Position(1): Rows([_row("z")], 1, None),
+    }
+    page, _ = _paged(answers, 1)
+    assert [ws.id for ws in page.worksets] == ["a"]
+    assert page.after == Position(0, "1#a", "a")
+    both, _ = _paged(answers, 2)
+    assert ([ws.id for ws in both.worksets], both.after) == (["a", "b"], Position(0, "1#b", "b"))
+
+
+def test_a_search_reads_one_span_after_another() -> None:
+    asked: list[Position] = []
+    answers = {Position(0): Rows([], 999, None), Position(1): Rows([], 1, Position(1, "1#q", "q"))}
+
+    async def play() -> Page:
+        return await page_of(replace(QUERY, prefix="x"), None, 9, _reads(answers, asked))
+
+    page = played(play)
+    assert (page.worksets, page.after) == ((), Position(1, "1#q", "q"))
+    assert asked == [Position(0), Position(1)]
