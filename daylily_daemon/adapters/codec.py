@@ -41,6 +41,7 @@ from daylily_daemon.domain.model import (
     Submit,
     WorksetId,
 )
+from daylily_daemon.domain.notice import stamp
 from daylily_daemon.domain.totality import total
 from daylily_daemon.domain.workset import Failure, Lock, Request, Workset
 
@@ -358,11 +359,6 @@ def answer_from_item(item: Item) -> Answer:
 def sequence(seq: int) -> str:
     """Return the range key of a record: text that sorts as the number does."""
     return f"{seq:012d}"
-
-
-def stamp(at: datetime) -> str:
-    """ISO-8601, UTC, with ``Z``."""
-    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def _first(exc: ValidationError) -> str:

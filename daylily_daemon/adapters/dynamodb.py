@@ -17,7 +17,7 @@ import structlog
 from anyio import sleep
 from botocore.exceptions import ClientError
 
-from daylily_daemon.adapters.answers import Meaning, advice_on, meaning_of, shown
+from daylily_daemon.adapters.answers import Meaning, advice_on, error_code, meaning_of, shown
 from daylily_daemon.adapters.aws import translated
 from daylily_daemon.adapters.codec import (
     ATTRIBUTES,
@@ -200,7 +200,7 @@ class DynamoWorksets:
             try:
                 await call(**write)
             except ClientError as exc:
-                if _code(exc) != "ConditionalCheckFailedException":
+                if error_code(exc) != "ConditionalCheckFailedException":
                     raise
                 old: Item | None = exc.response.get("Item")  # type: ignore[assignment]
                 raise _Refused(old) from exc
@@ -218,7 +218,7 @@ class DynamoWorksets:
             try:
                 await self._client.transact_write_items(TransactItems=parts)
             except ClientError as exc:
-                if _code(exc) != "TransactionCanceledException":
+                if error_code(exc) != "TransactionCanceledException":
                     raise
                 reasons = exc.response.get("CancellationReasons") or []
                 raise _reason(reasons, once=bool(change.once)) from exc
@@ -284,7 +284,7 @@ class DynamoTrail:
                     ConditionExpression="attribute_not_exists(workset_id)",
                 )
             except ClientError as exc:
-                if _code(exc) != "ConditionalCheckFailedException":
+                if error_code(exc) != "ConditionalCheckFailedException":
                     raise
 
     async def answer_to(self, id: WorksetId, command_id: str) -> Answer | None:
@@ -334,7 +334,7 @@ class DynamoTrail:
                     ReturnValues="ALL_NEW",
                 )
             except ClientError as exc:
-                if _code(exc) == "ConditionalCheckFailedException":
+                if error_code(exc) == "ConditionalCheckFailedException":
                     return None
                 raise
         return record_from_item(plain_item(answer["Attributes"]))
@@ -490,7 +490,3 @@ async def _pages(client: Any, query: Item, limit: int) -> AsyncIterator[Item]:
 
 def _key(id: str) -> Item:
     return {"workset_id": {"S": id}}
-
-
-def _code(exc: ClientError) -> str:
-    return str(exc.response.get("Error", {}).get("Code"))

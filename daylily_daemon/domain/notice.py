@@ -107,7 +107,7 @@ def body(record: Record) -> dict[str, Any]:
         "priority": str(record.priority),
         "cluster_name": clean(record.cluster_name),
         "error_details": _tail(clean(record.error_details), EXCERPT_LIMIT),
-        "at": _stamp(record.at),
+        "at": stamp(record.at),
         "seq": record.seq,
         "delivery_id": record.id,
     }
@@ -133,7 +133,7 @@ def plain(value: Any, depth: int = 0) -> Any:
         case Decimal() if value.is_finite():
             return _number(value)
         case datetime():
-            return _stamp(value)
+            return stamp(value)
         case Mapping() if depth < DEPTH_LIMIT:
             return {clean(str(key)): plain(inner, depth + 1) for key, inner in value.items()}
         case list() | tuple() | set() | frozenset() if depth < DEPTH_LIMIT:
@@ -166,13 +166,14 @@ def _facts(record: Record) -> list[tuple[str, str]]:
         ("Priority", str(record.priority)),
         ("Customer", record.customer_id),
         ("Cluster", record.cluster_name),
-        ("At", _stamp(record.at)),
+        ("At", stamp(record.at)),
         ("Delivery", record.id),
     ]
     return [(name, one_line(value, EXCERPT_LIMIT)) for name, value in facts if value]
 
 
-def _stamp(at: datetime) -> str:
+def stamp(at: datetime) -> str:
+    """Return a time as notices, items and answers have it: ISO-8601, UTC, with ``Z``."""
     return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 

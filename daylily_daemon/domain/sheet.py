@@ -142,7 +142,6 @@ class Row:
     line: int
     """1-based, in the file as it was sent."""
     sample_id: str
-    lane: str = ""
     files: tuple[InputFile, ...]
     wishes: tuple[Wish, ...] = ()
 
@@ -346,7 +345,6 @@ class _Reading:
         return Row(
             line=line,
             sample_id=cell["SAMPLE_ID"],
-            lane=cell.get("LANE", ""),
             files=self._files(line, cell),
             wishes=tuple(self._wishes(line, cell)),
         )

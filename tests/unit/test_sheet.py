@@ -83,7 +83,6 @@ def test_the_real_sheet_is_accepted() -> None:
             Row(
                 line=2,
                 sample_id="HG002",
-                lane="0",
                 files=(
                     InputFile(
                         column="R1_FQ",
