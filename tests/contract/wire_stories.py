@@ -17,6 +17,7 @@ from daylily_daemon.adapters.envelopes import READY, Origin, submission
 from daylily_daemon.adapters.provision import Provisioner, Step, Wanted
 from daylily_daemon.adapters.transfer import CopyOptions, Fetch, download, upload
 from daylily_daemon.domain.errors import AlreadyDone
+from daylily_daemon.domain.listing import Query
 from daylily_daemon.domain.model import Answer, CommandEffect, State, WorksetId
 from daylily_daemon.domain.workset import Workset
 from daylily_daemon.ports import Announced, Change, Count
@@ -109,6 +110,14 @@ async def listing_a_state(world: World) -> Play:
     found = await world.past.worksets.in_state(State.IGNORED)
     assert ws in found
     return reading(lambda: world.through.worksets.in_state(State.IGNORED), found)
+
+
+async def paging_through_a_state(world: World) -> Play:
+    ws = await _stored(world, state=State.CANCELED)
+    query = Query(states=(State.CANCELED,), prefix=ws.id)
+    found = await world.past.worksets.page(query, limit=9)
+    assert (found.worksets, found.after) == ((ws,), None)
+    return reading(lambda: world.through.worksets.page(query, limit=9), found)
 
 
 async def counting_a_state(world: World) -> Play:
@@ -378,6 +387,7 @@ STORIES: Final[tuple[Story, ...]] = (
     story(a_transition_with_records, "dynamodb.TransactWriteItems"),
     story(a_command_for_a_known_workset, "dynamodb.TransactWriteItems"),
     story(listing_a_state, "dynamodb.Query"),
+    story(paging_through_a_state, "dynamodb.Query"),
     story(counting_a_state, "dynamodb.Query"),
     story(asking_which_are_known, "dynamodb.BatchGetItem"),
     story(reading_the_trail, "dynamodb.Query"),
