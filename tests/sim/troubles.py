@@ -360,6 +360,7 @@ def delete_by_hand(sim: Sim, wire: Wire) -> None:
     """Somebody deletes an item."""
     if ws := _some_workset(sim):
         sim.edited.add(ws.id)
+        sim.stranded |= {command.id for command in ws.inbox}  # deleted with it
         del sim.world.table.worksets[ws.id]
 
 

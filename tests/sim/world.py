@@ -380,7 +380,7 @@ class Sim:
         table = self.world.table
         for ws in table.worksets.values():
             mine = ws.owner == wire.name and ws.scope not in self.gone
-            if mine and not self._left_by_a_former_life(ws, wire):
+            if mine and ws.id not in self.edited and not self._left_by_a_former_life(ws, wire):
                 self.wrong(f"{wire.name} ended with {ws.id} locked")
         lately = anyio.current_time() - WINDOW_S
         well = {name for name in self.world.told if self.out_until(name) < lately}
