@@ -19,6 +19,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
+sys.path.append(str(Path(__file__).resolve().parent.parent))  # for tests.fakes
+
 import anyio
 import failure_codes
 import refused_examples
@@ -29,7 +31,6 @@ import typer
 
 from daylily_daemon.adapters.envelopes import Origin, submission
 from daylily_daemon.adapters.inputs import S3Inputs
-from daylily_daemon.adapters.memory_objects import MemoryObjects
 from daylily_daemon.adapters.objects import Denied
 from daylily_daemon.bootstrap import pipelines_of
 from daylily_daemon.cli.app import app
@@ -58,6 +59,7 @@ from daylily_daemon.domain.run import Run, StepEnd, StepRun
 from daylily_daemon.domain.workset import Request, Workset
 from daylily_daemon.settings.model import Settings
 from daylily_daemon.telemetry import Metrics
+from tests.fakes.objects import MemoryObjects
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 BLOCK: Final = re.compile(

@@ -26,7 +26,6 @@ from anyio import Event
 from yarl import URL
 
 from daylily_daemon.adapters.aws import Aws, AwsOptions
-from daylily_daemon.adapters.memory_notifier import Failure, MemoryNotifier
 from daylily_daemon.adapters.notifiers.linear import Linear
 from daylily_daemon.adapters.notifiers.s3_sentinels import S3Sentinels
 from daylily_daemon.adapters.notifiers.slack import Slack
@@ -35,6 +34,7 @@ from daylily_daemon.adapters.notifiers.webhook import DELIVERY, SIGNATURE, Webho
 from daylily_daemon.adapters.s3 import S3Objects
 from daylily_daemon.domain.errors import Impeded, Permanent, Transient
 from daylily_daemon.ports import Notifier
+from tests.fakes.notifier import Failure, MemoryNotifier
 from tests.records import FAILED
 
 NOW: Final = datetime(2026, 3, 1, 12, 31, tzinfo=UTC)

@@ -16,13 +16,13 @@ from typing import Any, Protocol
 import anyio
 
 from daylily_daemon.adapters.identity import Machine, identified, this_machine
-from daylily_daemon.adapters.memory_runner import MemoryMachine, MemoryRunner, Script
 from daylily_daemon.adapters.runners import procfs
 from daylily_daemon.adapters.runners.jobdir import JobDirectory, Started
 from daylily_daemon.adapters.runners.process import ProcessRunner
 from daylily_daemon.adapters.runners.tmux import TmuxRunner
 from daylily_daemon.domain.model import Ended, Job, JobName, Outcome, Progress
 from daylily_daemon.ports import Runner
+from tests.fakes.runner import MemoryMachine, MemoryRunner, Script
 
 BASE_ENVIRONMENT = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8"}
 INSTANCE = "i-0123456789abcdef0"

@@ -12,10 +12,10 @@ import pytest
 
 from daylily_daemon.adapters.aws import Aws, AwsOptions
 from daylily_daemon.adapters.dynamodb import DynamoTrail, DynamoWorksets
-from daylily_daemon.adapters.memory import MemoryTrail, MemoryWorksets, Table
 from daylily_daemon.adapters.provision import Provisioner, Wanted
 from daylily_daemon.adapters.tables import Tables
 from daylily_daemon.ports import Catalogue, Trail, Worksets
+from tests.fakes.store import MemoryTrail, MemoryWorksets, Table
 
 STORES: Final = ("memory", "moto", "ministack", "dynamodb_local")
 

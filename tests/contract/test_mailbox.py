@@ -11,12 +11,12 @@ from anyio import fail_after, move_on_after
 
 from daylily_daemon.adapters.aws import Aws, AwsOptions
 from daylily_daemon.adapters.envelopes import read_command
-from daylily_daemon.adapters.memory import MemoryMailbox, Queue
 from daylily_daemon.adapters.provision import Provisioner, dead_letter_name, find_queue
 from daylily_daemon.adapters.sqs import REASON, QueueConfig, SqsMailbox
 from daylily_daemon.domain.model import Cancel, Command, Retry, WorksetId
 from daylily_daemon.ports import Delivery, Mailbox, Unreadable
 from tests.contract.stores import url_of, wanted
+from tests.fakes.store import MemoryMailbox, Queue
 
 QUEUES = ("memory", "moto", "ministack")
 

@@ -16,7 +16,6 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from daylily_daemon.adapters.memory_objects import MemoryObjects
 from daylily_daemon.adapters.notifiers.linear import Linear, issue_id
 from daylily_daemon.adapters.notifiers.s3_sentinels import S3Sentinels
 from daylily_daemon.adapters.notifiers.slack import Slack
@@ -33,6 +32,7 @@ from tests.contract.receivers import (
     Receiver,
     linear_error,
 )
+from tests.fakes.objects import MemoryObjects
 from tests.records import FAILED, a_record
 
 GUIDE: Final = Path(__file__).parents[2] / "docs" / "adding-a-channel.md"

@@ -10,7 +10,6 @@ from typing import Any
 
 from anyio import CapacityLimiter, get_cancelled_exc_class, sleep
 
-from daylily_daemon.adapters import memory
 from daylily_daemon.domain import admission, commands, lifecycle
 from daylily_daemon.domain.admission import Capacity
 from daylily_daemon.domain.decision import Decision
@@ -31,6 +30,7 @@ from daylily_daemon.engine import (
     writer,
 )
 from daylily_daemon.ports import Delivery, Mailbox, OwedPage
+from tests.fakes import store as memory
 from tests.sim.planting import Places, mutant
 from tests.sim.ports import PROBLEM
 

@@ -16,8 +16,6 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 
-from daylily_daemon.adapters import memory
-from daylily_daemon.adapters.memory_runner import MemoryMachine
 from daylily_daemon.domain import commands, decision, events, lifecycle
 from daylily_daemon.domain.decision import Decision
 from daylily_daemon.domain.errors import Transient
@@ -34,6 +32,8 @@ from daylily_daemon.engine import (
     writer,
 )
 from daylily_daemon.ports import Change, Delivery, Unreadable
+from tests.fakes import store as memory
+from tests.fakes.runner import MemoryMachine
 from tests.sim import field_mutants
 from tests.sim.planting import MUTANTS, Mutant, mutant
 

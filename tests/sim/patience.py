@@ -7,10 +7,10 @@ from collections import Counter as Tally
 
 import anyio
 
-from daylily_daemon.adapters.memory import LoopClock
 from daylily_daemon.domain.lifecycle import due
 from daylily_daemon.domain.model import WorksetId
 from daylily_daemon.domain.workset import Workset
+from tests.fakes.store import LoopClock
 from tests.sim.world import WINDOW_S, Sim
 
 TOLD_WITHIN_S = 300.0

@@ -11,15 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from daylily_daemon.adapters.memory import (
-    LoopClock,
-    MemoryMailbox,
-    MemoryTrail,
-    MemoryWorksets,
-    Queue,
-)
-from daylily_daemon.adapters.memory_notifier import MemoryNotifier
-from daylily_daemon.adapters.memory_runner import MemoryMachine, MemoryRunner
 from daylily_daemon.domain.errors import DaemonError, Permanent, Transient, Unclear
 from daylily_daemon.domain.model import (
     Accepted,
@@ -40,6 +31,15 @@ from daylily_daemon.domain.model import (
 )
 from daylily_daemon.domain.workset import Workset
 from daylily_daemon.ports import Change, Delivery, OwedPage
+from tests.fakes.notifier import MemoryNotifier
+from tests.fakes.runner import MemoryMachine, MemoryRunner
+from tests.fakes.store import (
+    LoopClock,
+    MemoryMailbox,
+    MemoryTrail,
+    MemoryWorksets,
+    Queue,
+)
 from tests.sim.wire import Wire
 from tests.unit.daemons import PLAN
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter as Tally
 from itertools import pairwise
 
-from daylily_daemon.adapters.memory import LoopClock
 from daylily_daemon.domain.decision import NEXT
 from daylily_daemon.domain.model import Command, Record, State, Submit
 from daylily_daemon.domain.workset import Workset
+from tests.fakes.store import LoopClock
 from tests.sim.world import RESTING, Sim
 
 PROMPT_S = 60.0

@@ -15,8 +15,6 @@ from typing import Any
 import anyio
 from anyio.abc import TaskGroup
 
-from daylily_daemon.adapters.memory import Queue
-from daylily_daemon.adapters.memory_runner import Script
 from daylily_daemon.domain.model import (
     Command,
     CommandEffect,
@@ -35,6 +33,8 @@ from daylily_daemon.domain.model import (
 from daylily_daemon.domain.workset import Workset
 from daylily_daemon.engine.supervisor import Supervisor
 from daylily_daemon.ports import Change, Delivery, Unreadable
+from tests.fakes.runner import Script
+from tests.fakes.store import Queue
 from tests.sim.knobs import Knobs
 from tests.sim.ports import (
     Bucket,

@@ -8,18 +8,18 @@ from typing import Any, TypeVar
 
 import anyio
 
-from daylily_daemon.adapters.memory import (
+from daylily_daemon.application.backend import Backend
+from daylily_daemon.domain.daemon import Life, Sighting, Status
+from daylily_daemon.domain.model import Command
+from daylily_daemon.domain.workset import Workset
+from daylily_daemon.ports import Change, Unanswered
+from tests.fakes.store import (
     Counter,
     LoopClock,
     MemoryTrail,
     MemoryWorksets,
     Table,
 )
-from daylily_daemon.application.backend import Backend
-from daylily_daemon.domain.daemon import Life, Sighting, Status
-from daylily_daemon.domain.model import Command
-from daylily_daemon.domain.workset import Workset
-from daylily_daemon.ports import Change, Unanswered
 from tests.made import NOW
 from tests.sim.vclock import BACKEND
 from tests.unit.dials import some_limits

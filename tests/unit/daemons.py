@@ -9,18 +9,6 @@ from typing import Any
 
 import anyio
 
-from daylily_daemon.adapters.memory import (
-    Counter,
-    LoopClock,
-    MemoryMailbox,
-    MemoryTrail,
-    MemoryWorksets,
-    NoDrops,
-    Queue,
-    Table,
-)
-from daylily_daemon.adapters.memory_notifier import MemoryNotifier
-from daylily_daemon.adapters.memory_runner import MemoryMachine, MemoryRunner
 from daylily_daemon.domain.model import (
     Accepted,
     Command,
@@ -53,6 +41,18 @@ from daylily_daemon.ports import (
     Runner,
     Trail,
     Worksets,
+)
+from tests.fakes.notifier import MemoryNotifier
+from tests.fakes.runner import MemoryMachine, MemoryRunner
+from tests.fakes.store import (
+    Counter,
+    LoopClock,
+    MemoryMailbox,
+    MemoryTrail,
+    MemoryWorksets,
+    NoDrops,
+    Queue,
+    Table,
 )
 from tests.sim.vclock import BACKEND
 from tests.unit.dials import a_lease, some_dials

@@ -9,8 +9,6 @@ from typing import Any
 
 import anyio
 
-from daylily_daemon.adapters.memory import MemoryMailbox, MemoryTrail, MemoryWorksets
-from daylily_daemon.adapters.memory_runner import MemoryMachine, MemoryRunner, Script
 from daylily_daemon.domain.model import (
     CommandEffect,
     HostLost,
@@ -21,6 +19,8 @@ from daylily_daemon.domain.model import (
 )
 from daylily_daemon.domain.workset import Workset
 from daylily_daemon.ports import Change, Delivery
+from tests.fakes.runner import MemoryMachine, MemoryRunner, Script
+from tests.fakes.store import MemoryMailbox, MemoryTrail, MemoryWorksets
 from tests.unit.daemons import World, daemon, killed_daemon, parts_of, play, until
 
 LONG = Script(duration_s=7200.0)

@@ -8,8 +8,6 @@ from dataclasses import replace
 import anyio
 import pytest
 
-from daylily_daemon.adapters.memory import MemoryWorksets, Table
-from daylily_daemon.adapters.memory_runner import MemoryMachine, MemoryRunner, Script
 from daylily_daemon.domain.errors import Transient
 from daylily_daemon.domain.model import (
     Cancel,
@@ -28,6 +26,8 @@ from daylily_daemon.domain.model import (
     State,
 )
 from daylily_daemon.domain.workset import Workset
+from tests.fakes.runner import MemoryMachine, MemoryRunner, Script
+from tests.fakes.store import MemoryWorksets, Table
 from tests.made import STEPS
 from tests.unit.daemons import (
     PIPELINE,

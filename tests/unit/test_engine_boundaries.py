@@ -11,9 +11,6 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from daylily_daemon.adapters.memory import MemoryMailbox
-from daylily_daemon.adapters.memory_notifier import MemoryNotifier
-from daylily_daemon.adapters.memory_runner import MemoryMachine, Script
 from daylily_daemon.domain.errors import Impeded, Newer, Permanent, Transient
 from daylily_daemon.domain.model import (
     Cancel,
@@ -28,6 +25,9 @@ from daylily_daemon.domain.model import (
 )
 from daylily_daemon.domain.workset import Workset
 from daylily_daemon.ports import Change, Delivery, Unreadable
+from tests.fakes.notifier import MemoryNotifier
+from tests.fakes.runner import MemoryMachine, Script
+from tests.fakes.store import MemoryMailbox
 from tests.unit.daemons import (
     PIPELINE,
     GoodInputs,

@@ -8,7 +8,6 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from daylily_daemon.adapters.memory_runner import MemoryMachine, MemoryRunner, Script
 from daylily_daemon.domain.errors import Transient, Unclear
 from daylily_daemon.domain.model import (
     Cancel,
@@ -23,6 +22,7 @@ from daylily_daemon.domain.model import (
     State,
     WorksetId,
 )
+from tests.fakes.runner import MemoryMachine, MemoryRunner, Script
 from tests.unit.daemons import (
     World,
     daemon,

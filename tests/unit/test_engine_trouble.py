@@ -9,10 +9,10 @@ from dataclasses import replace
 import anyio
 import pytest
 
-from daylily_daemon.adapters.memory_notifier import Failure, MemoryNotifier
-from daylily_daemon.adapters.memory_runner import MemoryMachine, MemoryRunner, Script
 from daylily_daemon.domain.errors import Transient
 from daylily_daemon.domain.model import Job, Retry, State
+from tests.fakes.notifier import Failure, MemoryNotifier
+from tests.fakes.runner import MemoryMachine, MemoryRunner, Script
 from tests.unit.daemons import World, daemon, parts_of, play, until
 from tests.unit.dials import some_limits
 

@@ -11,7 +11,6 @@ import pytest
 
 from daylily_daemon.adapters.inputs import S3Inputs
 from daylily_daemon.adapters.looking import Found
-from daylily_daemon.adapters.memory_objects import MemoryObjects
 from daylily_daemon.adapters.objects import Denied, NoBucket
 from daylily_daemon.adapters.remembered import Memory, Remembered
 from daylily_daemon.domain.errors import Impeded, Permanent, Transient
@@ -28,6 +27,7 @@ from daylily_daemon.domain.paths import S3Place
 from daylily_daemon.domain.pins import Pin, read_pin
 from daylily_daemon.domain.pipeline import Pipeline, StepTemplate
 from daylily_daemon.domain.places import Territory
+from tests.fakes.objects import MemoryObjects
 from tests.made import a_workset, asked
 
 BUCKET = "lab-control"

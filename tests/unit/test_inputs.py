@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daylily_daemon.adapters.inputs import AT_ONCE, S3Inputs
-from daylily_daemon.adapters.memory_objects import MemoryObjects
 from daylily_daemon.adapters.objects import Objects
 from daylily_daemon.domain.document import MAX_BYTES
 from daylily_daemon.domain.errors import Permanent, Transient
@@ -30,6 +29,7 @@ from daylily_daemon.domain.model import (
 from daylily_daemon.domain.pipeline import Pipeline, StepTemplate
 from daylily_daemon.domain.sheet import MAX_SHEET_BYTES
 from daylily_daemon.ports import Inputs
+from tests.fakes.objects import MemoryObjects
 from tests.made import a_workset
 
 BUCKET = "lab"

@@ -14,12 +14,12 @@ from typing import Any
 import anyio
 import pytest
 
-from daylily_daemon.adapters.memory import LoopClock, MemoryTrail, Table
-from daylily_daemon.adapters.memory_runner import MemoryMachine, MemoryRunner, Script
 from daylily_daemon.domain.errors import Transient
 from daylily_daemon.domain.model import Record, RecordType, State, WorksetId
 from daylily_daemon.engine.dials import Live
 from daylily_daemon.engine.outbox import Outbox, OutboxConfig
+from tests.fakes.runner import MemoryMachine, MemoryRunner, Script
+from tests.fakes.store import LoopClock, MemoryTrail, Table
 from tests.unit.daemons import World, parts_of, play, supervisor_of, until
 from tests.unit.dials import some_dials
 

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daylily_daemon.adapters.memory import LoopClock, MemoryWorksets, Table
 from daylily_daemon.application import cursors, queries
 from daylily_daemon.application.backend import Backend
 from daylily_daemon.application.errors import Invalid, NotFound
@@ -21,6 +20,7 @@ from daylily_daemon.domain.listing import Position
 from daylily_daemon.domain.model import Priority, State, WorksetId
 from daylily_daemon.domain.workset import Workset
 from daylily_daemon.ports import READ_ROWS, Count
+from tests.fakes.store import LoopClock, MemoryWorksets, Table
 from tests.made import NOW, a_workset, running
 from tests.records import a_record
 from tests.unit.backends import WELL, a_backend, played, stored

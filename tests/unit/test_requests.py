@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 import anyio
 import pytest
 
-from daylily_daemon.adapters.memory import MemoryTrail, Table
 from daylily_daemon.application import requests
 from daylily_daemon.application.errors import Invalid, NoEffect, NotFound
 from daylily_daemon.application.requests import Outcome, Submission
@@ -27,6 +26,7 @@ from daylily_daemon.domain.model import (
 )
 from daylily_daemon.domain.workset import Workset
 from daylily_daemon.ports import Unanswered
+from tests.fakes.store import MemoryTrail, Table
 from tests.made import a_workset, running
 from tests.unit.backends import WELL, MemoryQueues, a_backend, played, stored
 

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from daylily_daemon.adapters.inputs import S3Inputs
-from daylily_daemon.adapters.memory_objects import MemoryObjects
 from daylily_daemon.adapters.pipelines import load_pipelines
 from daylily_daemon.domain.model import Accepted, Inspection, Refused, WorksetId
 from daylily_daemon.domain.recipe import Recipe, read_recipe
@@ -26,6 +25,7 @@ from daylily_daemon.domain.sheet import (
     sheet_from_samples,
 )
 from daylily_daemon.settings.sources import shipped
+from tests.fakes.objects import MemoryObjects
 from tests.made import a_workset
 
 FOLDERS = Path(__file__).parent.parent / "worksets"
