@@ -420,8 +420,8 @@ async def _supervisor(tools: Tools, environ: Mapping[str, str], inner: Inner) ->
     origin, folders = origin_of(settings), (settings.daemon.state_dir, settings.daemon.data_dir)
     inputs = S3Inputs(
         tools.objects,
-        lambda: live.now.default_pipeline,
-        lambda: live.now.pipelines,
+        lambda: live.current.default_pipeline,
+        lambda: live.current.pipelines,
         local_roots=[str(root) for root in settings.inputs.local_roots],
         territory=territory(origin, settings.places.inputs, settings.places.exports, folders),
     )
@@ -452,7 +452,7 @@ async def _supervisor(tools: Tools, environ: Mapping[str, str], inner: Inner) ->
         ),
         outbox=inner.outbox,
         health=health,
-        look_for_room=lambda: room.shortage(live.now.min_free_bytes),
+        look_for_room=lambda: room.shortage(live.current.min_free_bytes),
         release_s=settings.daemon.stop_deadline_s / 4,
         drain_s=settings.daemon.stop_deadline_s / 4,
     )

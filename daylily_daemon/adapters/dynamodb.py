@@ -36,7 +36,7 @@ from daylily_daemon.adapters.codec import (
     workset_from_item,
     workset_to_item,
 )
-from daylily_daemon.adapters.paging import Rows, page_of
+from daylily_daemon.adapters.paging import PageRows, page_of
 from daylily_daemon.adapters.tables import Tables, position_of, selected
 from daylily_daemon.domain.errors import (
     AlreadyDone,
@@ -46,7 +46,7 @@ from daylily_daemon.domain.errors import (
     Permanent,
     Transient,
 )
-from daylily_daemon.domain.listing import Position, Query, Row, Span
+from daylily_daemon.domain.listing import ListedRow, Position, Query, Span
 from daylily_daemon.domain.model import Answer, Record, State, WorksetId
 from daylily_daemon.domain.workset import Workset
 from daylily_daemon.ports import COUNTED, Announced, Change, Conflict, Count, OwedPage, Page
@@ -80,7 +80,7 @@ class DynamoWorksets:
         after = replace(change.after, version=version)
         try:
             await self._send(change, self._write(change, after))
-        except _Refused as refused:
+        except _WriteRefused as refused:
             if not _is_older(refused.item, change.before):
                 self._raise_unless_ours(change, refused)
                 return after
@@ -91,7 +91,7 @@ class DynamoWorksets:
         """Write all of an item that is of an older format, so that it is no mixture afterwards."""
         try:
             await self._send(change, self._write(change, after, whole=True))
-        except _Refused as refused:
+        except _WriteRefused as refused:
             self._raise_unless_ours(change, refused)
 
     async def _send(self, change: Change, write: Item) -> None:
@@ -110,18 +110,18 @@ class DynamoWorksets:
     async def page(self, query: Query, *, after: Position | None = None, limit: int) -> Page:
         return await page_of(query, after, limit, partial(self._rows, query))
 
-    async def _rows(self, query: Query, span: Span, at: Position, most: int) -> Rows:
+    async def _rows(self, query: Query, span: Span, at: Position, most: int) -> PageRows:
         asked = selected(query, span, at, self._tables)
         async with translated(f"table {self._tables.worksets}"):
             answer = await self._client.query(**asked, Limit=most)
         items = answer["Items"]
         rows = [
-            Row(ws, str(plain_item(item).get("priority_key", "")))
+            ListedRow(ws, str(plain_item(item).get("priority_key", "")))
             for item in items
             if (ws := _readable_workset(item))
         ]
         more = position_of(at.span, answer.get("LastEvaluatedKey"))
-        return Rows(rows, int(answer.get("ScannedCount", len(items))), more)
+        return PageRows(rows, int(answer.get("ScannedCount", len(items))), more)
 
     async def announced(self, ids: Sequence[WorksetId]) -> Mapping[WorksetId, Announced]:
         found: dict[WorksetId, Announced] = {}
@@ -203,7 +203,7 @@ class DynamoWorksets:
                 if error_code(exc) != "ConditionalCheckFailedException":
                     raise
                 old: Item | None = exc.response.get("Item")  # type: ignore[assignment]
-                raise _Refused(old) from exc
+                raise _WriteRefused(old) from exc
 
     async def _transact(self, change: Change, write: Item) -> None:
         parts: list[Item] = [{"Put" if "Item" in write else "Update": write}]
@@ -232,7 +232,7 @@ class DynamoWorksets:
             }
         }
 
-    def _raise_unless_ours(self, change: Change, refused: _Refused) -> None:
+    def _raise_unless_ours(self, change: Change, refused: _WriteRefused) -> None:
         old = plain_item(refused.item) if refused.item else None
         if old is not None and old.get("nonce") == change.nonce:
             return
@@ -376,7 +376,7 @@ def _announced(item: Item) -> Announced:
     return Announced(sentinel=str(item.get("sentinel", "")), submitted_at=submitted_at)
 
 
-class _Refused(Permanent):
+class _WriteRefused(Permanent):
     """A condition failed; ``item`` is what was there, ``once`` whether only the marker was in the way."""
 
     def __init__(self, item: Item | None, *, once: bool = False) -> None:
@@ -389,13 +389,13 @@ def _reason(reasons: Sequence[Mapping[str, Any]], *, once: bool) -> Exception:
     """Return what the cancellation means; ``once``: the last part is the marker of a submission."""
     codes = [str(reason.get("Code") or "None") for reason in reasons]
     if codes and codes[0] == "ConditionalCheckFailed":
-        return _Refused(reasons[0].get("Item"))
+        return _WriteRefused(reasons[0].get("Item"))
     others = [reason for reason in reasons if reason.get("Code") not in _NO_TROUBLE]
     if others:
         # First: what was not looked at for its sake may be our own write, which makes the rest refuse.
         return _of_trouble(others)
     if once and codes and codes[-1] == "ConditionalCheckFailed":
-        return _Refused(None, once=True)
+        return _WriteRefused(None, once=True)
     if "ConditionalCheckFailed" in codes:
         return Permanent("An audit record of this number exists already; was it written by hand?")
     return Transient("DynamoDB canceled the transaction and gave no reason.")

@@ -55,7 +55,7 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
+class FastqRead:
     name: bytes
     """Up to the first space, without ``/1`` or ``/2``."""
     bases: bytes
@@ -84,7 +84,7 @@ def count_reads(path: Path, named: str = "") -> tuple[Counts, bytes]:
     return counts, names.digest()
 
 
-def _reads(path: Path, said: str) -> Iterator[Read]:
+def _reads(path: Path, said: str) -> Iterator[FastqRead]:
     lines = _lines(path, said)
     for number, header in lines:
         if not header.startswith(b"@") or not _name(header):
@@ -98,7 +98,7 @@ def _reads(path: Path, said: str) -> Iterator[Read]:
         if fault:
             offset, what = fault
             raise _invalid(said, number + offset, what)
-        yield Read(_name(header), bases, quality)
+        yield FastqRead(_name(header), bases, quality)
 
 
 def _fault(header: bytes, bases: bytes, plus: bytes, quality: bytes) -> tuple[int, str] | None:

@@ -26,7 +26,7 @@ from daylily_daemon.adapters.looking import (
     Closed,
     Found,
     Look,
-    Unusable,
+    UnusableInput,
     clash,
     look_at_listed,
     look_in_s3,
@@ -93,7 +93,7 @@ T = TypeVar("T", Recipe, Sheet)
 
 
 @dataclass(frozen=True, slots=True)
-class _Drop:
+class _DropListing:
     """The workset's own folder in S3, as listed."""
 
     bucket: str
@@ -125,7 +125,7 @@ class _Drop:
 class _Task:
     """One inspection: whose, and what is known of it already."""
 
-    drop: _Drop
+    drop: _DropListing
     land: Territory
     memory: Memory
 
@@ -344,7 +344,7 @@ class S3Inputs:
             try:
                 return await look_at_listed(self._objects, place, drop.at(place))
             except Permanent as exc:
-                return Unusable(f"{place} cannot be used: {exc}", "Correct the object")
+                return UnusableInput(f"{place} cannot be used: {exc}", "Correct the object")
         found = await look_in_s3(self._objects, place)
         if isinstance(found, Closed) and place.bucket == drop.bucket:
             raise Denied(found.what)
@@ -358,12 +358,12 @@ def _understood(
     return ReadDocument(etag, digest_of(data), read(data), mentions)
 
 
-def _drop(workset: Workset, listed: Sequence[ObjectInfo]) -> _Drop:
+def _drop(workset: Workset, listed: Sequence[ObjectInfo]) -> _DropListing:
     listing = {info.key: info for info in listed}
-    return _Drop(workset.request.bucket, workset.request.prefix, listing, sorted(listing))
+    return _DropListing(workset.request.bucket, workset.request.prefix, listing, sorted(listing))
 
 
-def _place(drop: _Drop, file: InputFile) -> Place:
+def _place(drop: _DropListing, file: InputFile) -> Place:
     return place_of(file.path, drop.bucket, drop.prefix)
 
 
@@ -410,7 +410,7 @@ def _with_real(land: Territory) -> Territory:
 
 
 def _judged(
-    drop: _Drop, sheet: Sheet, looks: Mapping[Place, Look]
+    drop: _DropListing, sheet: Sheet, looks: Mapping[Place, Look]
 ) -> tuple[list[Problem], list[Problem]]:
     """Return what can never be used, and what may still come; both in the order of the sheet."""
     refused: list[Problem] = []
@@ -424,13 +424,13 @@ def _judged(
             closed = look.what, look.todo
             missing.append(_problem(sheet.file, file.where, closed, Category.CONFIGURATION))
         elif fault := _fault(place, look):
-            category = Category.CONFIGURATION if isinstance(look, Unusable) else Category.DATA
+            category = Category.CONFIGURATION if isinstance(look, UnusableInput) else Category.DATA
             refused.append(_problem(sheet.file, file.where, fault, category))
     return refused, missing
 
 
-def _fault(place: Place, look: Found | Unusable) -> Fault | None:
-    if isinstance(look, Unusable):
+def _fault(place: Place, look: Found | UnusableInput) -> Fault | None:
+    if isinstance(look, UnusableInput):
         return look.what, look.todo
     if look.archive:
         return f"{place} is archived ({look.archive}) and cannot be read.", "Restore it first"

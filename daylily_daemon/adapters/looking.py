@@ -45,7 +45,7 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Unusable:
+class UnusableInput:
     """It is there, or may be, and cannot or must not be used."""
 
     what: str
@@ -60,7 +60,7 @@ class Closed:
     todo: str
 
 
-Look = Found | Unusable | Closed | None
+Look = Found | UnusableInput | Closed | None
 """None: nothing is there yet."""
 
 
@@ -79,19 +79,21 @@ async def look_in_s3(objects: Objects, place: S3Place) -> Look:
             what, "Correct the path, or let an operator allow the daemon's role to read it"
         )
     except Permanent as exc:
-        return Unusable(f"{place} cannot be used: {exc}", "Correct the path or the object")
+        return UnusableInput(f"{place} cannot be used: {exc}", "Correct the path or the object")
 
 
 async def look_at_listed(objects: Objects, place: S3Place, found: Sequence[ObjectInfo]) -> Look:
     """Return what these objects, which a listing or a HEAD of ``place`` brought, are as input."""
     files = [info for info in found if not info.key.endswith("/")]
     if len(files) > MAX_FILES:
-        return Unusable(f"{place} holds more than {MAX_FILES:,} files.", "Name smaller folders")
+        return UnusableInput(
+            f"{place} holds more than {MAX_FILES:,} files.", "Name smaller folders"
+        )
     if not files:
         return None
     for info in files:
         if fault := name_fault(place.bucket, info.key):
-            return Unusable(*fault)
+            return UnusableInput(*fault)
     archive = await _archive(objects, place.bucket, files)
     return Found(tuple(pin_of(place.bucket, info) for info in files), archive)
 
@@ -143,13 +145,13 @@ def look_on_this_host(place: LocalPlace, judge_path: JudgePath) -> Look:
     try:
         real = os.path.realpath(path, strict=True)
         if fault := judge_path(real + "/" if path.endswith("/") else real):
-            return Unusable(*fault)
+            return UnusableInput(*fault)
         status = os.stat(real)
         if stat.S_ISREG(status.st_mode) and not path.endswith("/"):
             return _readable(path) or Found((_local_pin(path, real, status),))
         if stat.S_ISDIR(status.st_mode) and path.endswith("/"):
             return _folder(path, judge_path)
-        return Unusable(
+        return UnusableInput(
             f"{path} is no regular file.", "Name a file, or a folder with a slash at its end"
         )
     except OSError as exc:
@@ -157,34 +159,36 @@ def look_on_this_host(place: LocalPlace, judge_path: JudgePath) -> Look:
             return None
         if exc.errno in _UNUSABLE:
             what = f"{path} cannot be looked at: {exc.strerror}."
-            return Unusable(what, "Let the daemon's user read it, or correct the path")
+            return UnusableInput(what, "Let the daemon's user read it, or correct the path")
         raise Transient(f"{path} could not be looked at: {exc.strerror}.") from exc
 
 
-def _readable(path: str) -> Unusable | None:
+def _readable(path: str) -> UnusableInput | None:
     if os.access(path, os.R_OK):
         return None
     what = f"{path} cannot be looked at: {os.strerror(errno.EACCES)}."
-    return Unusable(what, "Let the daemon's user read it, or correct the path")
+    return UnusableInput(what, "Let the daemon's user read it, or correct the path")
 
 
 def _folder(path: str, judge_path: JudgePath) -> Look:
     pins: list[Pin] = []
     for file in _files_below(path):
         if len(pins) >= MAX_FILES:
-            return Unusable(f"{path} holds more than {MAX_FILES:,} files.", "Name smaller folders")
+            return UnusableInput(
+                f"{path} holds more than {MAX_FILES:,} files.", "Name smaller folders"
+            )
         real = os.path.realpath(file, strict=True)
         if fault := judge_path(real):
-            return Unusable(f"{path} holds a link: {fault[0]}", fault[1])
+            return UnusableInput(f"{path} holds a link: {fault[0]}", fault[1])
         status = os.stat(real)
         if stat.S_ISREG(status.st_mode):
             if unreadable := _readable(file):
                 return unreadable
             pins.append(_local_pin(file, real, status))
         elif not stat.S_ISDIR(status.st_mode):
-            return Unusable(f"{file} is no regular file.", "Take it out of the folder")
+            return UnusableInput(f"{file} is no regular file.", "Take it out of the folder")
         else:
-            return Unusable(f"{file} is a link to a folder.", "Name that folder itself")
+            return UnusableInput(f"{file} is a link to a folder.", "Name that folder itself")
     return Found(tuple(sorted(pins, key=lambda pin: pin.place))) if pins else None
 
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from anyio import create_task_group
 
-from daylily_daemon.domain.listing import Position, Query, Row, Span, is_searched, spans_of
+from daylily_daemon.domain.listing import ListedRow, Position, Query, Span, is_searched, spans_of
 from daylily_daemon.ports import READ_ROWS, Page
 
 MOST_CALLS: Final = 60
@@ -23,10 +23,10 @@ AT_ONCE: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class PageRows:
     """The answer to one read."""
 
-    found: Sequence[Row]
+    found: Sequence[ListedRow]
     """Those that match, in the order of the index."""
     read: int
     """How many were read, those that do not match too."""
@@ -34,7 +34,7 @@ class Rows:
     """Where this span goes on; None at its end."""
 
 
-Read = Callable[[Span, Position, int], Awaitable[Rows]]
+Read = Callable[[Span, Position, int], Awaitable[PageRows]]
 """Reads at most so many rows of a span from a position on."""
 
 
@@ -48,9 +48,9 @@ async def page_of(query: Query, after: Position | None, limit: int, read: Read) 
     return walk.page()
 
 
-async def _at_once(places: Sequence[Position], walk: _Walk, read: Read) -> list[Rows]:
+async def _at_once(places: Sequence[Position], walk: _Walk, read: Read) -> list[PageRows]:
     """Return the answers in the order of ``places``. Raises what the first read that fails raises."""
-    answers: dict[int, Rows] = {}
+    answers: dict[int, PageRows] = {}
     most = walk.rows
 
     async def one(at: Position) -> None:
@@ -71,7 +71,7 @@ class _Walk:
     at: Position
     limit: int
     spans: Sequence[Span] = field(init=False)
-    found: list[tuple[Position, Row]] = field(default_factory=list)
+    found: list[tuple[Position, ListedRow]] = field(default_factory=list)
     rows_left: int = READ_ROWS
     calls_left: int = MOST_CALLS
 
@@ -101,7 +101,7 @@ class _Walk:
         last = min(first + max(affordable, 1), len(self.spans))
         return [Position(span) for span in range(first, last)]
 
-    def take(self, place: Position, rows: Rows) -> None:
+    def take(self, place: Position, rows: PageRows) -> None:
         """Take an answer; what lies behind a span that has more is of no use yet."""
         self.rows_left -= rows.read
         self.calls_left -= 1

@@ -187,11 +187,11 @@ Name = Annotated[str, Field(pattern=f"^{_NAME.pattern}$")]
 Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
-class _Checked(BaseModel):
+class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-class _StepFile(_Checked):
+class _StepFile(_Strict):
     step: StepName
     argv: Annotated[list[Element], Field(min_length=1)]
     environment: dict[Variable, Text] = {}
@@ -213,7 +213,7 @@ class _StepFile(_Checked):
         return StepTemplate(**{**fields, "argv": tuple(self.argv)})
 
 
-class _PipelineFile(_Checked):
+class _PipelineFile(_Strict):
     description: str = ""
     timeout_s: Seconds = 0.0
     steps: Annotated[list[_StepFile], Field(min_length=1)]

@@ -36,8 +36,8 @@ from daylily_daemon.adapters.patience import (
     policy_not_seen,
 )
 from daylily_daemon.adapters.queuepolicy import (
+    PolicyVerdict,
     Sender,
-    Verdict,
     allowing,
     judged,
     left_alone,
@@ -225,8 +225,8 @@ class Provisioner:
             have = await sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["Policy"])
         policy = read_policy(have.get("Attributes", {}).get("Policy", ""), wanted.intake_queue)
         found = judged(policy, sender)
-        if found.verdict is not Verdict.NOTHING:
-            if found.verdict is not Verdict.SENDS:
+        if found.verdict is not PolicyVerdict.NOTHING:
+            if found.verdict is not PolicyVerdict.SENDS:
                 yield Step(left_alone(found, sender, wanted.intake_queue), _nothing)
             return
         body = json.dumps(allowing(policy, sender))

@@ -23,7 +23,7 @@ _SERVICE: Final = "s3.amazonaws.com"
 _ACTION: Final = "sqs:SendMessage"
 
 
-class Verdict(StrEnum):
+class PolicyVerdict(StrEnum):
     SENDS = auto()
     DENIED = auto()
     UNCLEAR = auto()
@@ -50,7 +50,7 @@ class Sender:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    verdict: Verdict
+    verdict: PolicyVerdict
     sid: str = ""
     """Of the statement that decided."""
 
@@ -78,20 +78,20 @@ def judged(policy: Mapping[str, Any], sender: Sender) -> Judgement:
     denies = [(_applies(s, sender), s) for s in statements if s.get("Effect") == "Deny"]
     allows = [(_applies(s, sender), s) for s in statements if s.get("Effect") == "Allow"]
     rows = (
-        (Verdict.DENIED, [s for known, s in denies if known]),
-        (Verdict.UNCLEAR, [s for known, s in denies if known is None]),
-        (Verdict.SENDS, [s for known, s in allows if known]),
-        (Verdict.UNCLEAR, [s for known, s in allows if known is None]),
+        (PolicyVerdict.DENIED, [s for known, s in denies if known]),
+        (PolicyVerdict.UNCLEAR, [s for known, s in denies if known is None]),
+        (PolicyVerdict.SENDS, [s for known, s in allows if known]),
+        (PolicyVerdict.UNCLEAR, [s for known, s in allows if known is None]),
     )
     for verdict, found in rows:
         if found:
             return Judgement(verdict, str(found[0].get("Sid", "without a Sid"))[:100])
-    return Judgement(Verdict.NOTHING)
+    return Judgement(PolicyVerdict.NOTHING)
 
 
 def left_alone(found: Judgement, sender: Sender, queue: str) -> str:
     """Return what is said about a policy of somebody else's, which is never changed."""
-    denies = found.verdict is Verdict.DENIED
+    denies = found.verdict is PolicyVerdict.DENIED
     says = "denies" if denies else "may or may not allow (its conditions are not known here)"
     return (
         f"leave the policy of {queue} alone: its statement {found.sid} {says} events of "

@@ -82,7 +82,7 @@ class SqsMailbox:
                 problems = [str(problem) for problem in left.values()]
                 log.warning("messages_not_deleted", queue=self._name, problems=problems)
 
-    async def _delete(self, batch: Sequence[Delivery]) -> Mapping[int, _Problem]:
+    async def _delete(self, batch: Sequence[Delivery]) -> Mapping[int, _Refusal]:
         entries = [
             {"Id": str(n), "ReceiptHandle": delivery.receipt} for n, delivery in enumerate(batch)
         ]
@@ -136,13 +136,13 @@ class SqsMailbox:
     async def send(self, commands: Sequence[Command]) -> None:
         if not self._fifo:
             raise Permanent("Commands go to the FIFO queue only.")
-        problems: list[tuple[Command, _Problem]] = []
+        problems: list[tuple[Command, _Refusal]] = []
         for batch in _batches(commands):
             problems += await self._send_batch(batch)
         if problems:
             raise _not_sent(problems)
 
-    async def _send_batch(self, batch: Sequence[Command]) -> list[tuple[Command, _Problem]]:
+    async def _send_batch(self, batch: Sequence[Command]) -> list[tuple[Command, _Refusal]]:
         """Return what was not taken and why. Raises Transient."""
         entries = [_entry(n, command) for n, command in enumerate(batch)]
         try:
@@ -152,7 +152,7 @@ class SqsMailbox:
                 )
         except Permanent as exc:
             if len(batch) == 1:
-                return [(batch[0], _Problem(exc.code, str(exc), Meaning.NO))]
+                return [(batch[0], _Refusal(exc.code, str(exc), Meaning.NO))]
             # Too much together, or one that cannot be in any batch.
             return [lost for one in batch for lost in await self._send_batch([one])]
         failed = _problems("SendMessageBatch", answer, len(batch))
@@ -181,7 +181,7 @@ class SqsMailbox:
 
 
 @dataclass(frozen=True, slots=True)
-class _Problem:
+class _Refusal:
     """Why one message of a batch was not taken."""
 
     code: str
@@ -192,9 +192,9 @@ class _Problem:
         return f"{self.text} ({self.code})"
 
 
-def _problems(operation: str, answer: Item, count: int) -> Mapping[int, _Problem]:
+def _problems(operation: str, answer: Item, count: int) -> Mapping[int, _Refusal]:
     """Return by place what failed in a batch of ``count``, whatever the status of the whole."""
-    found: dict[int, _Problem] = {}
+    found: dict[int, _Refusal] = {}
     for failed in answer.get("Failed") or []:
         code, words = str(failed.get("Code") or "unknown"), str(failed.get("Message") or "")
         meaning = meaning_of(operation, code, 400 if failed.get("SenderFault") else 0, words)
@@ -202,11 +202,11 @@ def _problems(operation: str, answer: Item, count: int) -> Mapping[int, _Problem
             meaning = Meaning.AGAIN
         id = str(failed.get("Id"))
         if id.isdecimal() and int(id) < count:
-            found[int(id)] = _Problem(shown(code, 100), shown(words), meaning)
+            found[int(id)] = _Refusal(shown(code, 100), shown(words), meaning)
     return found
 
 
-def _not_sent(problems: Sequence[tuple[Command, _Problem]]) -> DaemonError:
+def _not_sent(problems: Sequence[tuple[Command, _Refusal]]) -> DaemonError:
     """Permanent only if none of them can ever be sent: what may pass has to be repeated."""
     kinds: dict[Meaning, type[DaemonError]] = {
         Meaning.AGAIN: Transient,

@@ -23,7 +23,7 @@ class Tables:
 
 def selected(query: Query, span: Span, at: Position, tables: Tables) -> Item:
     """Return the arguments of the call that reads ``span`` from ``at`` on."""
-    asked = _Asked(query, span)
+    asked = _Selection(query, span)
     request: Item = {
         "TableName": tables.worksets,
         "IndexName": tables.customer_index if query.customer else tables.state_index,
@@ -38,7 +38,7 @@ def selected(query: Query, span: Span, at: Position, tables: Tables) -> Item:
     return request
 
 
-class _Asked:
+class _Selection:
     """Conditions on the keys of an index and on other attributes, with the values in them."""
 
     def __init__(self, query: Query, span: Span) -> None:

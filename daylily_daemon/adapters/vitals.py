@@ -33,7 +33,7 @@ LOOK_S: Final = 0.02
 LARGEST_BYTES: Final = 8_000_000
 
 
-class Unreadable(DaemonError):
+class StatusUnreadable(DaemonError):
     """The status file is there and cannot be read, or says nothing that can be understood."""
 
 
@@ -90,13 +90,13 @@ def monotonic_s() -> float:
 
 
 def read(state: StateDir) -> Status | None:
-    """Return what the daemon of this directory last said, None if none ever ran. Raises Unreadable."""
+    """Return what the daemon of this directory last said, None if none ever ran. Raises StatusUnreadable."""
     try:
         raw = _bytes(state.status)
     except FileNotFoundError:
         return None
     except OSError as exc:
-        raise Unreadable(
+        raise StatusUnreadable(
             f"{state.status} cannot be read: {exc.strerror}. Run this as the daemon's user or as root."
         ) from exc
     try:
@@ -104,7 +104,7 @@ def read(state: StateDir) -> Status | None:
     except ValidationError as exc:
         first = exc.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise Unreadable(
+        raise StatusUnreadable(
             f"{state.status} makes no sense ({where or 'file'}: {first['msg']}). A running daemon writes it "
             "anew within a minute."
         ) from exc
@@ -114,7 +114,7 @@ def sighting(state: StateDir, now: datetime) -> Sighting:
     """Look at the daemon of this state directory; needs no AWS."""
     try:
         status = read(state)
-    except Unreadable as exc:
+    except StatusUnreadable as exc:
         return Sighting(now=now, unreadable=str(exc))
     process = status.process if status else None
     return Sighting(

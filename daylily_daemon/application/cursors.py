@@ -22,13 +22,13 @@ _VERSION: Final = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class CursorPlace:
     asked_at: datetime
     """When the first page was asked for: ages count from then on all pages."""
     position: Position
 
 
-def written(place: Place, question: str) -> str:
+def written(place: CursorPlace, question: str) -> str:
     """Return ``place`` as text that belongs to ``question``."""
     at = place.position
     body = [_VERSION, place.asked_at.isoformat(), at.span, at.key, at.id, _digest(question)]
@@ -36,7 +36,7 @@ def written(place: Place, question: str) -> str:
     return urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
-def read(text: str, question: str) -> Place:
+def read(text: str, question: str) -> CursorPlace:
     """Raises Invalid for what is no cursor, is of another version, or of another question."""
     *body, proof = _decoded(text)
     if len(body) != 6 or proof != _digest(json.dumps(body)) or body[0] != _VERSION:
@@ -53,7 +53,7 @@ def read(text: str, question: str) -> Place:
         raise _no_cursor(text) from exc
     if at.utcoffset() is None:
         raise _no_cursor(text)
-    return Place(asked_at=at, position=position)
+    return CursorPlace(asked_at=at, position=position)
 
 
 def _decoded(text: str) -> list[Any]:

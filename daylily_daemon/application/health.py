@@ -20,7 +20,7 @@ LOGS: Final = "journalctl -u daylily-daemon"
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class HealthVerdict:
     healthy: bool
     lines: tuple[str, ...]
     """Sentences, the most important one first."""
@@ -30,7 +30,7 @@ class Verdict:
         return "\n".join(self.lines)
 
 
-NEVER_RAN: Final = Verdict(False, ("No daemon has run with this state directory.",))
+NEVER_RAN: Final = HealthVerdict(False, ("No daemon has run with this state directory.",))
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class LocalDaemon:
     """The daemon of this host's state directory, as far as it can be seen."""
 
     status: Status | None
-    verdict: Verdict
+    verdict: HealthVerdict
     alive: bool = False
     """Whether its process is there, well or not."""
 
@@ -58,21 +58,21 @@ def judged(seen: Sighting) -> LocalDaemon:
     return LocalDaemon(seen.status, verdict(seen), alive)
 
 
-def verdict(seen: Sighting) -> Verdict:
+def verdict(seen: Sighting) -> HealthVerdict:
     status = seen.status
     if seen.unreadable:
-        return Verdict(False, (seen.unreadable,))
+        return HealthVerdict(False, (seen.unreadable,))
     if status is None:
         return NEVER_RAN
     name = f"{status.owner}: " if status.owner else ""
     if seen.life in (Life.GONE, Life.REPLACED):
-        return Verdict(False, (name + _not_running(status, seen.life),))
+        return HealthVerdict(False, (name + _not_running(status, seen.life),))
     if status.starting is not None:
-        return Verdict(False, (name + _starting(status, seen),))
+        return HealthVerdict(False, (name + _starting(status, seen),))
     troubles = tuple(_troubles(status, seen))
     running = f"running {len(status.active)} of {_slots(status)} worksets, {status.waiting} waiting"
     said = f"{name}{running}; {_last_pass(status, seen)}"
-    return Verdict(not troubles, (said, *troubles))
+    return HealthVerdict(not troubles, (said, *troubles))
 
 
 def _slots(status: Status) -> str:

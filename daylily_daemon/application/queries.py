@@ -12,7 +12,7 @@ import anyio
 
 from daylily_daemon.application import cursors
 from daylily_daemon.application.backend import Backend
-from daylily_daemon.application.cursors import Place, written
+from daylily_daemon.application.cursors import CursorPlace, written
 from daylily_daemon.application.errors import Invalid, NotFound
 from daylily_daemon.application.explaining import LOOKED_AT, View, why
 from daylily_daemon.application.health import judged
@@ -131,7 +131,7 @@ async def list_worksets(
     if after is not None and not fits(query, after):
         raise Invalid("This cursor leads out of its list. Leave it out to begin anew.")
     page = await backend.catalogue.page(query, after=after, limit=limit)
-    next_ = Place(asked_at=asked_at, position=page.after) if page.after else None
+    next_ = CursorPlace(asked_at=asked_at, position=page.after) if page.after else None
     return Listed(worksets=page.worksets, cursor=written(next_, question) if next_ else "")
 
 

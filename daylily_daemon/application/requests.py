@@ -39,7 +39,7 @@ _INEFFECTIVE: Final = (CommandEffect.NONE, CommandEffect.REFUSED)
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Followed:
     """What is known of a command when the waiting ends."""
 
     command: Command
@@ -76,7 +76,7 @@ async def ask(backend: Backend, text: str, what: Ask, by: str) -> Command:
     return command
 
 
-async def answer_to(backend: Backend, command: Command, timeout_s: float | None) -> Outcome:
+async def answer_to(backend: Backend, command: Command, timeout_s: float | None) -> Followed:
     """Wait until a command is answered for good; for a cancel, also until the job has ended."""
     began = anyio.current_time()
     answer = await _answer(backend, command, timeout_s)
@@ -85,21 +85,21 @@ async def answer_to(backend: Backend, command: Command, timeout_s: float | None)
         ws = await _stopped(backend, command.workset_id, _left(timeout_s, began))
     else:
         ws = await backend.worksets.load(command.workset_id)
-    return Outcome(command, answer, ws, hint)
+    return Followed(command, answer, ws, hint)
 
 
-async def end_of(backend: Backend, command: Command, timeout_s: float | None) -> Outcome:
+async def end_of(backend: Backend, command: Command, timeout_s: float | None) -> Followed:
     """Wait until what was submitted has ended, or will never run by this command."""
     began = anyio.current_time()
     answer = await _answer(backend, command, timeout_s)
     ws = await backend.worksets.load(command.workset_id)
     if answer is None or answer.effect is not CommandEffect.APPLIED:
-        return Outcome(command, answer, ws, "" if answer else why_no_answer(backend))
+        return Followed(command, answer, ws, "" if answer else why_no_answer(backend))
     with anyio.move_on_after(_left(timeout_s, began)):
         while ws is not None and ws.state not in ENDED:
             await anyio.sleep(LOOK_S)
             ws = await backend.worksets.load(command.workset_id)
-    return Outcome(command, answer, ws)
+    return Followed(command, answer, ws)
 
 
 def _left(timeout_s: float | None, began: float) -> float | None:

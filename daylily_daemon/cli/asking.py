@@ -18,7 +18,7 @@ import typer
 
 from daylily_daemon.application import requests
 from daylily_daemon.application.backend import Backend
-from daylily_daemon.application.requests import Outcome
+from daylily_daemon.application.requests import Followed
 from daylily_daemon.application.wording import sentence
 from daylily_daemon.cli import output, printing
 from daylily_daemon.cli.options import (
@@ -56,7 +56,7 @@ TimeoutOption = Annotated[
 ]
 
 
-def exit_code_of(outcome: Outcome) -> Exit:
+def exit_code_of(outcome: Followed) -> Exit:
     """0 only for a command that was applied, and of which nothing is still to happen."""
     if outcome.answer is None or not outcome.is_settled:
         return Exit.NOT_REACHABLE
@@ -101,15 +101,15 @@ def _ask(id: str, ask: Ask, how: How) -> None:
         raise typer.Exit(int(exit_code_of(outcome)))
 
 
-async def _asked(id: str, ask: Ask, how: How, backend: Backend) -> Outcome:
+async def _asked(id: str, ask: Ask, how: How, backend: Backend) -> Followed:
     command = await requests.ask(backend, id, ask, asked_by())
     if not how.wait:
-        return Outcome(command, None)
+        return Followed(command, None)
     timeout_s = TIMEOUT_S if how.timeout_s is None else how.timeout_s
     return await requests.answer_to(backend, command, timeout_s)
 
 
-def _tell(outcome: Outcome, how: How) -> None:
+def _tell(outcome: Followed, how: How) -> None:
     command, answer = outcome.command, outcome.answer
     what = f"{verb(command.ask)} of {command.workset_id}"
     if how.json:
@@ -145,7 +145,7 @@ def verb(ask: Ask) -> str:
     return type(ask).__name__.lower().replace("setp", "p")
 
 
-def as_json(outcome: Outcome) -> dict[str, Any]:
+def as_json(outcome: Followed) -> dict[str, Any]:
     answer = outcome.answer
     said = {"effect": answer.effect, "text": answer.text} if answer else {"effect": None}
     state = outcome.workset.shown_state if outcome.workset else None

@@ -10,7 +10,7 @@ import typer
 from daylily_daemon.application.errors import NotFound
 from daylily_daemon.application.wording import when
 from daylily_daemon.cli import output, printing
-from daylily_daemon.cli.layout import Column, Grid
+from daylily_daemon.cli.layout import Grid, GridColumn
 from daylily_daemon.cli.options import (
     ConfigOption,
     JsonOption,
@@ -25,11 +25,11 @@ from daylily_daemon.ports import DeadLetter, GivenUp
 
 T = TypeVar("T")
 LISTED: Final = (
-    Column(heading="MESSAGE"),
-    Column(heading="QUEUE", missed=1),
-    Column(heading="SENT (UTC)", missed=2),
-    Column(heading="TRIES", missed=3),
-    Column(heading="REASON"),
+    GridColumn(heading="MESSAGE"),
+    GridColumn(heading="QUEUE", missed=1),
+    GridColumn(heading="SENT (UTC)", missed=2),
+    GridColumn(heading="TRIES", missed=3),
+    GridColumn(heading="REASON"),
 )
 IdArgument = Annotated[
     str, typer.Argument(metavar="MESSAGE", help="Id of the message, or how it begins.")

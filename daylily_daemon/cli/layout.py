@@ -24,18 +24,18 @@ ELLIPSIS: Final = "…"
 _WORD: Final = re.compile(r" *[^ ]+")
 
 
-class Run(NamedTuple):
+class Piece(NamedTuple):
     """Some text in one style; a line is a row of them."""
 
     text: str
     style: str = ""
 
 
-Line = tuple[Run, ...]
+Line = tuple[Piece, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Column:
+class GridColumn:
     heading: str
     missed: int = 0
     """0: always shown. Of the others the one with the largest number goes first."""
@@ -45,14 +45,14 @@ class Column:
 class Grid:
     """A table whose last column takes what room is left and whose others are whole."""
 
-    columns: tuple[Column, ...]
-    rows: Sequence[Sequence[str | Run]]
+    columns: tuple[GridColumn, ...]
+    rows: Sequence[Sequence[str | Piece]]
     cut: bool = False
     """Whether a last column that is too long is cut on a terminal; else it is wrapped."""
 
     def lines(self, width: int | None) -> Iterator[Line]:
         rows = [[_run(cell) for cell in row] for row in self.rows]
-        heads = [Run(column.heading, "bold") for column in self.columns]
+        heads = [Piece(column.heading, "bold") for column in self.columns]
         sizes = [max(cell_len(row[n].text) for row in [heads, *rows]) for n in range(len(heads))]
         shown = _shown(self.columns, sizes, width)
         *fixed, last = shown
@@ -66,7 +66,7 @@ class Grid:
             elif width is not None:
                 own = _fitted(row[last], width - INDENT, cut=self.cut)
                 yield from _flowed(cells, width)
-                yield from ((Run(" " * INDENT), run) for run in own if run.text)
+                yield from ((Piece(" " * INDENT), run) for run in own if run.text)
 
 
 def facts(pairs: Iterable[tuple[str, str]], width: int | None) -> Iterator[Line]:
@@ -78,7 +78,7 @@ def facts(pairs: Iterable[tuple[str, str]], width: int | None) -> Iterator[Line]
         lines = list(wrapped(value, room))
         for n, line in enumerate(lines or [""]):
             head = name if n == 0 else ""
-            yield (Run(head + " " * (name_size + GAP - cell_len(head)), "bold"), Run(line))
+            yield (Piece(head + " " * (name_size + GAP - cell_len(head)), "bold"), Piece(line))
 
 
 def wrapped(text: str, room: int | None) -> Iterator[str]:
@@ -99,12 +99,12 @@ def _wrapped_line(line: str, room: int) -> Iterator[str]:
     yield current
 
 
-def _run(cell: str | Run) -> Run:
-    run = Run(cell) if isinstance(cell, str) else cell
-    return Run(printable.one_line(run.text), run.style)
+def _run(cell: str | Piece) -> Piece:
+    run = Piece(cell) if isinstance(cell, str) else cell
+    return Piece(printable.one_line(run.text), run.style)
 
 
-def _shown(columns: Sequence[Column], sizes: Sequence[int], width: int | None) -> list[int]:
+def _shown(columns: Sequence[GridColumn], sizes: Sequence[int], width: int | None) -> list[int]:
     """Return the numbers of the columns to show."""
     shown = list(range(len(columns)))
     wanted = min(ROOM, sizes[-1])
@@ -120,36 +120,36 @@ def _room(sizes: Sequence[int], fixed: Sequence[int], width: int | None) -> int 
     return None if width is None else width - sum(sizes[n] + GAP for n in fixed)
 
 
-def _fitted(run: Run, room: int | None, *, cut: bool) -> list[Run]:
+def _fitted(run: Piece, room: int | None, *, cut: bool) -> list[Piece]:
     if room is None:
         return [run]
     if cut:
-        return [Run(_cut(run.text, room), run.style)]
-    return [Run(line, run.style) for line in _wrapped_line(run.text, room)]
+        return [Piece(_cut(run.text, room), run.style)]
+    return [Piece(line, run.style) for line in _wrapped_line(run.text, room)]
 
 
 def _cut(text: str, room: int) -> str:
     return text if cell_len(text) <= room else set_cell_size(text, max(room - 1, 0)) + ELLIPSIS
 
 
-def _padded(run: Run, size: int) -> Run:
-    return Run(run.text + " " * (size - cell_len(run.text) + GAP), run.style)
+def _padded(run: Piece, size: int) -> Piece:
+    return Piece(run.text + " " * (size - cell_len(run.text) + GAP), run.style)
 
 
-def _beside(fixed: Sequence[Run], last: Sequence[Run]) -> Iterator[Line]:
+def _beside(fixed: Sequence[Piece], last: Sequence[Piece]) -> Iterator[Line]:
     """Yield the lines of one row: what is wrapped goes on below its own beginning."""
     yield (*fixed, last[0])
-    margin = Run(" " * sum(cell_len(run.text) for run in fixed))
+    margin = Piece(" " * sum(cell_len(run.text) for run in fixed))
     yield from ((margin, run) for run in last[1:])
 
 
-def _flowed(cells: Sequence[Run], width: int) -> Iterator[Line]:
+def _flowed(cells: Sequence[Piece], width: int) -> Iterator[Line]:
     """Yield whole cells, as many a line as it takes."""
-    line: list[Run] = []
+    line: list[Piece] = []
     for cell in cells:
         used = sum(cell_len(run.text) for run in line)
         if line and used + GAP + cell_len(cell.text) > width:
             yield tuple(line)
             line = []
-        line += [Run(" " * GAP), cell] if line else [cell]
+        line += [Piece(" " * GAP), cell] if line else [cell]
     yield tuple(line)

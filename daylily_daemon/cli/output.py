@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from daylily_daemon.application.wording import progress_text, reason_text, when
 from daylily_daemon.cli import printing
-from daylily_daemon.cli.layout import Column, Grid, Run
+from daylily_daemon.cli.layout import Grid, GridColumn, Piece
 from daylily_daemon.composition.shapes import timestamp
 from daylily_daemon.domain.model import Record, State
 from daylily_daemon.domain.totality import total
@@ -31,19 +31,19 @@ COLOURS: Final = total("output.COLOURS", _COLOURS, tuple(State))
 """Empty for the states of what nobody has to look at."""
 
 LISTED: Final = (
-    Column(heading="WORKSET"),
-    Column(heading="STATE"),
-    Column(heading="PRIORITY", missed=2),
-    Column(heading="CUSTOMER", missed=1),
-    Column(heading="UPDATED (UTC)", missed=3),
-    Column(heading="PROGRESS OR REASON"),
+    GridColumn(heading="WORKSET"),
+    GridColumn(heading="STATE"),
+    GridColumn(heading="PRIORITY", missed=2),
+    GridColumn(heading="CUSTOMER", missed=1),
+    GridColumn(heading="UPDATED (UTC)", missed=3),
+    GridColumn(heading="PROGRESS OR REASON"),
 )
 RECORDS: Final = (
-    Column(heading="#"),
-    Column(heading="AT (UTC)"),
-    Column(heading="TYPE", missed=1),
-    Column(heading="STATE"),
-    Column(heading="WHAT"),
+    GridColumn(heading="#"),
+    GridColumn(heading="AT (UTC)"),
+    GridColumn(heading="TYPE", missed=1),
+    GridColumn(heading="STATE"),
+    GridColumn(heading="WHAT"),
 )
 
 
@@ -74,7 +74,7 @@ def list_grid(worksets: Sequence[Workset]) -> Grid:
     rows = [
         (
             ws.id,
-            Run(ws.shown_state, COLOURS[ws.state]),
+            Piece(ws.shown_state, COLOURS[ws.state]),
             ws.priority,
             ws.request.customer_id or "-",
             when(ws.updated_at),

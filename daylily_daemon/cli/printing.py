@@ -19,7 +19,7 @@ from rich.live import Live
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 from rich.text import Text
 
-from daylily_daemon.cli.layout import Grid, Line, Run, facts, wrapped
+from daylily_daemon.cli.layout import Grid, Line, Piece, facts, wrapped
 from daylily_daemon.domain import printable
 
 
@@ -62,24 +62,24 @@ def _open_what_is_closed() -> None:
 
 def say(text: str = "", style: str = "") -> None:
     """Print sentences for whoever asked; on a terminal they are broken between words."""
-    _print(_out, ((Run(line, style),) for line in wrapped(text, width())))
+    _print(_out, ((Piece(line, style),) for line in wrapped(text, width())))
 
 
 def say_whole(text: str) -> None:
     """Print a line that is meant to be copied: a command, an address. It is never broken."""
-    _print(_out, ((Run(line),) for line in wrapped(text, None)))
+    _print(_out, ((Piece(line),) for line in wrapped(text, None)))
 
 
 def complain(text: str, style: str = "red") -> None:
     """Print sentences on stderr."""
     with _heard_or_not():
-        _print(_err, ((Run(line, style),) for line in wrapped(text, _width(sys.stderr))))
+        _print(_err, ((Piece(line, style),) for line in wrapped(text, _width(sys.stderr))))
 
 
 def complain_as_it_is(text: str) -> None:
     """Print on stderr what was laid out already: the help of a command, a tail of a log."""
     with _heard_or_not():
-        _print(_err, ((Run(line),) for line in wrapped(text, None)))
+        _print(_err, ((Piece(line),) for line in wrapped(text, None)))
 
 
 @contextmanager

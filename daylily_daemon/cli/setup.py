@@ -8,7 +8,7 @@ import typer
 
 from daylily_daemon.bootstrap import dials_of
 from daylily_daemon.cli import output, printing
-from daylily_daemon.cli.layout import Column, Grid
+from daylily_daemon.cli.layout import Grid, GridColumn
 from daylily_daemon.cli.options import (
     ConfigOption,
     JsonOption,
@@ -23,7 +23,7 @@ from daylily_daemon.domain.errors import DaemonError
 from daylily_daemon.settings.sources import describe, load
 
 Problems = list[str]
-SHOWN: Final = tuple(Column(heading=name) for name in ("SETTING", "VALUE (FROM)"))
+SHOWN: Final = tuple(GridColumn(heading=name) for name in ("SETTING", "VALUE (FROM)"))
 
 
 def init(

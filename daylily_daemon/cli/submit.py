@@ -16,7 +16,7 @@ import typer
 
 from daylily_daemon.application import requests
 from daylily_daemon.application.queries import workset_id
-from daylily_daemon.application.requests import ENDED, Outcome, Submission
+from daylily_daemon.application.requests import ENDED, Followed, Submission
 from daylily_daemon.application.wording import reason_text, sentence
 from daylily_daemon.cli import output, printing
 from daylily_daemon.cli.asking import TimeoutOption, asked_by, check_wait, exit_code_of
@@ -37,7 +37,7 @@ from daylily_daemon.settings.model import Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
+class SubmitWish:
     """What is to be submitted, and how."""
 
     source: str
@@ -79,7 +79,9 @@ def submit(
         if not source.strip():
             raise Usage("Name a folder of this host or an s3:// address; what was given is empty.")
         found = loaded(config, set_, "control.bucket")
-    wish = Wish(source=source, priority=priority, customer=customer, wait=wait, timeout_s=timeout)
+    wish = SubmitWish(
+        source=source, priority=priority, customer=customer, wait=wait, timeout_s=timeout
+    )
     outcome = run_async(partial(_submit, wish, found.settings))
     if json:
         output.print_json(_as_json(outcome) if wait else {"workset_id": outcome.command.workset_id})
@@ -89,7 +91,7 @@ def submit(
         raise typer.Exit(int(_code(outcome)))
 
 
-def _as_json(outcome: Outcome) -> dict[str, Any]:
+def _as_json(outcome: Followed) -> dict[str, Any]:
     ws, answer = outcome.workset, outcome.answer
     return {
         "workset_id": outcome.command.workset_id,
@@ -99,7 +101,7 @@ def _as_json(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _code(outcome: Outcome) -> Exit:
+def _code(outcome: Followed) -> Exit:
     """0 only for a workset that completed by this very submission."""
     ws = outcome.workset
     if (code := exit_code_of(outcome)) is not Exit.OK:
@@ -109,7 +111,7 @@ def _code(outcome: Outcome) -> Exit:
     return Exit.OK if ws.state is State.COMPLETE else Exit.FAILED
 
 
-def _tell(outcome: Outcome, *, wait: bool) -> None:
+def _tell(outcome: Followed, *, wait: bool) -> None:
     id, answer, ws = outcome.command.workset_id, outcome.answer, outcome.workset
     if not wait:
         printing.say(
@@ -129,7 +131,7 @@ def _tell(outcome: Outcome, *, wait: bool) -> None:
         printing.say(f"{id} is {ws.shown_state}. {reason_text(ws)}".rstrip())
 
 
-async def _submit(wish: Wish, settings: Settings) -> Outcome:
+async def _submit(wish: SubmitWish, settings: Settings) -> Followed:
     async with open_uploading(settings) as (backend, uploader):
         if wish.is_local:
             id = await _named_by(anyio.Path(wish.source))
@@ -143,7 +145,7 @@ async def _submit(wish: Wish, settings: Settings) -> Outcome:
         if wish.wait:
             return await requests.end_of(backend, command, wish.timeout_s)
         hint = requests.why_no_answer(backend, unless_none_ran=True)
-        return Outcome(command, None, hint=hint)
+        return Followed(command, None, hint=hint)
 
 
 async def _named_by(folder: anyio.Path) -> WorksetId:

@@ -12,7 +12,7 @@ from daylily_daemon.bootstrap import open_tools, wanted_of
 from daylily_daemon.settings.model import Settings
 
 
-class Missing(Protocol):
+class MissingParts(Protocol):
     """A part that is not there, or not as it should be."""
 
     @property
@@ -27,7 +27,7 @@ class Missing(Protocol):
 @asynccontextmanager
 async def provisioning(
     settings: Settings, *, create_bucket: bool, tell: Callable[[str], None]
-) -> AsyncIterator[AsyncIterator[Missing]]:
+) -> AsyncIterator[AsyncIterator[MissingParts]]:
     """Yield what is missing, one part after another; ``tell`` is given sentences about waits."""
     async with open_tools(settings) as tools:
         wanted = wanted_of(settings, create_bucket=create_bucket)

@@ -28,9 +28,9 @@ from daylily_daemon.adapters import exposition, own_process, vitals
 from daylily_daemon.adapters.host import StateDir, SystemClock
 from daylily_daemon.bootstrap import Daemon, Hooks
 from daylily_daemon.composition.starting import (
-    Patience,
     Read,
     Reader,
+    StartPatience,
     Wiring,
     first_settings,
     locked_state,
@@ -85,7 +85,7 @@ class Service:
     stop: anyio.Event = field(default_factory=anyio.Event)
     asked: anyio.Event = field(default_factory=anyio.Event)
     """That settings be read again; however often that was, they are read once."""
-    patience: Patience = field(init=False)
+    patience: StartPatience = field(init=False)
     reader: Reader = field(init=False)
     systemd: telemetry.Systemd = field(init=False)
     writer: vitals.StatusWriter | None = None
@@ -113,7 +113,7 @@ class Service:
 
     def __post_init__(self) -> None:
         self.systemd = telemetry.systemd(os.environ, os.getpid())
-        self.patience = Patience(self._waits)
+        self.patience = StartPatience(self._waits)
         self.reader = Reader(self.where)
         self.process = vitals.this_process()
 
@@ -251,7 +251,7 @@ class Service:
             pending = self._start_with(new, pending)
         else:
             self.daemon.channels.rebuild(new.settings)
-            self.daemon.live.now = new.dials
+            self.daemon.live.current = new.dials
             self.daemon.supervisor.nudge()
         telemetry.set_level(new.settings.log.level)
         self.found = new

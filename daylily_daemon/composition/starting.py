@@ -47,7 +47,7 @@ REPEATED_S: Final = 600.0
 
 
 @dataclass(slots=True)
-class Patience:
+class StartPatience:
     """Tries a thing until it works. A trouble is logged once, and again if it stays."""
 
     tell: Callable[[str], None]
@@ -110,13 +110,13 @@ class Reader:
         return Read(found, dials_of(found.settings))
 
 
-async def first_settings(reader: Reader, patience: Patience) -> Read:
+async def first_settings(reader: Reader, patience: StartPatience) -> Read:
     """Raises BadSettings and Permanent: what makes no sense is for people, at once."""
     return await patience.until_done("the settings", reader.read, (BadSettings, Permanent))
 
 
 @asynccontextmanager
-async def locked_state(read: Callable[[], Read], patience: Patience) -> AsyncIterator[str]:
+async def locked_state(read: Callable[[], Read], patience: StartPatience) -> AsyncIterator[str]:
     """Hold the state directory once it can be had, and yield the owner id that belongs to it.
 
     What ``read`` returns may change as long as it waits. Raises Permanent if another daemon has it.
@@ -154,7 +154,7 @@ class Wiring:
 
 @asynccontextmanager
 async def opened(
-    read: Callable[[], Read], wiring: Wiring, patience: Patience
+    read: Callable[[], Read], wiring: Wiring, patience: StartPatience
 ) -> AsyncIterator[Daemon]:
     """Open the daemon once AWS answers and has all its parts. Raises nothing of its own.
 

@@ -71,7 +71,7 @@ class ProgressLines:
         self._printed = line
 
 
-class Patience:
+class StepPatience:
     """Says why a copy is waiting, a line a minute at most: it goes on by itself until it is ended."""
 
     def __init__(self, say: Say) -> None:
@@ -197,7 +197,7 @@ def write_metrics(results: Path, output: Path, say: Say) -> None:
 
 
 def _options(jobs: int, lines: ProgressLines, say: Say) -> CopyOptions:
-    trouble = Patience(say).tell
+    trouble = StepPatience(say).tell
     return CopyOptions(jobs=jobs, tries=None, on_file=lines.files, on_trouble=trouble)
 
 

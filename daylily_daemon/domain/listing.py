@@ -102,7 +102,7 @@ def matches(query: Query, span: Span, ws: Workset) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ListedRow:
     workset: Workset
     key: str
     """Its ``priority_key``, as the index has it."""

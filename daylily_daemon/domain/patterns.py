@@ -34,7 +34,7 @@ class BadPattern(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Match:
     start: int
     groups: Mapping[str, str | None]
     """What the named groups matched."""
@@ -46,10 +46,10 @@ class Regex:
     """The named groups."""
     _compiled: Any = field(repr=False)
 
-    def search(self, text: str) -> Found | None:
+    def search(self, text: str) -> Match | None:
         """Return the first match; what is no character of Unicode counts as ``?``."""
         match = self._compiled.search(text.encode("utf-8", "replace").decode())
-        return Found(match.start(), match.groupdict()) if match else None
+        return Match(match.start(), match.groupdict()) if match else None
 
 
 @lru_cache(maxsize=512)
@@ -71,7 +71,7 @@ def compiled(pattern: str, *, ignore_case: bool = False) -> Regex:
     return Regex(frozenset(regex.groupindex), regex)
 
 
-def search(pattern: str, text: str, *, ignore_case: bool = False) -> Found | None:
+def search(pattern: str, text: str, *, ignore_case: bool = False) -> Match | None:
     """Compile, once for all calls, and search. Raises BadPattern."""
     return compiled(pattern, ignore_case=ignore_case).search(text)
 

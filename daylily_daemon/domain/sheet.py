@@ -173,7 +173,7 @@ def read_sheet(data: bytes, file: str = SHEET_FILE) -> Sheet | tuple[Problem, ..
     try:
         table = read_table(data, problems)
         if table and _has_what_is_needed(table, problems):
-            rows = _Reading(problems, table).rows()
+            rows = _SheetReading(problems, table).rows()
     except BadDocument as exc:
         return (exc.problem,)
     except Enough:
@@ -312,7 +312,7 @@ def _has_what_is_needed(table: Table, problems: Problems) -> bool:
 
 
 @dataclass(slots=True)
-class _Reading:
+class _SheetReading:
     """Reads the rows of one table and collects what is wrong with them."""
 
     problems: Problems

@@ -101,7 +101,7 @@ _COMMAND_LINES: Final = 300
 
 
 @dataclass(slots=True, kw_only=True)
-class _Job:
+class _RuleJob:
     rule: str
     jobid: str = ""
     output: str = ""
@@ -128,8 +128,8 @@ class SnakemakeLog:
     def __init__(self) -> None:
         self._own: list[str] = []
         self._output: list[str] = []
-        self._started: dict[tuple[str, str], _Job] = {}
-        self._failed: list[_Job] = []
+        self._started: dict[tuple[str, str], _RuleJob] = {}
+        self._failed: list[_RuleJob] = []
         self._printed: set[str] = set()
         self._maybe_commands: list[int] = []
         self._ended: list[tuple[str, str, str]] = []
@@ -137,7 +137,7 @@ class SnakemakeLog:
         self._reasons: list[str] = []
         self._reason_left = 0
         self._shows_output = False
-        self._job = _Job(rule="")
+        self._job = _RuleJob(rule="")
         self._next: Callable[[str], None] = self._outside
 
     def read(self, text: str) -> WorkflowLog:
@@ -196,7 +196,7 @@ class SnakemakeLog:
             self._failed = [j for j in self._failed if not (j.restarted and j.jobid == done)]
 
     def _begin(self, rule: str, state: Callable[[str], None]) -> None:
-        self._job = _Job(rule=rule)
+        self._job = _RuleJob(rule=rule)
         self._next = state
 
     def _in_start(self, line: str) -> None:
@@ -319,9 +319,9 @@ class SnakemakeLog:
         elif self._reasons[-1]:
             self._reasons[-1] = f"{self._reasons[-1]} {line.strip()}"[:400]
 
-    def _distinct(self) -> list[_Job]:
+    def _distinct(self) -> list[_RuleJob]:
         """Return each failed job once: a job on a cluster is reported by two Snakemakes."""
-        jobs: dict[tuple[str, str], _Job] = {}
+        jobs: dict[tuple[str, str], _RuleJob] = {}
         for job in self._failed:
             start = self._started.get((job.rule, job.output or job.jobid))
             if start and start.rule == job.rule:
@@ -332,7 +332,7 @@ class SnakemakeLog:
             known.shell = known.shell or job.shell
         return list(jobs.values())
 
-    def _result(self, job: _Job) -> FailedRule:
+    def _result(self, job: _RuleJob) -> FailedRule:
         code, signal = next(
             (
                 (code, signal)

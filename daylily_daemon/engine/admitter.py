@@ -45,7 +45,7 @@ class Admitter:
 
     def admit(self, tending: TaskGroup) -> None:
         """Take what may start now."""
-        backlog, tender, limits = self.backlog, self.tender, self.live.now.limits
+        backlog, tender, limits = self.backlog, self.tender, self.live.current.limits
         clock = self.clock.now()
         free = list(backlog.to_start(tender.held, current_time(), clock))
         if not free or self.held or not backlog.was_read:

@@ -37,7 +37,7 @@ class Dials:
 
 
 class Live:
-    """Holds the dials in force. Readers take ``now`` once per decision."""
+    """Holds the dials in force. Readers take ``current`` once per decision."""
 
     def __init__(self, dials: Dials) -> None:
-        self.now = dials
+        self.current = dials

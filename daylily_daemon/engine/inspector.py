@@ -56,7 +56,7 @@ class Inspector:
                 tg.start_soon(self._check_one, ws)
 
     async def _check_one(self, ws: Workset) -> None:
-        again_at = current_time() + self.writer.live.now.input_poll_s
+        again_at = current_time() + self.writer.live.current.input_poll_s
         try:
             found = await self.check(ws)
         except DaemonError as exc:

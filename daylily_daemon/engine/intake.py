@@ -64,4 +64,4 @@ class Intake:
         if missed:
             log.warning("events_missed", worksets=[c.workset_id for c in missed])
             await self.commands.send(missed)
-        await sleep(self.live.now.reconcile_s)
+        await sleep(self.live.current.reconcile_s)

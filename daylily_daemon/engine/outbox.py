@@ -308,7 +308,7 @@ class Outbox:
             raise _Lost("it was told")
 
     def _too_old(self, record: Record) -> bool:
-        return self._clock.now() - record.at > timedelta(seconds=self._live.now.give_up_s)
+        return self._clock.now() - record.at > timedelta(seconds=self._live.current.give_up_s)
 
     async def _settle(self, debt: _Debt) -> None:
         told, given_up = frozenset(debt.told), frozenset(debt.given_up)

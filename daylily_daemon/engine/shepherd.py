@@ -91,10 +91,10 @@ class Shepherd:
         return pipeline.template(ws.step.name) if pipeline and ws.step else None
 
     def _pipeline(self, ws: Workset) -> Pipeline | None:
-        return self.live.now.pipelines.get(ws.plan.pipeline) if ws.plan else None
+        return self.live.current.pipelines.get(ws.plan.pipeline) if ws.plan else None
 
     def _rendered(self, ws: Workset, found: Job) -> Job:
-        dials, pipeline, template = self.live.now, self._pipeline(ws), self._template(ws)
+        dials, pipeline, template = self.live.current, self._pipeline(ws), self._template(ws)
         if ws.run is None or pipeline is None or template is None:
             name = ws.plan.pipeline if ws.plan else ""
             raise Permanent(
@@ -221,7 +221,7 @@ class _Drive:
         """Show progress for as long as the job is waited for; what is in the way of it harms nothing."""
         last = None
         while True:
-            await sleep(self.shepherd.live.now.look_s)
+            await sleep(self.shepherd.live.current.look_s)
             try:
                 progress = await runner.progress(job)
             except (Transient, Permanent) as exc:

@@ -75,7 +75,7 @@ class Sweep:
             waiting += await self.worksets.in_state(state, limit=LOOKED_AT)
         running = await self.worksets.in_state(State.IN_PROGRESS, limit=LOOKED_AT)
         self.backlog.read(waiting, running, current_time())
-        self.backlog.read_at = current_time() + self.live.now.sweep_s
+        self.backlog.read_at = current_time() + self.live.current.sweep_s
 
     async def _pass(self, tending: TaskGroup, checks: TaskGroup) -> None:
         await self.admitter.look()
@@ -90,6 +90,6 @@ class Sweep:
 
     async def _rest(self) -> None:
         now = current_time()
-        longest = now + self.live.now.sweep_s
+        longest = now + self.live.current.sweep_s
         await self.wakeup.wait(min(longest, self.backlog.next_at(now, self.clock.now())))
         self.backlog.wake(current_time())

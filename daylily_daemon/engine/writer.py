@@ -79,7 +79,7 @@ class Writer:
 
         Raises what ``Worksets.commit`` and ``decide`` raise; Transient not to a holder.
         """
-        decision = decide(before, event, self.live.now.policy, self.clock.now())
+        decision = decide(before, event, self.live.current.policy, self.clock.now())
         if decision.workset == before:
             return Applied(before, decision.effects, written=False)
         once = event.command.id if isinstance(event, Asked) else None
@@ -117,7 +117,7 @@ class Writer:
                 await sleep(repeat_s)
 
     def _change(self, before: Workset | None, decision: Decision, once: str | None) -> Change:
-        routing = self.live.now.routing
+        routing = self.live.current.routing
         addressed = tuple(
             replace(record, owed=routing.owed(record), teller=self.owner)
             for record in decision.records

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from daylily_daemon.adapters.looking import Closed, Found, Unusable, look_in_s3
+from daylily_daemon.adapters.looking import Closed, Found, UnusableInput, look_in_s3
 from daylily_daemon.adapters.objects import Denied
 from daylily_daemon.adapters.s3 import S3Objects
 from daylily_daemon.adapters.transfer.checksums import look
@@ -68,7 +68,7 @@ async def test_an_object_encrypted_with_a_key_of_its_owner_is_refused_with_that_
         await S3Objects(client).head("reads", "a.fq")
     assert client.calls == ["head", "get bytes=0-0"]
     found = await look_in_s3(S3Objects(client), PLACE)
-    assert isinstance(found, Unusable)
+    assert isinstance(found, UnusableInput)
     assert "SSE-C" in found.what
 
 
@@ -92,7 +92,7 @@ async def test_a_place_that_is_denied_is_told_from_trouble_of_ours(code: str) ->
 
 async def test_a_bad_request_without_a_known_reason_ends_the_wait_with_its_code() -> None:
     found = await look_in_s3(S3Objects(Refusing(400, "InvalidArgument", "what")), PLACE)
-    assert isinstance(found, Unusable)
+    assert isinstance(found, UnusableInput)
     assert "InvalidArgument" in found.what
 
 

@@ -412,6 +412,6 @@ def _end_job(job: JobDirectory) -> None:
     token = job.token()
     if isinstance(token, Started):
         procfs.send(token.shim, signal.SIGKILL)
-        known = remains.Job(token.mark, frozenset({job.path}), job.command())
+        known = remains.KnownJob(token.mark, frozenset({job.path}), job.command())
         for process in remains.members(known):
             procfs.send(process, signal.SIGKILL)

@@ -14,9 +14,9 @@ from typing import Any
 
 from anyio import Event, current_time, move_on_after
 
-from daylily_daemon.adapters.paging import Rows, page_of
+from daylily_daemon.adapters.paging import PageRows, page_of
 from daylily_daemon.domain.errors import AlreadyDone, Permanent
-from daylily_daemon.domain.listing import Position, Query, Row, Span, matches
+from daylily_daemon.domain.listing import ListedRow, Position, Query, Span, matches
 from daylily_daemon.domain.model import Answer, Command, Record, State, WorksetId
 from daylily_daemon.domain.workset import Workset
 from daylily_daemon.ports import (
@@ -82,12 +82,12 @@ class MemoryWorksets:
         return Count(min(found, most), found > most)
 
     async def page(self, query: Query, *, after: Position | None = None, limit: int) -> Page:
-        async def read(span: Span, at: Position, most: int) -> Rows:
+        async def read(span: Span, at: Position, most: int) -> PageRows:
             rows = self._rows(query, span, at)
             read, left = rows[:most], rows[most:]
-            found = [Row(ws, ws.priority_key) for ws in read if matches(query, span, ws)]
+            found = [ListedRow(ws, ws.priority_key) for ws in read if matches(query, span, ws)]
             last = Position(at.span, read[-1].priority_key, read[-1].id) if left else None
-            return Rows(found, len(read), last)
+            return PageRows(found, len(read), last)
 
         return await page_of(query, after, limit, read)
 

@@ -246,7 +246,7 @@ def impeded_is_refused() -> Places:
 @mutant("nobody looks for drops whose event never came", "lose_an_event")
 def no_listing() -> Places:
     async def nothing(self: intake.Intake) -> None:
-        await sleep(self.live.now.reconcile_s)
+        await sleep(self.live.current.reconcile_s)
 
     return [(intake.Intake, "_find_missed", nothing)]
 
@@ -257,7 +257,7 @@ def no_second_look() -> Places:
         missed = await self.drops.unannounced()
         known = await self.writer.worksets.announced([c.workset_id for c in missed])
         await self.commands.send([c for c in missed if c.workset_id not in known])
-        await sleep(self.live.now.reconcile_s)
+        await sleep(self.live.current.reconcile_s)
 
     return [(intake.Intake, "_find_missed", find)]
 
@@ -282,7 +282,7 @@ def no_grace_is_unset() -> Places:
 
     def rendered(self: shepherd.Shepherd, *args: Any) -> Any:
         job = original(self, *args)
-        return job if self.live.now.grace_s else replace(job, grace_s=30.0)
+        return job if self.live.current.grace_s else replace(job, grace_s=30.0)
 
     return [(shepherd.Shepherd, "_rendered", rendered)]
 

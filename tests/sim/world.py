@@ -208,7 +208,7 @@ class Sim:
         if "grace_s" in dials:
             self.graces.add(DEFAULT_GRACE_S if dials["grace_s"] is None else dials["grace_s"])
         for supervisor in self.supervisors.values():
-            supervisor.live.now = self.world.dials
+            supervisor.live.current = self.world.dials
 
     def stand_still(self, until: float) -> None:
         """Let the index show this moment until then."""

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from daylily_daemon.application.requests import Outcome
+from daylily_daemon.application.requests import Followed
 from daylily_daemon.cli.asking import asked_by, check_wait, exit_code_of
 from daylily_daemon.cli.options import Exit, Usage, seconds
 from daylily_daemon.domain.model import (
@@ -45,7 +45,7 @@ def _command(ask: Ask | None = None) -> Command:
     ],
 )
 def test_the_exit_code_is_0_only_for_an_effect(effect: CommandEffect | None, code: Exit) -> None:
-    outcome = Outcome(_command(), _answer(effect) if effect else None)
+    outcome = Followed(_command(), _answer(effect) if effect else None)
     assert exit_code_of(outcome) is code
 
 
@@ -54,9 +54,9 @@ def test_a_cancel_whose_job_has_not_ended_is_no_success() -> None:
     ws = running(ID, stopping="canceled by me")
     applied = _answer(CommandEffect.APPLIED)
     canceled = a_workset(ID, State.CANCELED)
-    assert exit_code_of(Outcome(_command(Cancel()), applied, ws)) is Exit.NOT_REACHABLE
-    assert exit_code_of(Outcome(_command(Cancel()), applied, canceled)) is Exit.OK
-    assert exit_code_of(Outcome(_command(Ignore()), applied, ws)) is Exit.OK
+    assert exit_code_of(Followed(_command(Cancel()), applied, ws)) is Exit.NOT_REACHABLE
+    assert exit_code_of(Followed(_command(Cancel()), applied, canceled)) is Exit.OK
+    assert exit_code_of(Followed(_command(Ignore()), applied, ws)) is Exit.OK
 
 
 def test_a_time_limit_belongs_to_a_wait() -> None:

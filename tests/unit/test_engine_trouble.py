@@ -70,7 +70,7 @@ def test_fewer_slots_after_a_reload_leave_alone_what_runs() -> None:
         async with daemon(world) as supervisor:
             await world.submit("w1", "w2", "w3")
             await until(lambda: len(world.machine.running()) == 3)
-            supervisor.live.now = replace(supervisor.live.now, limits=some_limits(slots=1))
+            supervisor.live.current = replace(supervisor.live.current, limits=some_limits(slots=1))
             supervisor.nudge()
             await world.submit("w4")
             await anyio.sleep(600)

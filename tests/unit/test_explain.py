@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from daylily_daemon.application.explaining import View, why
-from daylily_daemon.application.health import NEVER_RAN, LocalDaemon, Verdict
+from daylily_daemon.application.health import NEVER_RAN, HealthVerdict, LocalDaemon
 from daylily_daemon.domain.daemon import Status
 from daylily_daemon.domain.model import Category, Plan, Priority, State, Transition
 from daylily_daemon.domain.workset import Failure, Lock, Workset
@@ -19,8 +19,8 @@ from tests.unit.dials import some_limits
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 ME = "lab/m1/d1"
-WELL = Verdict(True, ("well",))
-ILL = Verdict(False, ("lab/m1/d1: running", "It hangs: no pass was finished."))
+WELL = HealthVerdict(True, ("well",))
+ILL = HealthVerdict(False, ("lab/m1/d1: running", "It hangs: no pass was finished."))
 PLAN = Plan(pipeline="demo", steps=STEPS)
 
 
@@ -46,7 +46,7 @@ def _running(
 
 
 def _daemon(
-    *active: str, verdict: Verdict = WELL, alive: bool = True, **changes: Any
+    *active: str, verdict: HealthVerdict = WELL, alive: bool = True, **changes: Any
 ) -> LocalDaemon:
     fields: dict[str, Any] = {"pid": 1, "owner": ME, "max_worksets": 8}
     status = Status(**{**fields, "active": dict.fromkeys(active, ""), **changes})

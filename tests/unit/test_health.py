@@ -18,8 +18,8 @@ import pytest
 
 from daylily_daemon.adapters import vitals
 from daylily_daemon.adapters.host import StateDir
-from daylily_daemon.adapters.vitals import StatusWriter, Unreadable
-from daylily_daemon.application.health import Verdict, judged, verdict
+from daylily_daemon.adapters.vitals import StatusUnreadable, StatusWriter
+from daylily_daemon.application.health import HealthVerdict, judged, verdict
 from daylily_daemon.domain.daemon import Life, Port, Process, Sighting, Status
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
@@ -41,7 +41,9 @@ def _status(**changes: Any) -> Status:
     return Status(**{**usual, **changes})
 
 
-def _judged(status: Status | None, life: Life = Life.RUNNING, age_s: float | None = 2.0) -> Verdict:
+def _judged(
+    status: Status | None, life: Life = Life.RUNNING, age_s: float | None = 2.0
+) -> HealthVerdict:
     return verdict(Sighting(now=NOW, status=status, life=life, age_s=age_s))
 
 
@@ -188,14 +190,14 @@ NO_ZONE = '{"seen_at": "2026-03-04T05:06:07"}'
 def test_a_file_that_makes_no_sense_is_a_sentence(tmp_path: Path, text: str) -> None:
     state = StateDir(tmp_path)
     state.status.write_text(text)
-    with pytest.raises(Unreadable, match=r"status\.json makes no sense"):
+    with pytest.raises(StatusUnreadable, match=r"status\.json makes no sense"):
         vitals.read(state)
 
 
 def test_a_file_that_may_not_be_read_is_no_daemon_that_never_ran(tmp_path: Path) -> None:
     state = StateDir(tmp_path / "state")
     state.status.mkdir(parents=True)
-    with pytest.raises(Unreadable, match=r"cannot be read: Is a directory"):
+    with pytest.raises(StatusUnreadable, match=r"cannot be read: Is a directory"):
         vitals.read(state)
 
 

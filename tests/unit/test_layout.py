@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from daylily_daemon.cli import output
-from daylily_daemon.cli.layout import Column, Grid, Line, Run, facts, wrapped
+from daylily_daemon.cli.layout import Grid, GridColumn, Line, Piece, facts, wrapped
 from daylily_daemon.domain.model import Progress, Record, RecordType, State, WorksetId
 from daylily_daemon.domain.workset import Workset
 from tests.made import a_workset, running
@@ -138,13 +138,13 @@ def test_no_grid_prints_a_control_character_or_loses_a_whole_column(
     rows: list[list[str]], width: int | None
 ) -> None:
     columns = (
-        Column(heading="ID"),
-        Column(heading="STATE"),
-        Column(heading="MORE", missed=1),
-        Column(heading="WHY"),
+        GridColumn(heading="ID"),
+        GridColumn(heading="STATE"),
+        GridColumn(heading="MORE", missed=1),
+        GridColumn(heading="WHY"),
     )
-    named: list[list[str | Run]] = [
-        [f"id{n}", Run("in_progress", "blue"), *row[2:]] for n, row in enumerate(rows)
+    named: list[list[str | Piece]] = [
+        [f"id{n}", Piece("in_progress", "blue"), *row[2:]] for n, row in enumerate(rows)
     ]
     lines = _text(Grid(columns=columns, rows=named, cut=True).lines(width))
     assert all(line.isprintable() for line in lines)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from daylily_daemon.adapters.paging import Read, Rows, page_of
-from daylily_daemon.domain.listing import Position, Query, Row, Span
+from daylily_daemon.adapters.paging import PageRows, Read, page_of
+from daylily_daemon.domain.listing import ListedRow, Position, Query, Span
 from daylily_daemon.domain.model import State
 from daylily_daemon.ports import Page
 from tests.made import a_workset
@@ -15,19 +15,19 @@ from tests.unit.backends import played
 QUERY = Query(states=(State.ERROR, State.READY))
 
 
-def _row(id: str) -> Row:
-    return Row(a_workset(id), f"1#{id}")
+def _row(id: str) -> ListedRow:
+    return ListedRow(a_workset(id), f"1#{id}")
 
 
-def _reads(answers: Mapping[Position, Rows], asked: list[Position]) -> Read:
-    async def read(span: Span, at: Position, most: int) -> Rows:
+def _reads(answers: Mapping[Position, PageRows], asked: list[Position]) -> Read:
+    async def read(span: Span, at: Position, most: int) -> PageRows:
         asked.append(at)
         return answers[at]
 
     return read
 
 
-def _paged(answers: Mapping[Position, Rows], limit: int) -> tuple[Page, list[Position]]:
+def _paged(answers: Mapping[Position, PageRows], limit: int) -> tuple[Page, list[Position]]:
     asked: list[Position] = []
 
     async def play() -> Page:
@@ -39,9 +39,9 @@ def _paged(answers: Mapping[Position, Rows], limit: int) -> tuple[Page, list[Pos
 def test_what_lies_behind_a_state_with_more_is_not_listed_before_it() -> None:
     middle = Position(0, "1#a", "a")
     answers = {
-        Position(0): Rows([_row("a")], 1, middle),
-        Position(1): Rows([_row("z")], 1, None),
-        middle: Rows([_row("b")], 1, None),
+        Position(0): PageRows([_row("a")], 1, middle),
+        Position(1): PageRows([_row("z")], 1, None),
+        middle: PageRows([_row("b")], 1, None),
     }
     page, asked = _paged(answers, 9)
     assert [ws.id for ws in page.worksets] == ["a", "b", "z"]
@@ -51,8 +51,8 @@ def test_what_lies_behind_a_state_with_more_is_not_listed_before_it() -> None:
 
 def test_a_page_is_cut_where_it_is_full_though_more_was_read() -> None:
     answers = {
-        Position(0): Rows([_row("a"), _row("b")], 2, None),
-        Position(1): Rows([_row("z")], 1, None),
+        Position(0): PageRows([_row("a"), _row("b")], 2, None),
+        Position(1): PageRows([_row("z")], 1, None),
     }
     page, _ = _paged(answers, 1)
     assert [ws.id for ws in page.worksets] == ["a"]
@@ -63,7 +63,10 @@ def test_a_page_is_cut_where_it_is_full_though_more_was_read() -> None:
 
 def test_a_search_reads_one_span_after_another() -> None:
     asked: list[Position] = []
-    answers = {Position(0): Rows([], 999, None), Position(1): Rows([], 1, Position(1, "1#q", "q"))}
+    answers = {
+        Position(0): PageRows([], 999, None),
+        Position(1): PageRows([], 1, Position(1, "1#q", "q")),
+    }
 
     async def play() -> Page:
         return await page_of(replace(QUERY, prefix="x"), None, 9, _reads(answers, asked))

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 import pytest
 
 from daylily_daemon.cli import printing
-from daylily_daemon.cli.layout import Column, Grid
+from daylily_daemon.cli.layout import Grid, GridColumn
 
 HOSTILE = "\x1b[31mred\x1b]0;t\x07 \x9b1m \u202ex\u2066 \u200b \U000e0041 [red]a[/red] :boom:"
 PROGRAM = [sys.executable, "-m", "daylily_daemon"]
@@ -46,7 +46,9 @@ def test_a_pipe_has_no_width_whatever_columns_says(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "40")
-    grid = Grid(columns=(Column(heading="A"), Column(heading="B")), rows=[("a", "long " * 60)])
+    grid = Grid(
+        columns=(GridColumn(heading="A"), GridColumn(heading="B")), rows=[("a", "long " * 60)]
+    )
     printing.say_grid(grid)
     printing.say("many words " * 60)
     printing.say_facts([("name", "value " * 60)])
@@ -58,7 +60,7 @@ def test_nothing_printed_is_obeyed_by_a_terminal(capsys: pytest.CaptureFixture[s
     printing.say_whole(HOSTILE)
     printing.say_facts([(HOSTILE, HOSTILE)])
     printing.say_grid(
-        Grid(columns=(Column(heading="A"), Column(heading="B")), rows=[[HOSTILE] * 2])
+        Grid(columns=(GridColumn(heading="A"), GridColumn(heading="B")), rows=[[HOSTILE] * 2])
     )
     printing.complain(HOSTILE)
     printing.say_json({HOSTILE: HOSTILE})

@@ -77,7 +77,7 @@ async def test_the_end_of_somebody_elses_child_is_noticed(child: subprocess.Pope
         child.kill()
 
 
-JOB = remains.Job("lab/ws.1.run/f")
+JOB = remains.KnownJob("lab/ws.1.run/f")
 
 
 @pytest.fixture

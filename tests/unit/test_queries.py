@@ -273,7 +273,7 @@ def test_a_cursor_made_up_with_care_leads_nowhere_else() -> None:
         (low, Position(0, "", "w")),
         (low, Position(0, "2#x", "")),
     ):
-        text = cursors.written(cursors.Place(asked_at=NOW, position=position), repr(listing))
+        text = cursors.written(cursors.CursorPlace(asked_at=NOW, position=position), repr(listing))
         with pytest.raises(Invalid, match="leads out of its list"):
             _page_at(a_backend(Table()), listing, text)
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daylily_daemon.adapters.queuepolicy import (
+    PolicyVerdict,
     Sender,
-    Verdict,
     allowing,
     judged,
     left_alone,
@@ -31,7 +31,7 @@ GRANT: Final[dict[str, Any]] = {
 }
 
 
-def verdict(*statements: dict[str, Any]) -> Verdict:
+def verdict(*statements: dict[str, Any]) -> PolicyVerdict:
     policy = {"Version": "2012-10-17", "Statement": list(statements)}
     return judged(read_policy(json.dumps(policy), "q"), US).verdict
 
@@ -92,18 +92,18 @@ def test_what_suffices_is_enough_however_strict_or_written(
     statement: dict[str, Any], in_a_list: bool
 ) -> None:
     text = json.dumps({"Statement": [statement] if in_a_list else statement})
-    assert judged(read_policy(text, "q"), US).verdict is Verdict.SENDS
+    assert judged(read_policy(text, "q"), US).verdict is PolicyVerdict.SENDS
 
 
 @pytest.mark.parametrize("statement", NOTHING)
 def test_what_is_for_others_says_nothing_of_us(statement: dict[str, Any]) -> None:
-    assert verdict(statement) is Verdict.NOTHING
+    assert verdict(statement) is PolicyVerdict.NOTHING
 
 
 @pytest.mark.parametrize("statement", UNCLEAR)
 def test_what_cannot_be_told_is_not_taken_for_a_yes_or_a_no(statement: dict[str, Any]) -> None:
-    assert verdict(statement) is Verdict.UNCLEAR
-    assert verdict(statement, GRANT) is Verdict.SENDS
+    assert verdict(statement) is PolicyVerdict.UNCLEAR
+    assert verdict(statement, GRANT) is PolicyVerdict.SENDS
 
 
 def test_a_deny_outweighs_all_if_it_is_for_us() -> None:
@@ -115,10 +115,10 @@ def test_a_deny_outweighs_all_if_it_is_for_us() -> None:
         "Principal": "*",
         "Condition": {"ArnNotLike": {"aws:SourceArn": "arn:aws:s3:*:*:lab"}},
     }
-    assert verdict(GRANT, deny) is Verdict.DENIED
-    assert verdict(GRANT, tls_only) is Verdict.SENDS
-    assert verdict(GRANT, others) is Verdict.SENDS
-    assert verdict(GRANT, unknown) is Verdict.UNCLEAR
+    assert verdict(GRANT, deny) is PolicyVerdict.DENIED
+    assert verdict(GRANT, tls_only) is PolicyVerdict.SENDS
+    assert verdict(GRANT, others) is PolicyVerdict.SENDS
+    assert verdict(GRANT, unknown) is PolicyVerdict.UNCLEAR
     found = judged({"Statement": [GRANT, deny]}, US)
     assert "its statement no denies events of s3://lab" in left_alone(found, US, "daylily-intake")
 
@@ -138,8 +138,8 @@ def test_a_policy_that_is_none_is_a_sentence(text: str) -> None:
 @pytest.mark.parametrize("text", ["", "{}", '{"Statement": []}'])
 def test_no_policy_is_an_empty_one(text: str) -> None:
     policy = allowing(read_policy(text, "q"), US)
-    assert judged(policy, US).verdict is Verdict.SENDS
-    assert judged(policy, Sender("other", QUEUE)).verdict is Verdict.NOTHING
+    assert judged(policy, US).verdict is PolicyVerdict.SENDS
+    assert judged(policy, Sender("other", QUEUE)).verdict is PolicyVerdict.NOTHING
 
 
 def test_a_name_that_is_taken_is_not_taken_over() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from daylily_daemon.application import requests
 from daylily_daemon.application.errors import Invalid, NoEffect, NotFound
-from daylily_daemon.application.requests import Outcome, Submission
+from daylily_daemon.application.requests import Followed, Submission
 from daylily_daemon.domain.errors import Transient
 from daylily_daemon.domain.model import (
     Answer,
@@ -88,8 +88,8 @@ class Late(MemoryTrail):
         return _answer(said[-1]) if said else None
 
 
-def _waited(due: dict[float, CommandEffect], timeout_s: float | None) -> tuple[Outcome, float]:
-    async def play() -> tuple[Outcome, float]:
+def _waited(due: dict[float, CommandEffect], timeout_s: float | None) -> tuple[Followed, float]:
+    async def play() -> tuple[Followed, float]:
         began = anyio.current_time()
         trail = Late({began + at: effect for at, effect in due.items()})
         backend = a_backend(Table(), trail=trail)
@@ -125,7 +125,7 @@ def test_stopping_is_waited_for_within_the_same_time_limit_and_only_by_a_cancel(
     table = Table()
     stopping = running(ID, stopping="canceled by me")
 
-    async def play() -> tuple[Outcome, Outcome, Outcome]:
+    async def play() -> tuple[Followed, Followed, Followed]:
         await stored(table, stopping)
         await MemoryTrail(table).answer(ID, _answer(CommandEffect.APPLIED))
         backend = a_backend(table)
@@ -242,7 +242,7 @@ def test_no_other_address_is_a_workset(uri: str) -> None:
         requests.in_control_bucket(a_backend(Table()), uri)
 
 
-def _ended(effect: CommandEffect | None, *states: State) -> Outcome:
+def _ended(effect: CommandEffect | None, *states: State) -> Followed:
     """Return what becomes of a submission whose workset is in each of ``states`` for ten seconds."""
     table = Table()
 
@@ -251,7 +251,7 @@ def _ended(effect: CommandEffect | None, *states: State) -> Outcome:
             await stored(table, a_workset(ID, state))
             await anyio.sleep(10)
 
-    async def play() -> Outcome:
+    async def play() -> Followed:
         if effect:
             await MemoryTrail(table).answer(ID, _answer(effect))
         async with anyio.create_task_group() as tg:

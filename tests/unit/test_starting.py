@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from daylily_daemon.adapters.host import StateDir
 from daylily_daemon.adapters.identity import this_machine
-from daylily_daemon.composition.starting import LONGEST_PAUSE_S, REPEATED_S, Patience, Reader
+from daylily_daemon.composition.starting import LONGEST_PAUSE_S, REPEATED_S, Reader, StartPatience
 from daylily_daemon.domain.errors import DaemonError, Impeded, Permanent, Transient
 from daylily_daemon.settings.sources import Sources
 from tests.sim.vclock import BACKEND
@@ -44,7 +44,7 @@ def patient(work: Trouble, *ends: type[DaemonError]) -> tuple[str, list[str], li
     """Return what came of it, the sentences that were told, and the log."""
     told: list[str] = []
     with capture_logs() as logs:
-        done = in_virtual_time(lambda: Patience(told.append).until_done("AWS", work, ends))
+        done = in_virtual_time(lambda: StartPatience(told.append).until_done("AWS", work, ends))
     return done, told, logs
 
 
@@ -90,7 +90,7 @@ def test_a_pause_ends_when_somebody_asks_for_it() -> None:
     work = Trouble(*[Transient("away")] * 8)
 
     async def story() -> None:
-        patience = Patience(lambda _: None)
+        patience = StartPatience(lambda _: None)
         async with anyio.create_task_group() as tg:
             tg.start_soon(patience.until_done, "AWS", work)
             await anyio.sleep(50)

@@ -41,7 +41,7 @@ WRITTEN: Final[Mapping[State, str]] = total("s3_sentinels.WRITTEN", _SENTINELS, 
 _OUT_OF_ERROR: Final = frozenset({State.READY, State.IN_PROGRESS, State.COMPLETE})
 
 
-class Objects(Protocol):
+class SentinelStore(Protocol):
     """The two things this channel does with a bucket. Both may raise Transient or Permanent."""
 
     async def put(self, bucket: str, key: str, body: bytes) -> None: ...
@@ -53,7 +53,7 @@ class Objects(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class S3Sentinels:
-    objects: Objects
+    objects: SentinelStore
 
     async def deliver(self, record: Record) -> None:
         if record.type not in _CHANGES:

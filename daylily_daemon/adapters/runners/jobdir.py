@@ -57,7 +57,7 @@ Token = Started | Revoked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class ExitRecord:
     """What the shim has left about the end of a job."""
 
     ended: Ended
@@ -156,14 +156,14 @@ class JobDirectory:
         with _errors_as_transient("/proc"):
             return token.shim.boot_id != shim.boot_id() or not procfs.is_alive(token.shim)
 
-    def record(self) -> Record | None:
+    def record(self) -> ExitRecord | None:
         """Return what the shim recorded about the end, None while there is no record."""
         record = self._read("exit.json")
         if record is None:
             return None
         with self._as_unreadable("exit.json"):
             found = record["success_file_found"]
-            return Record(
+            return ExitRecord(
                 ended=Ended(record["ended"]),
                 code=None if record["code"] is None else int(record["code"]),
                 success_file_found=None if found is None else bool(found),

@@ -65,13 +65,13 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _JobPlace:
     """One job, where its folder is, and by what its processes are known."""
 
     job: Job
     home: Folder
     files: JobDirectory
-    known: remains.Job
+    known: remains.KnownJob
 
     @property
     def scope(self) -> str:
@@ -127,7 +127,7 @@ class ProcessRunner:
         if not (ours and this_boot):
             await self._check_folder(place)
 
-    async def _check_folder(self, place: _Place) -> None:
+    async def _check_folder(self, place: _JobPlace) -> None:
         """Raises Unclear unless what is not found in the folder of ``place`` never was there."""
         scope = place.job.scope
         if scope not in ("", place.scope):
@@ -201,10 +201,10 @@ class ProcessRunner:
         alive = isinstance(token, Started) and token.shim.in_sight and _is_alive(token.shim)
         return files.path, token.shim if isinstance(token, Started) and alive else None
 
-    async def _place(self, job: Job) -> _Place:
+    async def _place(self, job: Job) -> _JobPlace:
         return await self._disk.run(partial(self._found, job))
 
-    def _found(self, job: Job) -> _Place:
+    def _found(self, job: Job) -> _JobPlace:
         """Return where the job is: where its run was begun if that folder is still there, else in ours."""
         home, directory = self._home, os.path.abspath(job.directory)
         if not lies_in(home.path, directory):
@@ -217,11 +217,11 @@ class ProcessRunner:
                 directory = moved_to(home.path, directory)
         mark = f"{self._installation}/{job.name}/{home.id}"
         places = frozenset({directory, os.path.abspath(job.directory)})
-        return _Place(job, home, JobDirectory(directory), remains.Job(mark, places))
+        return _JobPlace(job, home, JobDirectory(directory), remains.KnownJob(mark, places))
 
     # Starting
 
-    async def _token(self, place: _Place) -> Token | None:
+    async def _token(self, place: _JobPlace) -> Token | None:
         """Return who has the token. Raises Unclear where a start that was seen left none."""
         token, job = await self._disk.run(place.files.token), place.job
         if job.confirmed and not isinstance(token, Started):
@@ -238,7 +238,7 @@ class ProcessRunner:
             )
         return token
 
-    async def _was_started(self, place: _Place) -> bool:
+    async def _was_started(self, place: _JobPlace) -> bool:
         token = await self._token(place)
         if isinstance(token, Revoked):
             raise Permanent(
@@ -246,7 +246,7 @@ class ProcessRunner:
             )
         return token is not None
 
-    async def _start(self, place: _Place) -> None:
+    async def _start(self, place: _JobPlace) -> None:
         job = place.job
         await self._check_folder(place)
         if not job.argv:
@@ -260,12 +260,12 @@ class ProcessRunner:
             if not await self._was_started(place):
                 raise Transient(f"The start of job {job.name} was not confirmed: {said}")
 
-    async def _give_up(self, place: _Place) -> None:
+    async def _give_up(self, place: _JobPlace) -> None:
         if isinstance(await self._disk.run(place.files.revoke), Revoked):
             name = place.job.name
             raise Permanent(f"Job {name} names no command; mend the step's configuration.")
 
-    async def _is_quiet(self, place: _Place) -> bool:
+    async def _is_quiet(self, place: _JobPlace) -> bool:
         """Return whether the job may be started now, False if it was meanwhile.
 
         Raises Unclear while anything of its workset runs on this machine.
@@ -289,10 +289,10 @@ class ProcessRunner:
             f"older state? It is waited for; if it is of no use, end it: kill {first.process.pid}"
         )
 
-    async def _seen(self, place: _Place) -> list[remains.Survivor]:
+    async def _seen(self, place: _JobPlace) -> list[remains.Survivor]:
         return await self._look(partial(remains.survivors, place.known))
 
-    async def _launch(self, place: _Place) -> str:
+    async def _launch(self, place: _JobPlace) -> str:
         """Run the launcher; return what it said for people. Its answer proves nothing."""
         job, directory, run_as = place.job, place.files.path, self._run_as
         properties = tuple(run_as.properties(job, directory)) if run_as else ()
@@ -311,7 +311,7 @@ class ProcessRunner:
 
     # The end
 
-    async def _end_of(self, place: _Place, token: Started) -> Outcome:
+    async def _end_of(self, place: _JobPlace, token: Started) -> Outcome:
         await self._note_group(place)
         while True:
             if outcome := await self._recorded(place, token):
@@ -322,7 +322,7 @@ class ProcessRunner:
                 return await self._end_without_shim(place, token)
             await self._watch.until_gone(token.shim)
 
-    def _is_over(self, place: _Place, token: Started) -> bool:
+    def _is_over(self, place: _JobPlace, token: Started) -> bool:
         """Return whether the machine was restarted since the start. Raises Unclear if that cannot be told."""
         here = self._home.machine
         if token.shim.boot_id == here.boot_id:
@@ -335,12 +335,12 @@ class ProcessRunner:
             )
         return True
 
-    def _unclear(self, place: _Place, why: str) -> Never:
+    def _unclear(self, place: _JobPlace, why: str) -> Never:
         raise Unclear(
             f"Whether job {place.job.name} runs cannot be told: {why}. {_vouch(place.job)}"
         )
 
-    async def _end_without_shim(self, place: _Place, token: Started) -> Outcome:
+    async def _end_without_shim(self, place: _JobPlace, token: Started) -> Outcome:
         with anyio.move_on_after(self._late_record_s):
             while True:
                 if outcome := await self._recorded(place, token):
@@ -354,7 +354,7 @@ class ProcessRunner:
             raise self._without_proof(place, token)
         return Outcome(ended=Ended.LOST, tail=await self._tail(place))
 
-    def _without_proof(self, place: _Place, token: Started) -> Unclear:
+    def _without_proof(self, place: _JobPlace, token: Started) -> Unclear:
         return Unclear(
             f"How job {place.job.name} ended is not known: its keeper (process {token.shim.pid}) was killed "
             "and left no record. Nothing of it is seen on this machine, but a process that left its session "
@@ -362,11 +362,11 @@ class ProcessRunner:
             f"{_vouch(place.job)}"
         )
 
-    async def _is_proved_gone(self, place: _Place, token: Started) -> bool:
+    async def _is_proved_gone(self, place: _JobPlace, token: Started) -> bool:
         group = await self._disk.run(place.files.group)
         if group is None:
             return False
-        known = remains.Job(token.mark or place.known.mark, place.known.places)
+        known = remains.KnownJob(token.mark or place.known.mark, place.known.places)
         for _ in range(PROOFS):
             try:
                 if not await self._kernel.run(partial(remains.are_proved_gone, known, group)):
@@ -376,17 +376,17 @@ class ProcessRunner:
             await anyio.sleep(RECORD_POLL_S)
         return True
 
-    async def _members(self, place: _Place, token: Started) -> list[Identity]:
+    async def _members(self, place: _JobPlace, token: Started) -> list[Identity]:
         command = await self._disk.run(place.files.command)
         group = await self._disk.run(place.files.group)
-        known = remains.Job(token.mark or place.known.mark, place.known.places, command)
+        known = remains.KnownJob(token.mark or place.known.mark, place.known.places, command)
         return await self._look(partial(remains.members, known, group))
 
-    async def _note_group(self, place: _Place) -> None:
+    async def _note_group(self, place: _JobPlace) -> None:
         """Keep the group of a job that runs, once: when it has ended it is too late."""
         await self._disk.run(partial(_note_group, place.files))
 
-    async def _recorded(self, place: _Place, token: Started) -> Outcome | None:
+    async def _recorded(self, place: _JobPlace, token: Started) -> Outcome | None:
         record = await self._disk.run(place.files.record)
         if record is None:
             return None
@@ -417,12 +417,12 @@ class ProcessRunner:
         except UnusableError as exc:
             return {}, (f"Its report {clean(name.encode())} was left out: {exc}.",)
 
-    async def _tail(self, place: _Place) -> str:
+    async def _tail(self, place: _JobPlace) -> str:
         return await self._disk.run(partial(_tail, place.files.path))
 
     # Stopping
 
-    async def _end(self, place: _Place, token: Started) -> None:
+    async def _end(self, place: _JobPlace, token: Started) -> None:
         _send([token.shim], signal.SIGTERM, signal.SIGCONT)
         while _is_alive(token.shim) and not await self._disk.run(place.files.has_record):
             with anyio.move_on_after(procfs.POLL_S):
@@ -433,7 +433,7 @@ class ProcessRunner:
         if not await self._is_proved_gone(place, token):
             raise self._without_proof(place, token)
 
-    async def _end_members(self, place: _Place, token: Started) -> None:
+    async def _end_members(self, place: _JobPlace, token: Started) -> None:
         """End what a shim left behind that was killed: politely, then hard until nothing runs."""
         left = await self._members(place, token)
         _send(left, signal.SIGTERM, signal.SIGCONT)

@@ -54,7 +54,7 @@ class Marked:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class KnownJob:
     """By what the processes of one job are known."""
 
     mark: str
@@ -98,14 +98,14 @@ def parts(mark: str) -> tuple[str, str, str]:
 
 
 @dataclass(slots=True)
-class Table:
+class ProcessTable:
     """The processes of this machine that can be seen, at one look. Raises OSError."""
 
     stats: dict[int, list[str]] = field(default_factory=dict)
     marks: dict[int, Marked] = field(default_factory=dict)
 
     @classmethod
-    def now(cls) -> Table:
+    def now(cls) -> ProcessTable:
         table = cls()
         for pid in (int(name) for name in os.listdir("/proc") if name.isdigit()):
             with suppress(PermissionError):  # /proc names it and shows nothing: not one of ours
@@ -136,9 +136,9 @@ class Table:
         return int(self.stats[pid][3])
 
 
-def members(job: Job, group: Group | None = None) -> list[Identity]:
+def members(job: KnownJob, group: Group | None = None) -> list[Identity]:
     """Return what is seen to run of ``job``, whose shim is gone. Raises OSError."""
-    table, session = Table.now(), _session(job.command)
+    table, session = ProcessTable.now(), _session(job.command)
     inside = set(_pids(group)) if group is not None and _is_own(group, job) else set()
     return [
         table.identity(pid)
@@ -147,9 +147,9 @@ def members(job: Job, group: Group | None = None) -> list[Identity]:
     ]
 
 
-def survivors(job: Job) -> list[Survivor]:
+def survivors(job: KnownJob) -> list[Survivor]:
     """Return every process of the same workset that runs, shims too. Raises OSError."""
-    table, found = Table.now(), []
+    table, found = ProcessTable.now(), []
     near = {os.path.dirname(os.path.dirname(place)) + "/" for place in job.places}
     for pid in table.stats:
         marked = table.mark(pid)
@@ -174,7 +174,7 @@ def group_of(process: Identity) -> Group | None:
         return None
 
 
-def are_proved_gone(job: Job, group: Group) -> bool:
+def are_proved_gone(job: KnownJob, group: Group) -> bool:
     """Return whether nothing of ``job`` can be left of what was in ``group``. Raises OSError."""
     own = _group_path(os.getpid())
     if group.cgroup_ns != procfs.namespace("cgroup") or own is None:
@@ -186,11 +186,11 @@ def are_proved_gone(job: Job, group: Group) -> bool:
             return True
     except FileNotFoundError:
         return True
-    table = Table.now()
+    table = ProcessTable.now()
     return all(_is_somebody_elses(pid, job, table) for pid in _pids(group))
 
 
-def _is_somebody_elses(pid: int, job: Job, table: Table) -> bool:
+def _is_somebody_elses(pid: int, job: KnownJob, table: ProcessTable) -> bool:
     if pid == 0:  # of another process namespace
         return False
     if pid not in table.stats and not table.add(pid):
@@ -204,7 +204,7 @@ def _is_somebody_elses(pid: int, job: Job, table: Table) -> bool:
     return False
 
 
-def _line(pid: int, table: Table) -> Iterator[int]:
+def _line(pid: int, table: ProcessTable) -> Iterator[int]:
     """Yield a process and its ancestors, the nearest first."""
     while pid in table.stats or (pid and table.add(pid)):
         yield pid
@@ -220,7 +220,7 @@ def _is_us(pid: int) -> bool:
     return answered == 0 and reaper.value == 0
 
 
-def _is_of(marked: Marked, job: Job) -> bool:
+def _is_of(marked: Marked, job: KnownJob) -> bool:
     if marked.any:
         return marked.any == job.mark
     return bool(marked.place) and marked.place in job.places
@@ -235,7 +235,7 @@ def _session(command: Identity | None) -> int | None:
     return None if reused else command.pid
 
 
-def _is_own(group: Group, job: Job) -> bool:
+def _is_own(group: Group, job: KnownJob) -> bool:
     return os.path.basename(group.path) == unit_of(parts(job.mark)[1])
 
 

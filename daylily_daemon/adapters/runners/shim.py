@@ -255,7 +255,7 @@ def become_command(spec: Record, gate: int, output: int, failure: int) -> NoRetu
         os._exit(code)
 
 
-class Run:
+class Supervised:
     """One command and everything below it, from the fork to the last descendant."""
 
     def __init__(self, spec: Record, signals: Signals) -> None:
@@ -420,7 +420,7 @@ def serve(spec: Record, announce: Callable[[int], None]) -> int:
     """Be the shim of one job; return the exit code of this process."""
     ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
     be_killed_like_others()
-    run = Run(spec, Signals())
+    run = Supervised(spec, Signals())
     if not win_token(spec, run.shim):
         announce(TOKEN_LOST)
         return TOKEN_LOST

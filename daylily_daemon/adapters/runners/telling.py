@@ -10,7 +10,7 @@ import stat
 from collections.abc import Iterator
 from typing import Final
 
-from daylily_daemon.adapters.runners.jobdir import Record
+from daylily_daemon.adapters.runners.jobdir import ExitRecord
 from daylily_daemon.adapters.runners.logs import Cursor, clean
 from daylily_daemon.domain.failures import read_log
 from daylily_daemon.domain.workflow_log import FAILURES
@@ -54,7 +54,7 @@ def _parted(kept: bytes, gap: bool) -> bytes:
     return b"\n" if kept and gap else b""
 
 
-def warnings_of(record: Record) -> Iterator[str]:
+def warnings_of(record: ExitRecord) -> Iterator[str]:
     """Yield what is worth a sentence though it does not decide how a job ended."""
     if record.left_behind:
         named = record.left_behind_names[:LEFT_BEHIND_NAMED]

@@ -66,7 +66,7 @@ def collect(source: Path, *, within: Sequence[Path] = (), key_bytes: int = 0) ->
     if not source.is_dir():
         raise Permanent(f"There is no folder {name_of(source)}; give the folder of the results.")
     root = source.resolve()
-    walk = _Walk(root, (root, *(folder.resolve() for folder in within)), key_bytes)
+    walk = _FolderWalk(root, (root, *(folder.resolve() for folder in within)), key_bytes)
     walk.all()
     return Collected(
         files=tuple(sorted(walk.files, key=lambda file: file.name)),
@@ -75,7 +75,7 @@ def collect(source: Path, *, within: Sequence[Path] = (), key_bytes: int = 0) ->
 
 
 @dataclass(frozen=True, slots=True)
-class _Folder:
+class _OpenFolder:
     path: Path
     name: str
     """Empty for the first one, else with a closing slash."""
@@ -84,7 +84,7 @@ class _Folder:
 
 
 @dataclass(slots=True)
-class _Walk:
+class _FolderWalk:
     root: Path
     within: Sequence[Path]
     key_bytes: int
@@ -94,7 +94,7 @@ class _Walk:
 
     def all(self) -> None:
         status = self.root.stat()
-        waiting = [_Folder(self.root, "", frozenset({(status.st_dev, status.st_ino)}))]
+        waiting = [_OpenFolder(self.root, "", frozenset({(status.st_dev, status.st_ino)}))]
         while waiting:
             folder = waiting.pop()
             try:
@@ -106,7 +106,9 @@ class _Walk:
                 continue
             waiting.extend(self._look(folder, found))
 
-    def _look(self, folder: _Folder, found: Sequence[os.DirEntry[str]]) -> Iterator[_Folder]:
+    def _look(
+        self, folder: _OpenFolder, found: Sequence[os.DirEntry[str]]
+    ) -> Iterator[_OpenFolder]:
         for entry in found:
             self.entries += 1
             if self.entries > MAX_ENTRIES:
@@ -123,7 +125,7 @@ class _Walk:
             except OSError as exc:
                 self._leave(name, f"cannot be looked at: {exc.strerror}.")
 
-    def _take(self, folder: _Folder, entry: os.DirEntry[str], name: str) -> _Folder | None:
+    def _take(self, folder: _OpenFolder, entry: os.DirEntry[str], name: str) -> _OpenFolder | None:
         path = Path(os.path.realpath(entry.path)) if entry.is_symlink() else Path(entry.path)
         status = path.stat(follow_symlinks=False)
         if stat.S_ISREG(status.st_mode):
@@ -134,7 +136,7 @@ class _Walk:
             return None
         identity = status.st_dev, status.st_ino
         if identity not in folder.above:
-            return _Folder(path, f"{name}/", folder.above | {identity})
+            return _OpenFolder(path, f"{name}/", folder.above | {identity})
         if not path.is_relative_to(self.root):
             self._leave(name, "is a link to a folder that it lies in.")
         return None

@@ -132,7 +132,7 @@ class _Changed(DaemonError):
 
 
 @dataclass(frozen=True, slots=True)
-class _Source:
+class _UploadSource:
     """An open file and what it was at that moment."""
 
     item: LocalFile
@@ -232,11 +232,13 @@ class _Uploads:
             with attempt:
                 file = await to_thread.run_sync(_opened, item)
                 try:
-                    await self._ensure(_Source(item, key, file), maybe_there or again, not again)
+                    await self._ensure(
+                        _UploadSource(item, key, file), maybe_there or again, not again
+                    )
                 finally:
                     file.close()
 
-    async def _ensure(self, source: _Source, maybe_there: bool, first: bool) -> None:
+    async def _ensure(self, source: _UploadSource, maybe_there: bool, first: bool) -> None:
         source.check()
         if maybe_there and await self._is_there(source):
             self._unchanged += first
@@ -246,13 +248,13 @@ class _Uploads:
             await self._send(source)
         source.check()
 
-    async def _is_there(self, source: _Source) -> bool:
+    async def _is_there(self, source: _UploadSource) -> bool:
         remote = await look(self._client, self._bucket, source.key)
         if remote is None or remote.checksum is None or remote.size_bytes != source.size_bytes:
             return False
         return await to_thread.run_sync(_matches, source.file, remote.checksum)
 
-    async def _send(self, source: _Source) -> None:
+    async def _send(self, source: _UploadSource) -> None:
         digest = await to_thread.run_sync(digest_of_open, source.file, "sha256")
         source.file.seek(0)
         async with translated(self._uri(source)):
@@ -264,7 +266,7 @@ class _Uploads:
                 ChecksumSHA256=base64.b64encode(digest).decode(),
             )
 
-    async def _send_in_parts(self, source: _Source) -> None:
+    async def _send_in_parts(self, source: _UploadSource) -> None:
         upload = await self._unfinished(source) or await self._begin(source)
         part_bytes = _part_bytes(source.size_bytes, self._options.part_bytes)
         parts = []
@@ -283,7 +285,7 @@ class _Uploads:
             )
 
     async def _part(
-        self, source: _Source, upload: _Unfinished, number: int, data: bytes
+        self, source: _UploadSource, upload: _Unfinished, number: int, data: bytes
     ) -> dict[str, Any]:
         """Send one part unless S3 has it; return what completing the upload asks of it."""
         sha256 = base64_sha256(data)
@@ -303,14 +305,14 @@ class _Uploads:
                 )
         return {"PartNumber": number, "ETag": sent.etag, "ChecksumSHA256": sha256}
 
-    async def _begin(self, source: _Source) -> _Unfinished:
+    async def _begin(self, source: _UploadSource) -> _Unfinished:
         async with translated(self._uri(source)):
             answer = await self._client.create_multipart_upload(
                 Bucket=self._bucket, Key=source.key, ChecksumAlgorithm="SHA256"
             )
         return _Unfinished(answer["UploadId"], {})
 
-    async def _unfinished(self, source: _Source) -> _Unfinished | None:
+    async def _unfinished(self, source: _UploadSource) -> _Unfinished | None:
         """Return the latest upload of this key that was begun and cut; None if there is none."""
         try:
             async with translated(self._uri(source)):
@@ -330,7 +332,7 @@ class _Uploads:
         latest = max(begun, key=lambda entry: entry["Initiated"])["UploadId"]
         return _Unfinished(latest, await self._parts(source, latest))
 
-    async def _parts(self, source: _Source, upload_id: str) -> dict[int, _Part]:
+    async def _parts(self, source: _UploadSource, upload_id: str) -> dict[int, _Part]:
         request = {"Bucket": self._bucket, "Key": source.key, "UploadId": upload_id}
         parts: dict[int, _Part] = {}
         while True:
@@ -341,7 +343,7 @@ class _Uploads:
                 return parts
             request["PartNumberMarker"] = page["NextPartNumberMarker"]
 
-    def _uri(self, source: _Source) -> str:
+    def _uri(self, source: _UploadSource) -> str:
         return f"s3://{self._bucket}/{source.key}"
 
 
