@@ -2,7 +2,7 @@
 
 Three classes. *Again*: AWS did not do it this time (throttling, 5xx). *Ours*: AWS refuses just as
 definitely, but because of our rights, tables, keys, settings or credentials, and takes it back once they are
-mended. *No*: a definite no about this very thing. A *no* parks messages, fails worksets and gives up
+fixed. *No*: a definite no about this very thing. A *no* parks messages, fails worksets and gives up
 notices, so it has to be on the list below; a code that nobody has met yet is taken for ours. What was asked
 on behalf of our credentials (the SDK asks STS for a role when a session ends) is ours whatever the code is.
 """

@@ -151,7 +151,7 @@ class Aws:
                 own = AsyncExitStack()
                 client = await own.enter_async_context(self._made(service, max_attempts))
             except Exception:
-                # A session remembers the files it read; whoever mends them must not have to restart us.
+                # A session remembers the files it read; whoever fixes them must not have to restart us.
                 self._session = self._fresh_session()
                 raise
         self._stack.push_async_callback(own.aclose)

@@ -165,7 +165,7 @@ class StateDir:
 
 @contextmanager
 def _in_words(path: Path) -> Iterator[None]:
-    """Raises Permanent where ``path`` can be no folder at all, and Transient for what may be mended."""
+    """Raises Permanent where ``path`` can be no folder at all, and Transient for what may be fixed."""
     try:
         yield
     except OSError as exc:

@@ -2,7 +2,7 @@
 
 The status decides, not the body: a receiver that answered 2xx has the notice even if the rest of its
 answer is lost, and asking again would only tell people twice. No answer at all is an unknown outcome. A no
-is definite only where it is about this very notice; a wrong address, key or right is ours, to be mended.
+is definite only where it is about this very notice; a wrong address, key or right is ours, to be fixed.
 
 Whatever a receiver sends, in its status line, headers or body, nothing leaves here but these three.
 
@@ -36,8 +36,8 @@ _PRINTABLE: Final = re.compile(r"[\x21-\x7e]+")
 _HEADERS: Final = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
 
 _FAILURES: Final[tuple[tuple[type[Exception], type[Transient], str], ...]] = (
-    (aiohttp.InvalidURL, Impeded, "has an impossible address; mend it in the settings"),
-    (UnicodeError, Impeded, "has an impossible name; mend it in the settings"),
+    (aiohttp.InvalidURL, Impeded, "has an impossible address; fix it in the settings"),
+    (UnicodeError, Impeded, "has an impossible name; fix it in the settings"),
     (TimeoutError, Transient, "did not answer in time"),
     (aiohttp.ClientProxyConnectionError, Transient, "cannot be reached through the proxy"),
     (aiohttp.ClientHttpProxyError, Transient, "cannot be reached: the proxy refuses"),
@@ -48,10 +48,10 @@ _FAILURES: Final[tuple[tuple[type[Exception], type[Transient], str], ...]] = (
     (OSError, Transient, "broke the connection off before it had answered"),
     (Exception, Unexpected, "answered with something nobody foresaw"),
 )
-"""The first row that fits counts. Whatever may mend itself without us is unknown, not refused."""
+"""The first row that fits counts. Whatever may fix itself without us is unknown, not refused."""
 
 _OF_THIS_NOTICE: Final = frozenset({400, 409, 413, 414, 422, 431})
-"""A no that would be the same whatever we mend: the body is not what the receiver takes."""
+"""A no that would be the same whatever we fix: the body is not what the receiver takes."""
 
 _ADVICE: Final = {
     401: "Check the secret of this channel in the settings.",

@@ -481,6 +481,6 @@ def _unknown_pipeline(name: str, known: Mapping[str, Pipeline]) -> Problem:
 
 
 def _together(*results: object) -> Refused:
-    """Return every refusal once, so that a lab can mend everything before it tries again."""
+    """Return every refusal once, so that a lab can fix everything before it tries again."""
     problems = (one for result in results if isinstance(result, Refused) for one in result.problems)
     return Refused(tuple(dict.fromkeys(problems)))

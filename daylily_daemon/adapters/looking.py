@@ -54,7 +54,7 @@ class UnusableInput:
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """Our role may not look at it, or there is no such bucket: either may be mended while we wait."""
+    """Our role may not look at it, or there is no such bucket: either may be fixed while we wait."""
 
     what: str
     todo: str

@@ -42,10 +42,10 @@ _TODO: Final = {
     "string_type": "Put the value in quotes.",
     "missing": "Add the key.",
     "bool_type": "Write true or false.",
-    "list_type": "Write a list: one element a line, each after a dash.",
-    "tuple_type": "Write a list: one element a line, each after a dash.",
-    "dict_type": "Write a mapping: one `NAME: value` a line.",
-    "model_type": "Write a mapping: one `key: value` a line.",
+    "list_type": "Write a list: one element per line, each after a dash.",
+    "tuple_type": "Write a list: one element per line, each after a dash.",
+    "dict_type": "Write a mapping: one `NAME: value` per line.",
+    "model_type": "Write a mapping: one `key: value` per line.",
 }
 _OTHER_TODO: Final = "Correct the value."
 

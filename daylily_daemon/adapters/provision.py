@@ -1,4 +1,4 @@
-"""What ``init`` makes: tables, queues, topic and bucket notification. Twice changes nothing.
+"""What ``init`` makes: tables, queues, topic and bucket notification. Running it twice changes nothing.
 
 Each part looks at what is there and yields the *steps* that are missing, as a sentence and a call. A dry run
 prints the sentences. What exists is completed, never replaced: a table of the old system keeps its items, and

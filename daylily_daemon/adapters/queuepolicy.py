@@ -67,7 +67,7 @@ def read_policy(text: str, queue: str) -> dict[str, Any]:
     if not isinstance(statements, list) or not all(isinstance(s, dict) for s in statements):
         raise Permanent(
             f"The policy of the queue {queue} cannot be read: expected JSON with a Statement that is an "
-            "object or a list of them. Mend it in the SQS console, then run init again."
+            "object or a list of them. Fix it in the SQS console, then run init again."
         )
     return {"Version": "2012-10-17", **(policy or {}), "Statement": statements}
 
@@ -95,7 +95,7 @@ def left_alone(found: Judgement, sender: Sender, queue: str) -> str:
     says = "denies" if denies else "may or may not allow (its conditions are not known here)"
     return (
         f"leave the policy of {queue} alone: its statement {found.sid} {says} events of "
-        f"s3://{sender.bucket}; if none arrive, mend it by hand"
+        f"s3://{sender.bucket}; if none arrive, fix it by hand"
     )
 
 

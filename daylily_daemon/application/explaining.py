@@ -67,7 +67,7 @@ def _why_failed(ws: Workset) -> Iterator[str]:
     else:
         yield ws.failure.details
         yield f"Code {ws.failure.code}, category {ws.failure.category}."
-    yield (f"When the cause is mended: `daylily-daemon retry {ws.id}`, or put daylily.ready again.")
+    yield (f"When the cause is fixed: `daylily-daemon retry {ws.id}`, or put daylily.ready again.")
 
 
 # --- in progress --------------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ def init(
     set_: SetOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Make or complete tables, queues, topic and bucket notification. Twice changes nothing.
+    """Make or complete tables, queues, topic and bucket notification. Running it twice changes nothing.
 
     Example: daylily-daemon init --config lab.yaml --dry-run
     """

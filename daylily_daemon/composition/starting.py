@@ -1,8 +1,8 @@
 """The start of the daemon: what it needs is waited for, and said.
 
 A disk that is full, a mount that is broken, an AWS that does not answer or does not let us, a table that
-nobody has made yet: all of that is mended by somebody while the daemon waits, and none of it is a reason
-to end. What no waiting mends ends it: settings that make no sense, another daemon on the same state
+nobody has made yet: all of that is fixed by somebody while the daemon waits, and none of it is a reason
+to end. What no waiting fixes ends it: settings that make no sense, another daemon on the same state
 directory.
 """
 

@@ -77,7 +77,7 @@ def _rank(ws: Workset, waited_s: float, age_s: float) -> int:
 
 
 def admit(candidates: Sequence[Workset], capacity: Capacity, now: datetime) -> list[Verdict]:
-    """Return one verdict a candidate, in the order in which they would start. Linear but for the sorting."""
+    """Return one verdict per candidate, in the order in which they would start. Linear but for sorting."""
     tally = _Tally(capacity, dict(capacity.customers))
     ordered = order(candidates, now, capacity.limits.age_s)
     return [tally.verdict(ws, now) for ws in ordered]

@@ -2,7 +2,7 @@
 
 ``Permanent`` is about *this thing*: the message, the workset, the object. ``Impeded`` is about *us*: AWS
 refuses just as definitely, but because of our rights, tables or credentials, and takes it back once they
-are mended. To make a failure of it would be wrong in the same way as with an answer that never came, so it
+are fixed. To make a failure of it would be wrong in the same way as with an answer that never came, so it
 is a kind of ``Transient``: whoever repeats what is unknown repeats this too, and nobody can confuse the two.
 """
 

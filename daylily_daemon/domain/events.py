@@ -37,7 +37,7 @@ class Claimed:
     runner: str
     scope: str
     data_dir: str
-    """Under it lies one folder a workset, and in that one a run's data."""
+    """Under it lies one folder per workset, and in that one a run's data."""
     jobs_dir: str
     """The same for tokens, logs and exit records; a local disk."""
     ttl_s: float

@@ -100,7 +100,7 @@ TOOLS: Final = (
         r"|token included in the request is (expired|invalid)|unable to locate credentials"
         r"|unable to load (aws )?credentials|provided token has expired|SSO session .*expired",
         "WS-AWS-003", _C, True,
-        "the AWS credentials of the job were not valid, which those who run this daemon mend",
+        "the AWS credentials of the job were not valid, which those who run this daemon fix",
         ours=True,
     ),
     FailurePattern(
@@ -108,7 +108,7 @@ TOOLS: Final = (
         r"|(error|s3|amazon).*\baccess denied\b|not authorized to perform"
         r"|\((403|Forbidden)\) when calling the",
         "WS-AWS-002", _C, True,
-        "AWS refused access, which those who run this daemon mend, not the lab", ours=True,
+        "AWS refused access, which those who run this daemon fix, not the lab", ours=True,
     ),
     FailurePattern(
         _aws("Throttling|ThrottledException|SlowDown|TooManyRequests|RequestLimitExceeded"

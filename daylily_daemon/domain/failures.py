@@ -1,4 +1,4 @@
-"""Why a job failed, as far as it decides whether to try again, and in words for whoever has to mend it.
+"""Why a job failed, as far as it decides whether to try again, and in words for whoever has to fix it.
 
 The end of the log is first told apart: what a workflow manager says, and what its tools wrote. Operators'
 patterns come first and see all of it; then those for tools, then those for the manager.

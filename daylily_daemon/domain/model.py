@@ -70,7 +70,7 @@ class Category(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong with what a lab sent, in words for the person who can mend it."""
+    """One thing wrong with what a lab sent, in words for the person who can fix it."""
 
     file: str
     where: str
@@ -131,7 +131,7 @@ class Missing:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Running this would fail later, for reasons the lab can mend."""
+    """Running this would fail later, for reasons the lab can fix."""
 
     problems: tuple[Problem, ...]
 

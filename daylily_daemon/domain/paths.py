@@ -96,7 +96,7 @@ def _unfilled(path: str) -> Fault | None:
     if error:
         return (
             f"The path {_said(path)} holds {error}, the error value of a spreadsheet.",
-            "Mend it.",
+            "Fix it.",
         )
     if path.lower() in _UNSAID:
         return f"{_said(path)} is no path.", "Name the file, or write `na` if there is none."
@@ -162,7 +162,7 @@ def _several(path: str) -> Fault | None:
     if not _SEVERAL.search(path):
         return None
     what = f"{_said(path)} names several files in one cell."
-    return what, "Give each lane a row of its own, with one file a cell."
+    return what, "Give each lane a row of its own, with one file per cell."
 
 
 def _said(path: str) -> str:

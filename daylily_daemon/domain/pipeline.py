@@ -32,7 +32,7 @@ PLACEHOLDERS: Final = frozenset(
         "stage_dir",
         "work_dir",
         "results_dir",
-        "jobs_dir",  # holds one folder a job, named <attempt>-<step>, with its log
+        "jobs_dir",  # holds one folder per job, named <attempt>-<step>, with its log
         "run_args",  # list
         "clone_args",  # list
         "workdir_name",
@@ -115,7 +115,7 @@ def fill(text: str, values: Mapping[str, Value]) -> str:
         if isinstance(value, str):
             return value
         kind = "has no value here" if value is None else "is a list and must stand alone"
-        raise Permanent(f"The placeholder {match[0]} in {text!r} {kind}; mend the pipeline file.")
+        raise Permanent(f"The placeholder {match[0]} in {text!r} {kind}; fix the pipeline file.")
 
     return _PLACEHOLDER.sub(one, text)
 

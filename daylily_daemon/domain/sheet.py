@@ -159,7 +159,7 @@ def capped(problems: Sequence[Problem]) -> tuple[Problem, ...]:
     first = problems[0]
     count = "at least " if len(problems) >= MAX_COUNTED else ""
     what = f"And {count}{len(problems) - MAX_PROBLEMS:,} more problems like these."
-    todo = "Mend those above first; the rest is shown then."
+    todo = "Fix those above first; the rest is shown then."
     rest = Problem(first.file, "", what, todo, first.category)
     return (*problems[:MAX_PROBLEMS], rest)
 

@@ -117,7 +117,7 @@ def _comment_fault(line: str) -> tuple[str, str] | None:
     error = spreadsheet_error(line[:MAX_NAME])
     if error:
         what = f"The line begins with {error}, the error value of a spreadsheet, above the header."
-        return what, "Remove it, or mend the formula and put the row below the header."
+        return what, "Remove it, or fix the formula and put the row below the header."
     return None
 
 
@@ -206,7 +206,7 @@ def _name_faults(number: int, name: str, columns: list[str]) -> Iterator[tuple[s
 def _check_count(header: int, body: list[int], problems: Problems) -> bool:
     if not body:
         what = "There is a header, but no row below it."
-        problems.add(f"line {header}", what, "Add one row a sample and lane.")
+        problems.add(f"line {header}", what, "Add one row per sample and lane.")
     elif len(body) > MAX_ROWS:
         what = f"There are {len(body):,} rows; at most {MAX_ROWS:,} are allowed."
         problems.add(f"line {body[MAX_ROWS] + 1}", what, "Split the workset into several.")
@@ -258,7 +258,7 @@ class _Rows:
             where = f"line {line}, column {name}" if name else f"line {line}"
             what = f"The cell holds {error}, the error value of a spreadsheet."
             self.problems.add(
-                where, what, "Mend the formula and save the sheet anew; empty means none."
+                where, what, "Fix the formula and save the sheet anew; empty means none."
             )
         if not errors and cells[0].startswith("#"):
             what = "The line begins with `#`, but comments stand above the header only."

@@ -149,7 +149,7 @@ class DaemonSettings(Section):
     )
     min_free_gb: float = live(
         1.0,
-        "Room on the disks of state_dir and data_dir, in GB, below which nothing new starts; 0 checks not.",
+        "Room on the disks of state_dir and data_dir, in GB, below which nothing new starts; 0 for no check.",
         ge=0,
     )
     sweep_s: float = live(15, "Time between two looks at the tables, in seconds.", gt=0, le=3600)
@@ -372,7 +372,7 @@ class NotificationsSettings(Section):
 
 
 class LogSettings(Section):
-    level: Level = live("info", "Least level that is written: debug, info, warning or error.")
+    level: Level = live("info", "Minimum level logged: debug, info, warning or error.")
     format: Literal["auto", "json", "console"] = fixed(
         "auto", "auto (console on a terminal, else json), json or console."
     )

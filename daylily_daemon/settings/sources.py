@@ -244,7 +244,7 @@ class File(Source):
             return
         if not isinstance(found.value, Mapping):
             what = f"{_dotted(path) or 'The file'} is not a mapping of settings."
-            self.report(found.at(path), what, "Write one `key: value` a line.")
+            self.report(found.at(path), what, "Write one `key: value` per line.")
             return
         for name, value in found.value.items():
             here = (*path, name)

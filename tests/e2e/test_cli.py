@@ -113,7 +113,7 @@ def test_list_takes_priority_age_and_how_an_id_begins(shop: Lab) -> None:
         ("finished", "It is complete. Results: s3://"),
         (
             "broken",
-            "Code WS-DAT-001, category data. When the cause is mended: `daylily-daemon retry",
+            "Code WS-DAT-001, category data. When the cause is fixed: `daylily-daemon retry",
         ),
         (
             "again",

@@ -100,7 +100,7 @@ class Sim:
     homes: dict[JobName, str] = field(default_factory=dict)
     """The scope in which each job was started."""
     gone: set[str] = field(default_factory=set)
-    """Scopes whose machine exists no more."""
+    """Scopes whose machine no longer exists."""
     lost_tokens: set[JobName] = field(default_factory=set)
     index_stands_until: float = 0.0
     newer: set[WorksetId] = field(default_factory=set)

@@ -127,8 +127,8 @@ def test_a_trigger_that_one_door_answered_is_old_news_at_the_other() -> None:
 
 def test_two_triggers_of_one_content_in_one_second_are_two() -> None:
     ws = a_workset(State.ERROR, sentinel="s1", sentinel_order="05")
-    mended = command(replace(SUBMIT, sentinel="s1", order="06"), "c2", by="s3")
-    decision = apply(ws, mended, NOW)
+    fixed = command(replace(SUBMIT, sentinel="s1", order="06"), "c2", by="s3")
+    decision = apply(ws, fixed, NOW)
     assert decision.workset.state is State.READY
     assert decision.workset.request.sentinel_order == "06"
     late = apply(decision.workset, command(replace(SUBMIT, sentinel="s1", order="05"), "c3"), NOW)

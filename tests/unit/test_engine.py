@@ -183,7 +183,7 @@ def test_a_bad_workset_among_good_ones_stops_nobody() -> None:
     class SomeBad:
         async def inspect(self, workset: Workset) -> Inspection:
             if workset.id == "bad":
-                return Refused((Problem("stage_samples.tsv", "line 2", "is bad.", "Mend it."),))
+                return Refused((Problem("stage_samples.tsv", "line 2", "is bad.", "Fix it."),))
             return await GoodInputs().inspect(workset)
 
     async def story() -> None:

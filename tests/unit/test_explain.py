@@ -198,7 +198,7 @@ def test_a_retry_that_is_not_due_says_when_and_what_failed() -> None:
                     code="WS-DAT-001", category=Category.DATA, details="R1 is missing."
                 ),
             },
-            "R1 is missing.\nCode WS-DAT-001, category data.\nWhen the cause is mended: ",
+            "R1 is missing.\nCode WS-DAT-001, category data.\nWhen the cause is fixed: ",
         ),
         ({"state": State.FAILED}, "nothing was written down about why"),
         (

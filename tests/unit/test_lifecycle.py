@@ -55,7 +55,7 @@ NOW = datetime(2026, 3, 1, tzinfo=UTC)
 ID = WorksetId("HG002")
 STEPS = ("stage", "run", "export")
 PLAN = Plan(pipeline="demo", steps=STEPS, export_uri="s3://b/r/")
-PROBLEMS = (Problem("stage_samples.tsv", "line 2", "is wrong.", "Mend it."),)
+PROBLEMS = (Problem("stage_samples.tsv", "line 2", "is wrong.", "Fix it."),)
 POLICY = a_policy(max_retries=2)
 CLAIM = Claimed(
     owner="a",

@@ -43,7 +43,7 @@ from daylily_daemon.domain.sheet import Sheet, input_fault, read_sheet
         ("file:/data/k.fq", "s3://bucket/key", "absolute path alone"),
         ("s3://<bucket>/a.fq", "angle brackets", "real bucket"),
         ("{sample}_R1.fq", "curly brackets", "real bucket"),
-        ("s3://b1b/#REF!/a.fq", "#REF!", "Mend"),
+        ("s3://b1b/#REF!/a.fq", "#REF!", "Fix"),
         ("'a.fq'", "quote", "Remove the quotes"),
         ('"a.fq', "quote", "Remove the quotes"),
         ("\u201ca.fq\u201d", "U+201C", 'Type "'),

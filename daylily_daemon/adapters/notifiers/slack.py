@@ -31,7 +31,7 @@ _OURS: Final = frozenset(
         *("user_not_found", "action_prohibited", "posting_to_general_channel_denied"),
     }
 )
-"""Words that are about the webhook, which a reload can mend, and not about this message."""
+"""Words that are about the webhook, which a reload can fix, and not about this message."""
 _CUT_ENTITY: Final = re.compile(r"&[a-z]*$")
 
 

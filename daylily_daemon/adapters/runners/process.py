@@ -263,7 +263,7 @@ class ProcessRunner:
     async def _give_up(self, place: _JobPlace) -> None:
         if isinstance(await self._disk.run(place.files.revoke), Revoked):
             name = place.job.name
-            raise Permanent(f"Job {name} names no command; mend the step's configuration.")
+            raise Permanent(f"Job {name} names no command; fix the step's configuration.")
 
     async def _is_quiet(self, place: _JobPlace) -> bool:
         """Return whether the job may be started now, False if it was meanwhile.

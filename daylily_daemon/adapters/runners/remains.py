@@ -9,7 +9,7 @@ another start time shows that the number was free meanwhile, and is somebody els
 Apptainer, sudo and daemons do) carries nothing, and once the shim is dead nothing leads to it. Two things
 prove that there is none:
 
-- The control group the shim was started in exists no more, or another one has its name. A process cannot
+- The control group the shim was started in no longer exists, or another one has its name. A process cannot
   leave its group without the rights of root, and a group with a process in it cannot be removed.
 - Every process of that group is somebody else's: the daemon's own children, the descendants of a living shim
   of another job (a shim is the reaper of all its descendants, and nobody else's orphan becomes its child),
