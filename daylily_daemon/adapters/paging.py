@@ -11,6 +11,7 @@ from typing import Final
 
 from anyio import create_task_group
 
+from daylily_daemon.domain.errors import DaemonError
 from daylily_daemon.domain.listing import ListedRow, Position, Query, Span, is_searched, spans_of
 from daylily_daemon.ports import READ_ROWS, Page
 
@@ -56,12 +57,15 @@ async def _at_once(places: Sequence[Position], walk: _Walk, read: Read) -> list[
     async def one(at: Position) -> None:
         answers[at.span] = await read(walk.spans[at.span], at, most)
 
+    failed: list[BaseException] = []
     try:
         async with create_task_group() as tg:
             for at in places:
                 tg.start_soon(one, at)
-    except ExceptionGroup as group:
-        raise group.exceptions[0] from group
+    except* DaemonError as group:
+        failed += group.exceptions
+    if failed:
+        raise failed[0]
     return [answers[at.span] for at in places]
 
 

@@ -211,7 +211,10 @@ def _lab(folder: Path, url: str, way: Way) -> Lab:
     lab.pipeline("held", run=HELD)
     del lab.settings["daemon"]["state_dir"], lab.settings["daemon"]["data_dir"]
     isolation = Isolation.SESSION if way is Way.SESSION else Isolation.SYSTEMD
-    as_user = {"user": JOBS_USER, "writable": [str(folder)]} if way is Way.USER else {}
+    as_user: dict[str, Any] = {}
+    if way is Way.USER:
+        passed_on = ["PATH", "HOME", "LANG", "AWS_*", "NO_PROXY", "PYTHONPATH"]
+        as_user = {"user": JOBS_USER, "writable": [str(folder)], "pass_environment": passed_on}
     lab.configure(
         daemon={"sweep_s": 1},
         runner={"kind": "tmux", "isolation": str(isolation), **as_user},

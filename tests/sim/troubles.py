@@ -357,10 +357,9 @@ def unlock_by_hand(sim: Sim, wire: Wire) -> None:
 
 
 def delete_by_hand(sim: Sim, wire: Wire) -> None:
-    """Somebody deletes an item."""
+    """Somebody deletes an item, and what is in its inbox with it."""
     if ws := _some_workset(sim):
-        sim.edited.add(ws.id)
-        sim.stranded |= {command.id for command in ws.inbox}  # deleted with it
+        _edit(sim, ws, state=State.DELETED)
         del sim.world.table.worksets[ws.id]
 
 
