@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -78,13 +78,15 @@ async def test_what_earlier_versions_started_is_found_by_the_folder_it_names(
 async def test_jobs_of_other_worksets_and_installations_are_in_nobodys_way(
     lab: ProcessHarness, tmp_path: Path
 ) -> None:
-    for mark in ("lab/ws-00.1.run/f", "elsewhere/ws-0.1.run/f"):
-        environment = {shim.MARK: mark, "PATH": os.environ["PATH"]}
-        await anyio.open_process(["sleep", "60"], env=environment, cwd=tmp_path)
     job = a_job(lab, "exit 0", attempt=2)
-    await lab.runner().ensure(job)
-    assert (await lab.runner().wait(job)).succeeded
-    end_all(str(tmp_path))
+    async with AsyncExitStack() as others:
+        for mark in ("lab/ws-00.1.run/f", "elsewhere/ws-0.1.run/f"):
+            environment = {shim.MARK: mark, "PATH": os.environ["PATH"]}
+            other = await anyio.open_process(["sleep", "60"], env=environment, cwd=tmp_path)
+            await others.enter_async_context(other)
+            others.callback(other.kill)
+        await lab.runner().ensure(job)
+        assert (await lab.runner().wait(job)).succeeded
 
 
 # An end without a record
