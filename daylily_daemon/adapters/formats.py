@@ -56,9 +56,8 @@ def names_for_readers(ws: Workset) -> Item:
     if run is not None:
         item |= {"run_id": run.id, "run_dir": run.folder}
         item["failed_step"] = run.failed.name if run.failed else ""
-        seen = [step, *(done for done in reversed(run.steps) if done.end), *run.steps, None]
-        last = next((found for found in seen if found is not None), None)
-        item |= {"runner": last.runner, "runner_scope": last.scope} if last else {}
+        if run.latest:
+            item |= {"runner": run.latest.runner, "runner_scope": run.latest.scope}
     if run is not None and step is not None:
         stopping = f"stopping: {run.stopping}" if run.stopping else ""
         item["step"] = step.name

@@ -69,15 +69,16 @@ def _job_directory(ws: Workset, step: str) -> Path:
         found = [
             (entry.stat().st_mtime, entry.path)
             for entry in os.scandir(folder)
-            if not wanted or entry.name.endswith(f"-{wanted}")
+            if not wanted or entry.name.partition("-")[2] == wanted
         ]
     except FileNotFoundError:
         found = []
     except OSError as exc:
         raise _unreadable(folder, exc.strerror) from exc
     if not found:
+        scope = ws.run.latest.scope if ws.run.latest else "another host"
         raise NotFound(
-            f"There is no log of {ws.id} in {folder} on this host. It runs on {ws.run.steps[-1].scope}; its "
+            f"There is no log of {ws.id} in {folder} on this host. Its jobs run on {scope}; its "
             f"exported logs, if any, are under {ws.results_uri or 'its results'}."
         )
     latest = Path(max(found)[1])

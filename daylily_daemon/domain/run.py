@@ -91,6 +91,12 @@ class Run:
         return left if left is not None and left.end is None else None
 
     @property
+    def latest(self) -> StepRun | None:
+        """Return the step that is to run now, else the one that ended last; None before there are steps."""
+        ended = [step for step in self.steps if step.end]
+        return self.current or next(reversed(ended), None)
+
+    @property
     def failed(self) -> StepRun | None:
         return next((step for step in self.steps if step.end is StepEnd.FAILED), None)
 
@@ -100,12 +106,11 @@ class Run:
         return sum(step.seconds or 0.0 for step in self.steps)
 
     def entered(self, now: datetime) -> Run:
-        """Return the run at the start of its current step: what was seen of the one before is over."""
-        started = self._with(started_at=now)
-        return replace(started, progress=NOTHING_YET, trouble="", unclear=False)
+        """Return the run at the start of its current step."""
+        return self._with(started_at=now)
 
     def left(self, end: StepEnd, seconds: float | None = None) -> Run:
-        """Return the run after its current step, of which nothing runs any more."""
+        """Return the run after its current step: nothing of it runs, and what was seen of it is over."""
         ended = self._with(end=end, seconds=seconds)
         return replace(ended, progress=NOTHING_YET, trouble="", unclear=False, stopping="")
 

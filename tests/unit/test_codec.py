@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daylily_daemon.adapters.codec import (
+    ATTRIBUTES,
     ITEM_FORMAT,
     Unusable,
     command_from_dict,
@@ -48,7 +49,7 @@ from daylily_daemon.domain.model import (
 )
 from daylily_daemon.domain.run import Run, StepEnd, StepRun
 from daylily_daemon.domain.workset import Failure, Lock, Request, Workset
-from tests.made import a_workset
+from tests.made import a_run, a_workset
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 times = st.timedeltas(timedelta(0), timedelta(days=400)).map(lambda d: NOW + d)
@@ -107,6 +108,7 @@ worksets = st.builds(
         Plan,
         pipeline=texts,
         steps=st.just(("run",)),
+        cluster_name=texts,
         run_args=st.lists(texts, max_size=3).map(tuple),
     ),
     lock=st.none() | st.builds(Lock, owner=texts.filter(bool), acquired_at=times, expires_at=times),
@@ -131,6 +133,11 @@ worksets = st.builds(
 @given(worksets)
 def test_a_workset_survives_its_item(ws: Workset) -> None:
     assert workset_from_item(plain_item(typed_item(workset_to_item(ws)))) == ws
+
+
+@given(worksets)
+def test_every_attribute_is_always_there_or_known_as_one_to_take_away(ws: Workset) -> None:
+    assert set(workset_to_item(ws)) - ALWAYS <= ATTRIBUTES
 
 
 @given(
@@ -226,6 +233,36 @@ OF_FORMAT_1_ALONE = {
 }
 """Attributes that a run keeps now. The old system had none of them but ``progress_fraction``, which says
 nothing of a run that has ended."""
+
+
+@pytest.mark.parametrize("name", FORMAT_1)
+def test_every_attribute_of_format_1_is_one_that_a_write_may_take_away(name: str) -> None:
+    """What is not known as ours stays when it is over, and tells readers of a run that is gone."""
+    item = FORMAT_1[name]
+    assert set(workset_to_item(workset_from_item(item))) >= ALWAYS
+    assert set(item) - ALWAYS <= ATTRIBUTES
+
+
+ALWAYS = {"workset_id", "format", "priority_key"}
+"""Attributes that no write leaves out."""
+
+
+@pytest.mark.parametrize(
+    ("run", "told"),
+    [
+        (a_run("export"), ("export", "slurm", "cluster")),
+        (a_run(failed="run"), ("", "process", "host:1")),
+        (a_run(), ("", "slurm", "cluster")),
+    ],
+)
+def test_readers_are_told_of_the_step_that_runs_or_else_of_the_last(
+    run: Run, told: tuple[str, str, str]
+) -> None:
+    later = [replace(step, runner="slurm", scope="cluster") for step in run.steps[2:]]
+    state = State.IN_PROGRESS if run.current else State.FAILED
+    ws = a_workset(state=state, run=replace(run, steps=(*run.steps[:2], *later)))
+    item = workset_to_item(ws)
+    assert tuple(item.get(name, "") for name in ("step", "runner", "runner_scope")) == told
 
 
 def test_a_run_in_progress_that_format_1_tells_of_goes_on_where_it_is() -> None:

@@ -48,7 +48,7 @@ from daylily_daemon.domain.model import (
 )
 from daylily_daemon.domain.run import StepEnd
 from daylily_daemon.domain.workset import Workset
-from tests.made import at_run
+from tests.made import a_run, a_workset, at_run
 from tests.unit.dials import a_policy
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -318,6 +318,26 @@ def test_an_ignored_workset_in_progress_asks_for_a_cancel_first() -> None:
     decision = decide(in_progress(), Commanded(command), POLICY, NOW)
     assert decision.workset.state is State.IN_PROGRESS
     assert "cancel it first" in decision.records[0].message
+
+
+def test_of_a_run_whose_folder_has_moved_only_what_is_left_is_looked_for_there() -> None:
+    run = a_run("run", steps=STEPS, scope="host:old", jobs_dir="/old/HG002/r1")
+    ws = a_workset("HG002", State.IN_PROGRESS, plan=PLAN, run=run, attempt=1)
+    adopted = decide(ws, replace(CLAIM, scope="host:old"), POLICY, NOW).workset.run
+    assert adopted is not None
+    before, *left = adopted.steps
+    assert before == run.steps[0]
+    assert [(step.scope, step.place) for step in left] == [
+        ("host:old", "/j/HG002/r1/1-run"),
+        ("host:old", "/j/HG002/r1/1-export"),
+    ]
+    elsewhere = decide(ws, CLAIM, POLICY, NOW).workset.run
+    assert elsewhere is not None
+    assert [(step.scope, step.place) for step in elsewhere.steps] == [
+        ("host:old", "/old/HG002/r1/1-stage"),
+        ("host:1", "/old/HG002/r1/1-run"),
+        ("host:1", "/old/HG002/r1/1-export"),
+    ]
 
 
 def test_a_drop_with_an_unusable_name_is_parked_where_it_can_be_seen() -> None:
