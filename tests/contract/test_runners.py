@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import signal
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
 import pytest
 
-from daylily_daemon.domain.errors import Permanent, Transient
+from daylily_daemon.domain.errors import Permanent, Transient, Unclear
 from daylily_daemon.domain.model import Ended, Outcome, Progress
 from tests.contract.runner_harness import (
     Act,
@@ -101,6 +102,32 @@ async def test_a_job_that_has_ended_is_not_started_again(harness: Harness) -> No
     first = await runner.wait(job)
     await runner.ensure(job)
     assert await harness.runner().wait(job) == first
+    assert harness.starts(job) == 1
+
+
+async def test_what_another_attempt_left_under_this_name_is_not_taken_for_this_one(
+    harness: Harness,
+) -> None:
+    """A table that is put back to an older state gives names away a second time."""
+    job = harness.job(Act(), key="of-the-first")
+    await harness.runner().ensure(job)
+    assert (await harness.runner().wait(job)).succeeded
+    again, runner = replace(job, key="of-the-second"), harness.runner()
+    for ask in (runner.ensure, runner.wait, runner.stop):
+        with pytest.raises(Unclear, match="another attempt of this name"):
+            await ask(again)
+    assert harness.starts(job) == 1
+
+
+@pytest.mark.parametrize(("started", "asked"), [("", "new"), ("old", "")])
+async def test_a_job_of_a_version_that_knew_no_keys_is_known_by_its_name(
+    harness: Harness, started: str, asked: str
+) -> None:
+    job = harness.job(Act(code=3), key=started)
+    await harness.runner().ensure(job)
+    runner, again = harness.runner(), replace(job, key=asked)
+    await runner.ensure(again)
+    assert (await runner.wait(again)).code == 3
     assert harness.starts(job) == 1
 
 

@@ -33,6 +33,7 @@ class Script:
 
 @dataclass(slots=True, kw_only=True)
 class _Run:
+    key: str
     script: Script
     started_at: float
     ends_at: float
@@ -93,7 +94,11 @@ class MemoryMachine:
         self._runs.pop(name)
 
     def run_of(self, job: Job) -> _Run | None:
-        return self._runs.get(job.name)
+        """Return what was started under this name. Raises Unclear if another attempt started it."""
+        run = self._runs.get(job.name)
+        if run is not None and job.key and run.key not in ("", job.key):
+            raise Unclear(f"Job {job.name} was started by another attempt of this name.")
+        return run
 
     def outcome_of(self, name: JobName) -> Outcome | None:
         """Return how a job that has ended did so."""
@@ -125,7 +130,7 @@ class MemoryRunner:
         await lowlevel.checkpoint()
         if not job.argv:
             self._machine.revoke(job)
-        elif job.confirmed and self._machine.run_of(job) is None:
+        elif self._machine.run_of(job) is None and job.confirmed:
             raise Unclear(f"Job {job.name} was seen to start, and nothing is known of it now.")
         elif others := self._machine.others_of(job):
             raise Unclear(f"Job {job.name} must wait: {', '.join(sorted(others))} still runs.")
@@ -151,8 +156,8 @@ class MemoryRunner:
 
     async def stop(self, job: Job) -> None:
         await lowlevel.checkpoint()
-        self._machine.revoke(job)
         run = self._machine.run_of(job)
+        self._machine.revoke(job)
         if run is not None:
             run.end_early(Ended.STOPPED, run.script.stop_s)
             await run.until_ended()
@@ -165,4 +170,4 @@ def _run(job: Job, script: Script) -> _Run:
     if script.duration_s > job.timeout_s:
         ended = Outcome(ended=Ended.TIMED_OUT)
     outcome = replace(ended, duration_s=lasts_s)
-    return _Run(script=script, started_at=now, ends_at=now + lasts_s, outcome=outcome)
+    return _Run(key=job.key, script=script, started_at=now, ends_at=now + lasts_s, outcome=outcome)
