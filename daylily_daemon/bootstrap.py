@@ -16,6 +16,7 @@ import aiohttp
 
 from daylily_daemon.adapters import identity, provision
 from daylily_daemon.adapters.aws import Aws, AwsOptions, OnCall, options_from, translated
+from daylily_daemon.adapters.catalogue import DynamoCatalogue
 from daylily_daemon.adapters.deadletters import DeadLetters, Pair
 from daylily_daemon.adapters.drops import S3Drops
 from daylily_daemon.adapters.dynamodb import DynamoTrail, DynamoWorksets
@@ -32,6 +33,7 @@ from daylily_daemon.adapters.pipelines import load_pipelines
 from daylily_daemon.adapters.s3 import S3Objects
 from daylily_daemon.adapters.sqs import Decode, QueueConfig, SqsMailbox
 from daylily_daemon.adapters.tables import Tables
+from daylily_daemon.adapters.turns import DynamoTurns
 from daylily_daemon.domain.admission import Limits
 from daylily_daemon.domain.errors import Impeded, Permanent
 from daylily_daemon.domain.failures import FailurePattern
@@ -120,7 +122,7 @@ def aws_of(settings: Settings, on_call: OnCall | None = None) -> Aws:
 
 def tables_of(settings: Settings) -> Tables:
     tables = settings.tables
-    return Tables(worksets=tables.worksets, events=tables.events, state_index=tables.state_index)
+    return Tables(worksets=tables.worksets, events=tables.events, older_index=tables.state_index)
 
 
 def origin_of(settings: Settings) -> Origin:
@@ -259,6 +261,8 @@ class Tools:
     settings: Settings
     aws: Aws
     worksets: DynamoWorksets
+    turns: DynamoTurns
+    catalogue: DynamoCatalogue
     trail: DynamoTrail
     objects: S3Objects
 
@@ -329,6 +333,8 @@ async def open_tools(settings: Settings, on_call: OnCall | None = None) -> Async
             settings=settings,
             aws=aws,
             worksets=DynamoWorksets(dynamodb, tables),
+            turns=DynamoTurns(dynamodb, tables),
+            catalogue=DynamoCatalogue(dynamodb, tables),
             trail=DynamoTrail(dynamodb, tables),
             objects=S3Objects(await aws.client("s3")),
         )
@@ -429,6 +435,7 @@ async def _supervisor(tools: Tools, environ: Mapping[str, str], inner: Inner) ->
     room = Room(folders)
     return Supervisor(
         writer=inner.writer,
+        turns=guarded(tools.turns, "turns", health),
         live=live,
         lease=lease_of(settings),
         place=Place(

@@ -24,6 +24,7 @@ from daylily_daemon.domain.model import (
     State,
     WorksetId,
 )
+from daylily_daemon.domain.turn import Queue, Turn
 from daylily_daemon.domain.workset import Workset
 
 
@@ -96,12 +97,35 @@ class Worksets(Protocol):
         """
         ...
 
-    async def in_state(self, state: State, *, limit: int = 1000) -> Sequence[Workset]:
-        """Return worksets by the index: urgent first, first in first out. May be stale."""
-        ...
-
     async def announced(self, ids: Sequence[WorksetId]) -> Mapping[WorksetId, Announced]:
         """Return which trigger was answered last, of those ``ids`` that have an item."""
+        ...
+
+
+LOADED: Final = 100
+"""Items of one ``load_all``."""
+
+
+class Turns(Protocol):
+    """What waits and what runs, in the order of turns. May be stale, as indexes are."""
+
+    async def line_up(self, queue: Queue, *, after: str = "", limit: int) -> Sequence[Turn]:
+        """Return up to ``limit`` turns behind the key ``after``: fewer only where the queue ends."""
+        ...
+
+    async def load_all(self, ids: Sequence[WorksetId]) -> Sequence[Workset]:
+        """Return the items of up to ``LOADED`` ids by strongly consistent reads.
+
+        Those that are not there, or cannot be read by this version, are left out.
+        """
+        ...
+
+    async def refile(self, ws: Workset) -> None:
+        """Give the item the turn it must have, unless it has it or is no longer at this version."""
+        ...
+
+    async def unfiled(self, limit: int = 1000) -> Sequence[Workset]:
+        """Return active worksets that have no turn, because a version before this one wrote them."""
         ...
 
 

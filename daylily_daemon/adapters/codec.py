@@ -43,11 +43,12 @@ from daylily_daemon.domain.model import (
 )
 from daylily_daemon.domain.notice import stamp
 from daylily_daemon.domain.totality import total
+from daylily_daemon.domain.turn import Turn, turn_of
 from daylily_daemon.domain.workset import Failure, Lock, Request, Workset
 
 FORMAT: Final = 1
 """Of messages; one of a newer format is refused."""
-ITEM_FORMAT: Final = 2
+ITEM_FORMAT: Final = 3
 """Of worksets; one of a newer format is left alone, for daemons that know it."""
 
 HOST_LOST: Final = "host_lost"
@@ -194,17 +195,23 @@ def workset_to_item(ws: Workset) -> Item:
     item = {**names_for_readers(ws), **named}
     return {
         **{name: value for name, value in item.items() if value not in _EMPTY},
+        **turn_to_item(turn_of(ws)),
         "bucket": ws.request.bucket,
         "prefix": ws.request.prefix,
         "state": str(ws.state),
         "priority": str(ws.priority),
         "priority_key": ws.priority_key,
+        "state_key": ws.state_key,
         "workset_type": ws.request.workset_type,
         "version": ws.version,
         "lock_fence": ws.fence,
         "lock_beat": ws.beat,
         "format": ITEM_FORMAT,
     }
+
+
+def turn_to_item(turn: Turn | None) -> Item:
+    return {"queue": str(turn.queue), "turn": turn.key} if turn else {}
 
 
 ONCE: Final = "once#"
@@ -216,7 +223,13 @@ def _attributes() -> frozenset[str]:
     parts = {"request": Request, "lock": Lock, "failure": Failure}
     own = {field.name for field in fields(Workset)} - set(_FLAT)
     flat = {f"{_FLAT[name]}{f.name}" for name, part in parts.items() for f in fields(part)}
-    return frozenset(_NAMES.get(name, name) for name in own | flat | {"metrics"}) | OLDER_NAMES
+    return (
+        frozenset(
+            _NAMES.get(name, name)
+            for name in own | flat | {"metrics", "queue", "turn", "state_key"}
+        )
+        | OLDER_NAMES
+    )
 
 
 ATTRIBUTES: Final = _attributes() - {"workset_id"}
@@ -238,7 +251,7 @@ def workset_from_item(item: Item) -> Workset:
     data.setdefault("updated_at", data["created_at"])
     if data.get("priority") not in set(Priority):
         data["priority"] = Priority.NORMAL
-    if version < ITEM_FORMAT:
+    if version < 2:
         data |= _as_of_format_2(data)
     if data.get("run"):
         data["run"] = {**data["run"], "reports": data.get("metrics") or {}}

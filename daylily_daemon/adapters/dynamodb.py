@@ -7,14 +7,12 @@ our own nonce in it means that the write was applied and only its answer got los
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from functools import partial
 from typing import Any, Final
 
 import structlog
-from anyio import sleep
 from botocore.exceptions import ClientError
 
 from daylily_daemon.adapters.answers import Meaning, advice_on, error_code, meaning_of, shown
@@ -36,30 +34,22 @@ from daylily_daemon.adapters.codec import (
     workset_from_item,
     workset_to_item,
 )
-from daylily_daemon.adapters.paging import PageRows, page_of
-from daylily_daemon.adapters.tables import Tables, position_of, selected
+from daylily_daemon.adapters.reading import items_of, pages
+from daylily_daemon.adapters.tables import Tables
 from daylily_daemon.domain.errors import (
     AlreadyDone,
     DaemonError,
     Impeded,
-    Newer,
     Permanent,
     Transient,
 )
-from daylily_daemon.domain.listing import ListedRow, Position, Query, Span
-from daylily_daemon.domain.model import Answer, Record, State, WorksetId
+from daylily_daemon.domain.model import Answer, Record, WorksetId
 from daylily_daemon.domain.workset import Workset
-from daylily_daemon.ports import COUNTED, Announced, Change, Conflict, Count, OwedPage, Page
+from daylily_daemon.ports import Announced, Change, Conflict, OwedPage
 
 log = structlog.get_logger()
 
 _ANNOUNCED: Final = "workset_id, sentinel, submitted_at"
-_BATCH: Final = 100
-"""Keys in one BatchGetItem, a limit of DynamoDB."""
-UNPROCESSED_TRIES: Final = 10
-"""How often in a row a batch may be answered in part."""
-FIRST_PAUSE_S: Final = 0.05
-"""Before what was left unprocessed is asked for again; doubles, up to a second."""
 
 
 class DynamoWorksets:
@@ -100,78 +90,9 @@ class DynamoWorksets:
         else:
             await self._put_alone(write)
 
-    async def in_state(self, state: State, *, limit: int = 1000) -> Sequence[Workset]:
-        return await self._worksets(self._by_state(state), limit)
-
-    async def _worksets(self, query: Item, limit: int) -> list[Workset]:
-        items = [item async for item in _pages(self._client, query, limit)]
-        return [ws for item in items if (ws := _readable_workset(item))]
-
-    async def page(self, query: Query, *, after: Position | None = None, limit: int) -> Page:
-        return await page_of(query, after, limit, partial(self._rows, query))
-
-    async def _rows(self, query: Query, span: Span, at: Position, most: int) -> PageRows:
-        asked = selected(query, span, at, self._tables)
-        async with translated(f"table {self._tables.worksets}"):
-            answer = await self._client.query(**asked, Limit=most)
-        items = answer["Items"]
-        rows = [
-            ListedRow(ws, str(plain_item(item).get("priority_key", "")))
-            for item in items
-            if (ws := _readable_workset(item))
-        ]
-        more = position_of(at.span, answer.get("LastEvaluatedKey"))
-        return PageRows(rows, int(answer.get("ScannedCount", len(items))), more)
-
     async def announced(self, ids: Sequence[WorksetId]) -> Mapping[WorksetId, Announced]:
-        found: dict[WorksetId, Announced] = {}
-        for start in range(0, len(ids), _BATCH):
-            keys = [_key(id) for id in dict.fromkeys(ids[start : start + _BATCH])]
-            for item in await self._all_of(keys):
-                found[WorksetId(item["workset_id"])] = _announced(item)
-        return found
-
-    async def _all_of(self, keys: list[Item]) -> list[Item]:
-        """Return the items there are of ``keys``. Raises Transient if some are left unread for long."""
-        table, found, pause_s = self._tables.worksets, list[Item](), FIRST_PAUSE_S
-        for _ in range(UNPROCESSED_TRIES):
-            asked = {table: {"Keys": keys, "ProjectionExpression": _ANNOUNCED}}
-            async with translated(f"table {table}"):
-                answer = await self._client.batch_get_item(RequestItems=asked)
-            found += [plain_item(item) for item in answer.get("Responses", {}).get(table, [])]
-            keys = (answer.get("UnprocessedKeys") or {}).get(table, {}).get("Keys", [])
-            if not keys:
-                return found
-            await sleep(pause_s)
-            pause_s = min(2 * pause_s, 1.0)
-        raise Transient(
-            f"DynamoDB left {len(keys)} items of table {table} unread, again and again."
-        )
-
-    async def count(self, state: State, *, most: int = COUNTED) -> Count:
-        """Return how many worksets are in ``state`` by the index, looking at no more than ``most`` and one.
-
-        So the cost of a look is bounded, however much was ever completed.
-        """
-        query = {**self._by_state(state), "Select": "COUNT"}
-        total = 0
-        while total <= most:
-            async with translated(f"table {self._tables.worksets}"):
-                answer = await self._client.query(**query, Limit=most + 1 - total)
-            total += answer["Count"]
-            if not (last := answer.get("LastEvaluatedKey")):
-                break
-            query["ExclusiveStartKey"] = last
-        return Count(min(total, most), total > most)
-
-    def _by_state(self, state: State) -> Item:
-        return {
-            "TableName": self._tables.worksets,
-            "IndexName": self._tables.state_index,
-            "KeyConditionExpression": "#s = :s",
-            "ExpressionAttributeNames": {"#s": "state"},
-            "ExpressionAttributeValues": {":s": typed(str(state))},
-        }
+        items = items_of(self._client, self._tables.worksets, ids, ProjectionExpression=_ANNOUNCED)
+        return {WorksetId(item["workset_id"]): _announced(item) async for item in items}
 
     def _write(self, change: Change, after: Workset, *, whole: bool = False) -> Item:
         new = {**workset_to_item(after), "nonce": change.nonce}
@@ -257,7 +178,7 @@ class DynamoTrail:
             },
             "ConsistentRead": True,
         }
-        return _readable([item async for item in _pages(self._client, query, limit)])
+        return _readable([item async for item in pages(self._client, query, limit)])
 
     async def owed(self, *, after: Any = None, limit: int = 100) -> OwedPage:
         query: Item = {
@@ -338,15 +259,6 @@ class DynamoTrail:
                     return None
                 raise
         return record_from_item(plain_item(answer["Attributes"]))
-
-
-def _readable_workset(item: Item) -> Workset | None:
-    """Return None for one that cannot be read, which must not hide the others."""
-    try:
-        return workset_from_item(plain_item(item))
-    except (Unusable, Newer) as exc:
-        log.warning("item_unreadable", error=str(exc))
-        return None
 
 
 def _readable(items: Sequence[Item]) -> list[Record]:
@@ -472,20 +384,6 @@ class _Update:
         self.values[f":{attribute}"] = typed(value)
         same = f"{name} = :{attribute}"
         return same if value else f"(attribute_not_exists({name}) OR {same})"
-
-
-async def _pages(client: Any, query: Item, limit: int) -> AsyncIterator[Item]:
-    """Yield up to ``limit`` items."""
-    left = limit
-    while left > 0:
-        async with translated(f"table {query['TableName']}"):
-            answer = await client.query(**query, Limit=min(left, 1000))
-        for item in answer["Items"]:
-            yield item
-        left -= len(answer["Items"])
-        if not (last := answer.get("LastEvaluatedKey")):
-            return
-        query = {**query, "ExclusiveStartKey": last}
 
 
 def _key(id: str) -> Item:

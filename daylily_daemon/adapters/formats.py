@@ -1,7 +1,8 @@
 """The run as the item has it: in the names that readers of the old system know, and in those of format 1.
 
-Format 2 keeps a run as one attribute, ``run``. What stands beside it under older names is there for readers
-and is never read back. Items of format 1, in which a run was spread over the item, become runs here.
+Since format 2 a run is one attribute, ``run``; since format 3 an item has its turn. What stands beside it
+under older names is there for readers and is never read back. Items of format 1, in which a run was spread
+over the item, become runs here.
 """
 
 from __future__ import annotations

@@ -11,8 +11,18 @@ from typing import Final
 
 from anyio import create_task_group
 
-from daylily_daemon.domain.errors import DaemonError
-from daylily_daemon.domain.listing import ListedRow, Position, Query, Span, is_searched, spans_of
+from daylily_daemon.domain.errors import errors_alone
+from daylily_daemon.domain.listing import (
+    ListedRow,
+    Position,
+    Query,
+    Span,
+    is_searched,
+    matches,
+    spans_of,
+)
+from daylily_daemon.domain.model import WorksetId
+from daylily_daemon.domain.workset import Workset
 from daylily_daemon.ports import READ_ROWS, Page
 
 MOST_CALLS: Final = 60
@@ -35,18 +45,36 @@ class PageRows:
     """Where this span goes on; None at its end."""
 
 
+Load = Callable[[Sequence[WorksetId]], Awaitable[Sequence[Workset]]]
+"""Returns the worksets there are of these ids."""
 Read = Callable[[Span, Position, int], Awaitable[PageRows]]
 """Reads at most so many rows of a span from a position on."""
 
 
-async def page_of(query: Query, after: Position | None, limit: int, read: Read) -> Page:
-    """Return up to ``limit`` worksets, and where the next page begins."""
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An index, and the items behind it."""
+
+    read: Read
+    load: Load
+
+
+async def page_of(query: Query, after: Position | None, limit: int, source: Source) -> Page:
+    """Return up to ``limit`` worksets, and where the next page begins.
+
+    What has left its place since the index was written is not shown there.
+    """
     walk = _Walk(query, after or Position(), limit)
     while walk.goes_on:
         places = walk.places()
-        for place, rows in zip(places, await _at_once(places, walk, read), strict=True):
+        for place, rows in zip(places, await _at_once(places, walk, source.read), strict=True):
             walk.take(place, rows)
-    return walk.page()
+    kept, more = walk.page()
+    loaded = {ws.id: ws for ws in await source.load([row.id for _, row in kept])} if kept else {}
+    shown = ((walk.spans[at.span], loaded.get(row.id)) for at, row in kept)
+    return Page(
+        worksets=tuple(ws for span, ws in shown if ws and matches(query, span, ws)), after=more
+    )
 
 
 async def _at_once(places: Sequence[Position], walk: _Walk, read: Read) -> list[PageRows]:
@@ -57,15 +85,10 @@ async def _at_once(places: Sequence[Position], walk: _Walk, read: Read) -> list[
     async def one(at: Position) -> None:
         answers[at.span] = await read(walk.spans[at.span], at, most)
 
-    failed: list[BaseException] = []
-    try:
+    with errors_alone():
         async with create_task_group() as tg:
             for at in places:
                 tg.start_soon(one, at)
-    except* DaemonError as group:
-        failed += group.exceptions
-    if failed:
-        raise failed[0]
     return [answers[at.span] for at in places]
 
 
@@ -114,10 +137,10 @@ class _Walk:
             self.found += [(Position(span, row.key, row.id), row) for row in rows.found]
             self.at = rows.more or Position(span + 1)
 
-    def page(self) -> Page:
+    def page(self) -> tuple[list[tuple[Position, ListedRow]], Position | None]:
+        """Return the rows of this page, in order, and where the next one begins."""
         kept = self.found[: self.limit]
         more: Position | None = self.at if self.at.span < len(self.spans) else None
         if len(self.found) > len(kept):
             more = kept[-1][0]
-        kept.sort(key=lambda found: (found[0].span, found[0].key))
-        return Page(worksets=tuple(row.workset for _, row in kept), after=more)
+        return sorted(kept, key=lambda found: (found[0].span, found[0].key)), more

@@ -8,30 +8,22 @@ the bucket's other notifications stay.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
 import structlog
-from anyio import sleep
 from botocore.exceptions import ClientError
 
 from daylily_daemon.adapters.aws import Aws, error_code, is_missing, translated
 from daylily_daemon.adapters.codec import (
     Item,
-    Unusable,
-    plain_item,
-    typed,
-    workset_from_item,
 )
 from daylily_daemon.adapters.envelopes import IGNORE, READY
 from daylily_daemon.adapters.notification import comparable, rule_of
 from daylily_daemon.adapters.patience import (
-    NOT_SEEN,
     Patience,
-    is_in_use,
     name_is_kept,
     policy_not_seen,
 )
@@ -43,14 +35,17 @@ from daylily_daemon.adapters.queuepolicy import (
     left_alone,
     read_policy,
 )
+from daylily_daemon.adapters.setupsteps import Step, nothing, unless_there, unseen
 from daylily_daemon.adapters.tables import Tables
-from daylily_daemon.domain.errors import Impeded, Permanent, Transient
+from daylily_daemon.adapters.tablesetup import TableSetup
+from daylily_daemon.domain.errors import Permanent
 
 log = structlog.get_logger()
 
 _RETENTION_S: Final = 14 * 24 * 3600
 """The longest SQS keeps a message."""
 _INDEX_WAIT_S: Final = 2.0
+_OLDER_CUSTOMER_INDEX: Final = "customer-id-state-index"
 _UNSEEN_LOOKS: Final = 30
 """How often in a row a table that was just made may be looked for in vain."""
 
@@ -69,19 +64,8 @@ class Wanted:
     max_receive: int
     create_bucket: bool = False
     """For the demo; a real bucket exists and belongs to somebody."""
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    what: str
-    do: Callable[[], Awaitable[Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class _Index:
-    name: str
-    hash: str
-    range: str
+    drop_old_indexes: bool = False
+    """Once no daemon of a version before this one runs any more."""
 
 
 class Provisioner:
@@ -89,6 +73,9 @@ class Provisioner:
         self._aws = aws
         self._wanted = wanted
         self._patience = patience or Patience(tell=_logged)
+        self._tables = TableSetup(
+            aws, wanted.tables, self._patience, drop_old=wanted.drop_old_indexes
+        )
 
     async def missing(self) -> AsyncIterator[Step]:
         """Yield what has to be done, in order; each is to be done before the next is asked for."""
@@ -96,61 +83,8 @@ class Provisioner:
             async for step in part():
                 yield step
 
-    # --- tables ---------------------------------------------------------------------------------
-
-    async def tables(self) -> AsyncIterator[Step]:
-        tables = self._wanted.tables
-        by_state = _Index(tables.state_index, "state", "priority_key")
-        by_customer = _Index(tables.customer_index, "customer_id", "state")
-        async for step in self._table(tables.worksets, "", [by_state, by_customer]):
-            yield step
-        outbox = _Index(tables.outbox_index, "outbox", "at")
-        async for step in self._table(tables.events, "seq", [outbox]):
-            yield step
-        async for step in self._backfill():
-            yield step
-
-    async def _table(self, name: str, range_key: str, indexes: list[_Index]) -> AsyncIterator[Step]:
-        db = await self._aws.client("dynamodb")
-        there = await _describe_table(db, name)
-        if there is None or _is_going(there):
-            create = partial(_create_table, db, name, range_key, indexes)
-            why = f"The table {name} is being deleted or changed"
-            patiently = partial(self._patience.until_taken, create, is_in_use, why)
-            yield Step(f"create table {name}", patiently)
-            return
-        have = {i["IndexName"]: i["KeySchema"] for i in there.get("GlobalSecondaryIndexes", [])}
-        for index in indexes:
-            if index.name not in have:
-                add = partial(_add_index, db, name, index)
-                why = f"The table {name} is being made or changed"
-                patiently = partial(self._patience.until_taken, add, is_in_use, why)
-                yield Step(f"add index {index.name} to table {name}", patiently)
-            elif _schema(index.hash, index.range) != have[index.name]:
-                raise Permanent(
-                    f"Table {name} has an index {index.name} with other keys (the old system's). It is "
-                    f"not touched: set tables.state_index to another name, such as "
-                    f"{index.name}-v2, and run init again."
-                )
-
-    async def _backfill(self) -> AsyncIterator[Step]:
-        """Items of the old system lack the key of the index that admission reads."""
-        db = await self._aws.client("dynamodb")
-        table = self._wanted.tables.worksets
-        if await _describe_table(db, table) is None:
-            return
-        query: Item = {
-            "TableName": table,
-            "FilterExpression": "attribute_not_exists(priority_key)",
-        }
-        while True:
-            async with translated(f"table {table}"):
-                page = await db.scan(**query)
-            for item in page["Items"]:
-                yield _complete_item(db, table, plain_item(item))
-            if "LastEvaluatedKey" not in page:
-                return
-            query["ExclusiveStartKey"] = page["LastEvaluatedKey"]
+    def tables(self) -> AsyncIterator[Step]:
+        return self._tables.missing()
 
     # --- queues ---------------------------------------------------------------------------------
 
@@ -178,7 +112,7 @@ class Provisioner:
             async with translated(f"queue {name}"):
                 await sqs.create_queue(QueueName=name, Attributes=attributes)
             if await find_queue(sqs, name) is None:
-                raise _unseen(f"queue {name}")
+                raise unseen(f"queue {name}")
 
         why = f"AWS frees the name of the deleted queue {name} after 60 s"
         patiently = partial(self._patience.until_taken, create, name_is_kept, why)
@@ -190,7 +124,7 @@ class Provisioner:
         url, dead_url = await find_queue(sqs, name), await find_queue(sqs, dead)
         if url is None or dead_url is None:
             yield Step(
-                f"let {name} give up to {dead} after {self._wanted.max_receive} tries", _nothing
+                f"let {name} give up to {dead} after {self._wanted.max_receive} tries", nothing
             )
             return
         arn = await _queue_arn(sqs, dead_url)
@@ -218,7 +152,7 @@ class Provisioner:
         what = f"allow events of s3://{wanted.bucket} into {wanted.intake_queue}"
         url = await find_queue(sqs, wanted.intake_queue)
         if url is None:
-            yield Step(what, _nothing)
+            yield Step(what, nothing)
             return
         sender = Sender(wanted.bucket, await _queue_arn(sqs, url))
         async with translated(f"queue {wanted.intake_queue}"):
@@ -227,7 +161,7 @@ class Provisioner:
         found = judged(policy, sender)
         if found.verdict is not PolicyVerdict.NOTHING:
             if found.verdict is not PolicyVerdict.SENDS:
-                yield Step(left_alone(found, sender, wanted.intake_queue), _nothing)
+                yield Step(left_alone(found, sender, wanted.intake_queue), nothing)
             return
         body = json.dumps(allowing(policy, sender))
 
@@ -266,7 +200,7 @@ class Provisioner:
         where = {"CreateBucketConfiguration": {"LocationConstraint": region}}
 
         async def create() -> None:
-            async with _unless_there(lambda: _has_bucket(s3, name)), translated(f"bucket {name}"):
+            async with unless_there(lambda: _has_bucket(s3, name)), translated(f"bucket {name}"):
                 await s3.create_bucket(Bucket=name, **(where if region != "us-east-1" else {}))
 
         yield Step(f"create bucket {name}", create)
@@ -277,7 +211,7 @@ class Provisioner:
         what = f"send events of s3://{wanted.bucket}/{wanted.prefix} to {wanted.intake_queue}"
         url = await find_queue(sqs, wanted.intake_queue)
         if url is None:
-            yield Step(what, _nothing)
+            yield Step(what, nothing)
             return
         arn = await _queue_arn(sqs, url)
         ours = [rule_of(wanted.prefix, arn, name) for name in (READY, IGNORE)]
@@ -352,19 +286,6 @@ async def _queue_arn(sqs: Any, url: str) -> str:
     return str(answer["Attributes"]["QueueArn"])
 
 
-@asynccontextmanager
-async def _unless_there(look: Callable[[], Awaitable[Any]]) -> AsyncIterator[None]:
-    """Let a refusal pass if what was to be made is there.
-
-    The SDK repeats a request whose answer got lost, and the second one is refused.
-    """
-    try:
-        yield
-    except (Impeded, Permanent):
-        if not await look():
-            raise
-
-
 async def _has_bucket(s3: Any, name: str) -> bool:
     """Raises Transient, and Permanent for a bucket that we may not use."""
     async with translated(f"bucket {name}"):
@@ -375,116 +296,3 @@ async def _has_bucket(s3: Any, name: str) -> bool:
                 return False
             raise
     return True
-
-
-def _unseen(what: str) -> Transient:
-    error = Transient(f"The {what} was made and cannot be seen yet; run init again in a minute.")
-    error.code = NOT_SEEN
-    return error
-
-
-def _is_going(table: Item) -> bool:
-    return table.get("TableStatus") == "DELETING"
-
-
-async def _stays(db: Any, name: str) -> bool:
-    table = await _describe_table(db, name)
-    return table is not None and not _is_going(table)
-
-
-async def _has_index(db: Any, table: str, index: _Index) -> bool:
-    there = await _describe_table(db, table) or {}
-    return index.name in [i["IndexName"] for i in there.get("GlobalSecondaryIndexes", [])]
-
-
-async def _describe_table(db: Any, name: str) -> Item | None:
-    async with translated(f"table {name}"):
-        try:
-            answer = await db.describe_table(TableName=name)
-        except ClientError as exc:
-            if error_code(exc) == "ResourceNotFoundException":
-                return None
-            raise
-    return dict(answer["Table"])
-
-
-def _schema(hash_key: str, range_key: str) -> list[Item]:
-    keys = [{"AttributeName": hash_key, "KeyType": "HASH"}]
-    return keys + ([{"AttributeName": range_key, "KeyType": "RANGE"}] if range_key else [])
-
-
-def _definition(index: _Index) -> Item:
-    return {
-        "IndexName": index.name,
-        "KeySchema": _schema(index.hash, index.range),
-        "Projection": {"ProjectionType": "ALL"},
-    }
-
-
-def _attributes(names: set[str]) -> list[Item]:
-    return [{"AttributeName": name, "AttributeType": "S"} for name in sorted(names)]
-
-
-async def _create_table(db: Any, name: str, range_key: str, indexes: list[_Index]) -> None:
-    names = {"workset_id", range_key, *(i.hash for i in indexes), *(i.range for i in indexes)}
-    async with _unless_there(lambda: _stays(db, name)), translated(f"table {name}"):
-        await db.create_table(
-            TableName=name,
-            BillingMode="PAY_PER_REQUEST",
-            AttributeDefinitions=_attributes(names - {""}),
-            KeySchema=_schema("workset_id", range_key),
-            GlobalSecondaryIndexes=[_definition(index) for index in indexes],
-        )
-    await _until_active(db, name)
-
-
-async def _add_index(db: Any, table: str, index: _Index) -> None:
-    async with (
-        _unless_there(lambda: _has_index(db, table, index)),
-        translated(f"table {table}"),
-    ):
-        await db.update_table(
-            TableName=table,
-            AttributeDefinitions=_attributes({index.hash, index.range}),
-            GlobalSecondaryIndexUpdates=[{"Create": _definition(index)}],
-        )
-    await _until_active(db, table)
-
-
-async def _until_active(db: Any, name: str) -> None:
-    """Wait as long as it takes, which is minutes for an index on a big table. Raises Transient."""
-    unseen = 0
-    while True:
-        table = await _describe_table(db, name) or {}
-        unseen = 0 if table else unseen + 1
-        if unseen > _UNSEEN_LOOKS or _is_going(table):
-            raise _unseen(f"table {name}")
-        indexes = table.get("GlobalSecondaryIndexes", [])
-        states = [table.get("TableStatus"), *(i.get("IndexStatus", "ACTIVE") for i in indexes)]
-        if all(state == "ACTIVE" for state in states):
-            return
-        await sleep(_INDEX_WAIT_S)
-
-
-def _complete_item(db: Any, table: str, item: Item) -> Step:
-    id = str(item["workset_id"])
-
-    async def complete() -> None:
-        async with translated(f"item {id}"):
-            await db.update_item(
-                TableName=table,
-                Key={"workset_id": typed(id)},
-                UpdateExpression="SET priority_key = :key",
-                ConditionExpression="attribute_exists(workset_id)",
-                ExpressionAttributeValues={":key": typed(workset_from_item(item).priority_key)},
-            )
-
-    try:
-        workset_from_item(item)
-    except Unusable as exc:
-        return Step(f"leave item {id} alone: {exc}", _nothing)
-    return Step(f"complete item {id} of the old system", complete)
-
-
-async def _nothing() -> None:
-    """A step of a dry run that depends on one not done yet."""

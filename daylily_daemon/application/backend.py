@@ -8,12 +8,13 @@ from datetime import datetime
 
 from daylily_daemon.domain.admission import Limits
 from daylily_daemon.domain.daemon import Sighting
-from daylily_daemon.ports import Catalogue, Clock, Ids, Queues, Trail, Worksets
+from daylily_daemon.ports import Catalogue, Clock, Ids, Queues, Trail, Turns, Worksets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backend:
     worksets: Worksets
+    turns: Turns
     catalogue: Catalogue
     trail: Trail
     queues: Queues

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final, assert_never
 
@@ -16,8 +16,6 @@ from daylily_daemon.domain.workset import Workset
 
 FORGIVEN: Final = timedelta(seconds=30)
 """Clocks of hosts differ: a claim of another host is over only when it ended longer ago than this."""
-LOOKED_AT: Final = 10_000
-"""Worksets of one state that are read, as the daemon does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,9 +27,11 @@ class View:
     limits: Limits
     """As this command is configured; what the daemon says of itself counts more."""
     waiting: Sequence[Workset] = ()
-    """Ready and retrying ones, the first ``LOOKED_AT`` of each."""
-    running: Sequence[Workset] = ()
-    """In progress on any host."""
+    """The first ones of every line."""
+    more: bool = False
+    """Whether others wait behind them."""
+    runs: Mapping[WorksetId, str] = field(default_factory=dict)
+    """In progress on any host, by customer."""
 
 
 def why(ws: Workset, view: View) -> Iterator[str]:
@@ -151,15 +151,16 @@ def _verdict_on(ws: Workset, view: View) -> str:
     others = [w for w in view.waiting if w.id != ws.id and due(w, view.now)]
     verdicts = admit([*others, ws], capacity, view.now)
     place = [verdict.workset_id for verdict in verdicts].index(ws.id)
-    many = f"more than {LOOKED_AT}" if len(view.waiting) >= LOOKED_AT else str(len(verdicts))
-    return f"It waits at place {place + 1} of {many}. {verdicts[place].reason}"
+    if view.more:
+        return f"At least {place} worksets go before it. {verdicts[place].reason}"
+    return f"It waits at place {place + 1} of {len(verdicts)}. {verdicts[place].reason}"
 
 
 def capacity_here(view: View) -> Capacity:
     """Return what the daemon of this host says it counts with; without one, what it would."""
     status, limits = view.daemon.status, view.limits
     if status is None:
-        return capacity_of(limits, {}, view.running)
+        return capacity_of(limits, {}, view.runs)
     said = replace(
         limits,
         slots=status.max_worksets or 0,
@@ -168,4 +169,4 @@ def capacity_here(view: View) -> Capacity:
         cluster=limits.cluster if status.cluster is None else status.cluster,
     )
     active = {WorksetId(id): status.customers.get(id, "") for id in status.active}
-    return capacity_of(said, active, view.running, status.held)
+    return capacity_of(said, active, view.runs, status.held)

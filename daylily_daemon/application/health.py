@@ -70,9 +70,15 @@ def verdict(seen: Sighting) -> HealthVerdict:
     if status.starting is not None:
         return HealthVerdict(False, (name + _starting(status, seen),))
     troubles = tuple(_troubles(status, seen))
-    running = f"running {len(status.active)} of {_slots(status)} worksets, {status.waiting} waiting"
+    running = (
+        f"running {len(status.active)} of {_slots(status)} worksets, {_waiting(status)} waiting"
+    )
     said = f"{name}{running}; {_last_pass(status, seen)}"
     return HealthVerdict(not troubles, (said, *troubles))
+
+
+def _waiting(status: Status) -> str:
+    return f"{status.waiting}{'+' if status.waits_more else ''}"
 
 
 def _slots(status: Status) -> str:

@@ -14,9 +14,9 @@ from daylily_daemon.application import cursors
 from daylily_daemon.application.backend import Backend
 from daylily_daemon.application.cursors import CursorPlace, written
 from daylily_daemon.application.errors import Invalid, NotFound
-from daylily_daemon.application.explaining import LOOKED_AT, View, why
+from daylily_daemon.application.explaining import View, why
 from daylily_daemon.application.health import judged
-from daylily_daemon.domain.errors import DaemonError
+from daylily_daemon.domain.errors import DaemonError, errors_alone
 from daylily_daemon.domain.listing import Query, fits
 from daylily_daemon.domain.model import (
     WORKSET_ID,
@@ -26,10 +26,13 @@ from daylily_daemon.domain.model import (
     WorksetId,
 )
 from daylily_daemon.domain.totality import total
+from daylily_daemon.domain.turn import Kind, Turn
 from daylily_daemon.domain.workset import Workset
-from daylily_daemon.engine.boundary import leaf
+from daylily_daemon.engine.lineup import Lineup
 from daylily_daemon.ports import Count
 
+LINE: Final = 100
+"""Worksets of one line that ``explain`` compares one with."""
 RECORDS: Final = 100_000
 """Of one audit trail that are read."""
 
@@ -199,11 +202,16 @@ async def _view(backend: Backend, ws: Workset) -> View:
     view = View(now=now, daemon=judged(backend.sighting(now)), limits=backend.limits)
     if ws.state not in (State.READY, State.RETRYING):
         return view
-    store = backend.worksets
-    ready = await store.in_state(State.READY, limit=LOOKED_AT)
-    retrying = await store.in_state(State.RETRYING, limit=LOOKED_AT)
-    running = await store.in_state(State.IN_PROGRESS, limit=LOOKED_AT)
-    return replace(view, waiting=[*ready, *retrying], running=running)
+    lineup = Lineup(backend.turns)
+    runs = {turn.id: turn.customer for turn in await lineup.running()}
+    reading = await lineup.waiting(_shown, known=())
+    waiting = await lineup.loaded(reading.turns, {})
+    return replace(view, waiting=waiting, more=reading.more, runs=runs)
+
+
+def _shown(turn: Turn) -> int:
+    """Return how many worksets of a line are read to tell what goes before one."""
+    return 0 if turn.kind == Kind.UNCHECKED else LINE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,10 +229,8 @@ async def figures(backend: Backend) -> Figures:
     async def count(state: State) -> None:
         counts[state] = await backend.catalogue.count(state)
 
-    try:
+    with errors_alone():
         async with anyio.create_task_group() as tg:
             for state in State:
                 tg.start_soon(count, state)
-    except ExceptionGroup as group:
-        raise leaf(group) from group
     return Figures(worksets=counts, queues=await backend.queues.depths())

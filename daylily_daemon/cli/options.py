@@ -21,8 +21,7 @@ from daylily_daemon.application.backend import Backend
 from daylily_daemon.application.errors import Invalid, NotFound
 from daylily_daemon.cli import printing
 from daylily_daemon.composition.backend import open_backend
-from daylily_daemon.domain.errors import CREDENTIALS, DaemonError, Impeded, Transient
-from daylily_daemon.engine.boundary import leaf
+from daylily_daemon.domain.errors import CREDENTIALS, DaemonError, Impeded, Transient, leaf
 from daylily_daemon.settings.sources import BadSettings, Loaded, Sources, load
 
 T = TypeVar("T")

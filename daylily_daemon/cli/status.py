@@ -22,9 +22,8 @@ from daylily_daemon.cli.options import (
 from daylily_daemon.composition.backend import open_backend
 from daylily_daemon.composition.host import daemon_here, status_as_written
 from daylily_daemon.domain.daemon import Reload
-from daylily_daemon.domain.errors import DaemonError
+from daylily_daemon.domain.errors import DaemonError, leaf
 from daylily_daemon.domain.model import State
-from daylily_daemon.engine.boundary import leaf
 from daylily_daemon.settings.sources import Loaded
 
 Counted = tuple[Figures, DaemonError | None]

@@ -34,7 +34,8 @@ def backend_of(tools: Tools) -> Backend:
     settings = tools.settings
     return Backend(
         worksets=tools.worksets,
-        catalogue=tools.worksets,
+        turns=tools.turns,
+        catalogue=tools.catalogue,
         trail=tools.trail,
         queues=SqsQueues(tools),
         clock=SystemClock(),

@@ -37,8 +37,8 @@ from daylily_daemon.composition.starting import (
     opened,
 )
 from daylily_daemon.domain.daemon import Process
-from daylily_daemon.domain.errors import DaemonError, Permanent
-from daylily_daemon.engine.boundary import foreign_as_unexpected, leaf
+from daylily_daemon.domain.errors import DaemonError, Permanent, leaf
+from daylily_daemon.engine.boundary import foreign_as_unexpected
 from daylily_daemon.engine.supervisor import Snapshot
 from daylily_daemon.settings.keys import LEAVES, OLD_NAMES, changes, variable
 from daylily_daemon.settings.sources import Sources
@@ -291,7 +291,8 @@ class Service:
     def _passed(self, snapshot: Snapshot) -> None:
         self.alive_at = current_time()
         self.seen = {"seen_at": _now(), "seen_monotonic_s": vitals.monotonic_s()}
-        text = f"{len(snapshot.active)} running, {snapshot.waiting} waiting"
+        more = "+" if snapshot.waits_more else ""
+        text = f"{len(snapshot.active)} running, {snapshot.waiting}{more} waiting"
         if text != self.told:
             self.told = text
             self.systemd.status(text)

@@ -30,7 +30,7 @@ from daylily_daemon.bootstrap import (
     open_tools,
 )
 from daylily_daemon.domain.errors import DaemonError, Permanent
-from daylily_daemon.domain.model import State
+from daylily_daemon.domain.turn import Queue
 from daylily_daemon.engine.boundary import foreign_as_unexpected
 from daylily_daemon.engine.dials import Dials
 from daylily_daemon.runners import machine_of
@@ -180,5 +180,5 @@ async def _open(read: Callable[[], Read], wiring: Wiring) -> tuple[AsyncExitStac
 
 async def _look_at_tables(tools: Tools) -> None:
     """Raises what is missing or refused, as a sentence."""
-    await tools.worksets.in_state(State.READY, limit=1)
+    await tools.turns.line_up(Queue.WAITING, limit=1)
     await tools.trail.owed(limit=1)

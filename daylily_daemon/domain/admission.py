@@ -8,7 +8,7 @@ ever; nothing counts as urgent that is not.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -44,12 +44,18 @@ class Capacity:
 
 
 def capacity_of(
-    limits: Limits, active: Mapping[WorksetId, str], others: Iterable[Workset], held: str = ""
+    limits: Limits, active: Mapping[WorksetId, str], runs: Mapping[WorksetId, str], held: str = ""
 ) -> Capacity:
-    """Count once what runs: ``active`` is this daemon's own by customer, ``others`` any in progress."""
-    customers = Counter(active.values())
-    customers.update(ws.request.customer_id for ws in others if ws.id not in active)
+    """Count once what runs: ``active`` is this daemon's own, ``runs`` any in progress, by customer."""
+    customers = Counter({**runs, **active}.values())
     return Capacity(limits=limits, running=len(active), customers=customers, held=held)
+
+
+def room_for(capacity: Capacity, customer: str) -> int:
+    """Return how many worksets of ``customer`` could start now if no other did."""
+    limits, taken = capacity.limits, capacity.customers.get(customer, 0)
+    free = 0 if capacity.held else limits.slots - capacity.running
+    return max(0, min(free, limits.per_customer - taken) if limits.per_customer else free)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +138,15 @@ def _not_due(ws: Workset, now: datetime) -> str:
     return f"It is {ws.state}."
 
 
+def is_elsewhere(wanted: str, cluster: str) -> bool:
+    """Return whether what asks for the cluster ``wanted`` may not run on ``cluster``."""
+    return bool(wanted) and wanted != cluster
+
+
 def _elsewhere(ws: Workset, cluster: str) -> str:
     """Return why this is not the cluster to run it on; empty if it is, or nobody cares."""
     wanted = ws.cluster_name
-    if not wanted or wanted == cluster:
+    if not is_elsewhere(wanted, cluster):
         return ""
     here = f"is on cluster {cluster}" if cluster else "does not know its cluster (daemon.cluster)"
     return (

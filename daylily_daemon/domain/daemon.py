@@ -94,6 +94,8 @@ class Status:
     active: Mapping[str, str] = field(default_factory=dict)
     customers: Mapping[str, str] = field(default_factory=dict)
     waiting: int = 0
+    waits_more: bool = False
+    """Whether more wait than it knows of."""
     owed: int = 0
     held: str = ""
     ports: Mapping[str, Port] = field(default_factory=dict)

@@ -8,6 +8,8 @@ is a kind of ``Transient``: whoever repeats what is unknown repeats this too, an
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 LONGEST_WAIT_S: Final = 86_400.0
@@ -73,3 +75,19 @@ class Fenced(DaemonError):
 
 class LeaseLost(DaemonError):
     """The lease can no longer be trusted; what runs under it must let go."""
+
+
+def leaf(error: BaseException) -> BaseException:
+    """Return the first exception inside nested groups, or ``error`` itself."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+@contextmanager
+def errors_alone() -> Iterator[None]:
+    """Let the first error of a task group out by itself, where all its tasks ask for parts of one answer."""
+    try:
+        yield
+    except ExceptionGroup as group:
+        raise leaf(group) from group

@@ -1,8 +1,8 @@
 """Which worksets a list is asked for, and what of an index that is.
 
-Worksets lie in an index by state, within it by priority, age and id (``Workset.priority_key``). So state,
-priority and age are bounds of its keys: a ``Span`` each, read one after another. The worksets of one customer
-lie together too, by state. What no key serves, a prefix of the id, is looked for row by row.
+Worksets lie in an index by state, within it by priority, age and id (``Workset.priority_key``), and those
+of one customer in another, in the same order. So state, priority and age are bounds of keys: a ``Span`` each,
+read one after another. What no key serves, a prefix of the id, is looked for row by row.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ class Span:
     """A part of an index that is read from its beginning to its end."""
 
     state: State
-    bounds: tuple[Bounds, ...]
-    """Any of them; without one, everything in this state."""
+    bounds: Bounds | None = None
+    """None for everything in this state."""
 
     def holds(self, key: str) -> bool:
-        return not self.bounds or any(low <= key <= high for low, high in self.bounds)
+        return self.bounds is None or self.bounds[0] <= key <= self.bounds[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +54,8 @@ class Position:
 
 def spans_of(query: Query) -> tuple[Span, ...]:
     """Return what is to be read, in order: at most one span a state and priority."""
-    bounds = tuple(_bounds(query))
-    if query.customer or not bounds:
-        return tuple(Span(state, bounds) for state in query.states)
-    return tuple(Span(state, (one,)) for state in query.states for one in bounds)
+    bounds = tuple(_bounds(query)) or (None,)
+    return tuple(Span(state, one) for state in query.states for one in bounds)
 
 
 def _bounds(query: Query) -> Iterator[Bounds]:
@@ -78,7 +76,7 @@ def _written(at: datetime) -> str:
 
 def is_searched(query: Query) -> bool:
     """Tell whether rows have to be read to be left out."""
-    return bool(query.prefix or (query.customer and spans_of(query)[0].bounds))
+    return bool(query.prefix)
 
 
 def fits(query: Query, position: Position) -> bool:
@@ -88,8 +86,7 @@ def fits(query: Query, position: Position) -> bool:
         return False
     if not position.id:
         return not position.key
-    in_index = bool(position.key) and spans[position.span].holds(position.key)
-    return bool(query.customer) or in_index
+    return bool(position.key) and spans[position.span].holds(position.key)
 
 
 def matches(query: Query, span: Span, ws: Workset) -> bool:
@@ -103,10 +100,8 @@ def matches(query: Query, span: Span, ws: Workset) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class ListedRow:
-    workset: Workset
-    key: str
-    """Its ``priority_key``, as the index has it."""
+    """A row of the index."""
 
-    @property
-    def id(self) -> WorksetId:
-        return self.workset.id
+    id: WorksetId
+    key: str
+    """Its ``priority_key``."""

@@ -149,5 +149,10 @@ class Workset:
         return f"{self.priority.rank}#{self.created_at.isoformat()}#{self.id}"
 
     @property
+    def state_key(self) -> str:
+        """Range key of the index of one customer's worksets: by state, then as in ``priority_key``."""
+        return f"{self.state}#{self.priority_key}"
+
+    @property
     def shown_state(self) -> str:
         return "locked" if self.state is State.READY and self.lock else str(self.state)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 import structlog
 from anyio import current_time
 from anyio.abc import TaskGroup
 
-from daylily_daemon.domain.admission import admit, capacity_of
+from daylily_daemon.domain.admission import Capacity, admit, capacity_of
+from daylily_daemon.domain.model import WorksetId
 from daylily_daemon.engine.backlog import Backlog
 from daylily_daemon.engine.dials import Live
 from daylily_daemon.engine.tender import Tender
@@ -50,11 +51,15 @@ class Admitter:
         free = list(backlog.to_start(tender.held, current_time(), clock))
         if not free or self.held or not backlog.was_read:
             return
-        mine = {id: held.customer for id, held in tender.held.items()}
-        active = backlog.unheld(tender.place.sees) | mine
-        capacity = capacity_of(limits, active, backlog.in_progress)
+        capacity = self.capacity(backlog.runs)
         if capacity.running >= limits.slots:
             return
         for verdict in admit(free, capacity, clock):
             if verdict.admitted:
                 tender.take(backlog.waiting[verdict.workset_id], tending)
+
+    def capacity(self, runs: Mapping[WorksetId, str]) -> Capacity:
+        """Return what may be taken on now, where ``runs`` are in progress on any host, by customer."""
+        mine = {id: held.customer for id, held in self.tender.held.items()}
+        active = self.backlog.unheld(self.tender.place.sees) | mine
+        return capacity_of(self.live.current.limits, active, runs, self.held)

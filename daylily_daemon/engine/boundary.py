@@ -13,16 +13,9 @@ from contextlib import contextmanager
 import structlog
 from anyio import sleep
 
-from daylily_daemon.domain.errors import DaemonError, Transient, Unexpected
+from daylily_daemon.domain.errors import DaemonError, Transient, Unexpected, leaf
 
 log = structlog.get_logger()
-
-
-def leaf(error: BaseException) -> BaseException:
-    """Return the first exception inside nested groups, or ``error`` itself."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 @contextmanager

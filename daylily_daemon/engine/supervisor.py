@@ -28,7 +28,7 @@ from daylily_daemon.engine.sweep import Sweep
 from daylily_daemon.engine.tender import Place, Tender
 from daylily_daemon.engine.wakeup import Wakeup
 from daylily_daemon.engine.writer import Writer
-from daylily_daemon.ports import Inputs
+from daylily_daemon.ports import Inputs, Turns
 
 log = structlog.get_logger()
 
@@ -42,6 +42,9 @@ class Snapshot:
     customers: dict[str, str]
     """Whose they are, by workset id."""
     waiting: int
+    """As many as are known here."""
+    waits_more: bool
+    """Whether others wait besides."""
     owed: int
     passes: int
     held: str
@@ -53,6 +56,7 @@ class Snapshot:
 @dataclass(slots=True, kw_only=True)
 class Supervisor:
     writer: Writer
+    turns: Turns
     live: Live
     lease: LeaseConfig
     place: Place
@@ -96,7 +100,7 @@ class Supervisor:
     def _swept(self) -> Sweep:
         clock, backlog, tender = self.writer.clock, self._backlog, self._tender
         return Sweep(
-            worksets=self.writer.worksets,
+            turns=self.turns,
             clock=clock,
             live=self.live,
             backlog=backlog,
@@ -152,6 +156,7 @@ class Supervisor:
             active={id: one.doing for id, one in held.items()},
             customers={id: one.customer for id, one in held.items()},
             waiting=len(self._backlog.waiting),
+            waits_more=self._backlog.more,
             owed=self.outbox.waiting,
             passes=self._sweep.passes,
             held=self._sweep.admitter.held,

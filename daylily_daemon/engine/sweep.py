@@ -1,43 +1,54 @@
 """Passes over what waits: read the index when it is due, adopt, check inputs, admit, rest until called.
 
 Each pass is the same whatever woke it, so nothing depends on having heard of something: what was missed is
-found by the next one. Its parts stand alone; trouble of one makes the next reading come sooner.
+found by the next one. Its parts stand alone; trouble of one makes the next reading come sooner. A reading
+brings a bounded number of worksets, whatever waits; when a pass has used up what it knows of, and there is
+more, it reads again at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+import math
+from collections.abc import Awaitable, Callable, Container
+from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
-from typing import Final
+from typing import Final, cast
 
 import structlog
-from anyio import create_task_group, current_time
+from anyio import create_task_group, current_time, sleep
 from anyio.abc import TaskGroup
 
+from daylily_daemon.domain.admission import Capacity, is_elsewhere, room_for
 from daylily_daemon.domain.errors import DaemonError
-from daylily_daemon.domain.model import State
-from daylily_daemon.domain.workset import Workset
+from daylily_daemon.domain.model import WorksetId
+from daylily_daemon.domain.turn import ANYWHERE, Kind, Turn, as_part
 from daylily_daemon.engine.admitter import Admitter
-from daylily_daemon.engine.backlog import WAITING, Backlog
+from daylily_daemon.engine.backlog import Backlog, Look
 from daylily_daemon.engine.boundary import aside, foreign_as_unexpected
 from daylily_daemon.engine.dials import Live
 from daylily_daemon.engine.inspector import Inspector
+from daylily_daemon.engine.lineup import Lineup
 from daylily_daemon.engine.tender import Tender
 from daylily_daemon.engine.wakeup import Wakeup
-from daylily_daemon.ports import Clock, Worksets
+from daylily_daemon.ports import Clock, Turns
 
 log = structlog.get_logger()
 
-LOOKED_AT: Final = 10_000
-"""Worksets of one state that a pass reads, first ones first."""
 SOONER_S: Final = 1.0
-"""Until the index is read again after a part of a pass had trouble."""
+"""Until the index is read again after a part of a pass had trouble, or used up what was known."""
+AHEAD: Final = 10
+"""Worksets of a line known beyond those that could start now: the next ones start without a reading."""
+CHECKS: Final = 20
+"""Worksets of a line whose input is to be checked."""
+REST_SHARE: Final = 3.0
+"""How much longer than a pass took the next one waits, so that passes never take all of a core."""
+MOST_SPACED_S: Final = 1.0
 
 
 @dataclass(slots=True, kw_only=True)
 class Sweep:
-    worksets: Worksets
+    turns: Turns
     clock: Clock
     live: Live
     backlog: Backlog
@@ -46,6 +57,15 @@ class Sweep:
     tender: Tender
     wakeup: Wakeup
     passes: int = 0
+
+    _lineup: Lineup = field(init=False)
+    _read_since: float = -math.inf
+    _file_at: float = 0.0
+    """When items that versions before this one wrote are looked for again."""
+    _spaced_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._lineup = Lineup(self.turns)
 
     async def run(self, tending: TaskGroup, on_pass: Callable[[], None]) -> None:
         """Pass for ever. What is taken lives in ``tending``; ``on_pass`` is called after each pass."""
@@ -70,18 +90,53 @@ class Sweep:
     async def _read_if_due(self) -> None:
         if current_time() < self.backlog.read_at:
             return
-        waiting: list[Workset] = []
-        for state in WAITING:
-            waiting += await self.worksets.in_state(state, limit=LOOKED_AT)
-        running = await self.worksets.in_state(State.IN_PROGRESS, limit=LOOKED_AT)
-        self.backlog.read(waiting, running, current_time())
+        if not self.backlog.was_read or current_time() >= self._file_at:
+            await self._file_older()
+        self.backlog.read(await self._look(), current_time())
         self.backlog.read_at = current_time() + self.live.current.sweep_s
+        self._read_since = current_time()
+
+    async def _look(self) -> Look:
+        runs = [turn for turn in await self._lineup.running() if turn.id not in self.tender.held]
+        mine = [turn for turn in runs if self._may_see(turn.scope)]
+        in_progress = await self._lineup.loaded(mine, {})
+        customers = {turn.id: turn.customer for turn in runs}
+        use = _Use(self.admitter.capacity(customers), self.clock.now())
+        known = _KnownBusy(self.tender.held, self.backlog.is_resting)
+        reading = await self._lineup.waiting(use, known)
+        waiting = await self._lineup.loaded(reading.turns, self.backlog.as_read())
+        return Look(
+            waiting=waiting,
+            complete=reading.complete,
+            more=reading.more,
+            due_at=use.due_at,
+            in_progress=in_progress,
+            runs=customers,
+        )
+
+    def _may_see(self, scope: str) -> bool:
+        return scope == ANYWHERE or self.tender.place.sees(scope)
+
+    async def _file_older(self) -> None:
+        """Bring what a version before this one wrote into the index, and know of it at once."""
+        for ws in await self.turns.unfiled():
+            await self.turns.refile(ws)
+            if ws.id not in self.tender.held:
+                self.backlog.stored(ws, current_time())
+        self._file_at = current_time() + self.live.current.reconcile_s
 
     async def _pass(self, tending: TaskGroup, checks: TaskGroup) -> None:
         await self.admitter.look()
+        began = current_time()
         self._adopt(tending)
         self.inspector.check_what_is_due(checks, self.tender.held)
         self.admitter.admit(tending)
+        if self.backlog.more and self.backlog.is_used_up(
+            self.tender.held, current_time(), self.clock.now()
+        ):
+            soon = max(current_time(), self._read_since + SOONER_S)
+            self.backlog.read_at = min(self.backlog.read_at, soon)
+        self._spaced_s = min(REST_SHARE * (current_time() - began), MOST_SPACED_S)
 
     def _adopt(self, tending: TaskGroup) -> None:
         sees, held = self.tender.place.sees, self.tender.held
@@ -89,7 +144,43 @@ class Sweep:
             self.tender.take(ws, tending)
 
     async def _rest(self) -> None:
+        if self._spaced_s:
+            await sleep(self._spaced_s)
         now = current_time()
         longest = now + self.live.current.sweep_s
         await self.wakeup.wait(min(longest, self.backlog.next_at(now, self.clock.now())))
         self.backlog.wake(current_time())
+
+
+@dataclass(slots=True)
+class _Use:
+    """How many worksets of a line are of use now, and when those are that are not due yet."""
+
+    capacity: Capacity
+    now: datetime
+    due_at: datetime | None = None
+
+    def __call__(self, turn: Turn) -> int:
+        match turn.kind:
+            case Kind.UNCHECKED:
+                return CHECKS
+            case Kind.RETRYING if turn.since > self.now.isoformat():
+                at = datetime.fromisoformat(turn.since)
+                self.due_at = min(self.due_at or at, at)
+                return 0
+            case Kind.READY | Kind.RETRYING:
+                elsewhere = is_elsewhere(turn.cluster, as_part(self.capacity.limits.cluster))
+                return 0 if elsewhere else AHEAD + room_for(self.capacity, turn.customer)
+            case _:
+                return 0
+
+
+@dataclass(frozen=True, slots=True)
+class _KnownBusy(Container[WorksetId]):
+    """What is not looked for, though the index may show it: held here, or left alone for a while."""
+
+    held: Container[WorksetId]
+    rests: Callable[[WorksetId], bool]
+
+    def __contains__(self, id: object) -> bool:
+        return id in self.held or self.rests(cast(WorksetId, id))

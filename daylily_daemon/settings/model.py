@@ -88,7 +88,7 @@ class TablesSettings(Section):
     events: Table = fixed("daylily-workset-events", "DynamoDB table of audit events and outbox.")
     state_index: Table = fixed(
         "state-priority-index",
-        "Index of the worksets by state and priority_key; another name beside an old one.",
+        "Index of the worksets that versions before this one read; `init --drop-old-indexes` removes it.",
     )
 
 

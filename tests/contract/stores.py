@@ -11,11 +11,13 @@ from typing import Final
 import pytest
 
 from daylily_daemon.adapters.aws import Aws, AwsOptions
+from daylily_daemon.adapters.catalogue import DynamoCatalogue
 from daylily_daemon.adapters.dynamodb import DynamoTrail, DynamoWorksets
 from daylily_daemon.adapters.provision import Provisioner, Wanted
 from daylily_daemon.adapters.tables import Tables
-from daylily_daemon.ports import Catalogue, Trail, Worksets
-from tests.fakes.store import MemoryTrail, MemoryWorksets, Table
+from daylily_daemon.adapters.turns import DynamoTurns
+from daylily_daemon.ports import Catalogue, Trail, Turns, Worksets
+from tests.fakes.store import MemoryCatalogue, MemoryTrail, MemoryTurns, MemoryWorksets, Table
 
 STORES: Final = ("memory", "moto", "ministack", "dynamodb_local")
 
@@ -25,6 +27,7 @@ class Store:
     kind: str
     worksets: Worksets
     trail: Trail
+    turns: Turns
     catalogue: Catalogue
 
 
@@ -34,7 +37,7 @@ def wanted(**changes: str) -> Wanted:
     return Wanted(
         bucket=changes.get("bucket", f"control-{mine}"),
         prefix="daylily_monitoring/active_worksets/",
-        tables=Tables(worksets=f"worksets-{mine}", events=f"events-{mine}", state_index="by-state"),
+        tables=Tables(worksets=f"worksets-{mine}", events=f"events-{mine}", older_index="by-state"),
         intake_queue=f"intake-{mine}",
         commands_queue=f"commands-{mine}.fifo",
         topic=f"topic-{mine}",
@@ -48,17 +51,26 @@ def wanted(**changes: str) -> Wanted:
 async def opened(kind: str, url: str | None) -> AsyncIterator[Store]:
     if url is None:
         table = Table()
-        worksets = MemoryWorksets(table)
-        yield Store(kind, worksets, MemoryTrail(table), worksets)
+        yield Store(
+            kind,
+            MemoryWorksets(table),
+            MemoryTrail(table),
+            MemoryTurns(table),
+            MemoryCatalogue(table),
+        )
         return
     async with Aws(AwsOptions(endpoint_url=url)) as aws:
         names = wanted()
-        provisioner = Provisioner(aws, names)
-        async for step in provisioner.tables():
+        async for step in Provisioner(aws, names).tables():
             await step.do()
         client = await aws.client("dynamodb")
-        stored = DynamoWorksets(client, names.tables)
-        yield Store(kind, stored, DynamoTrail(client, names.tables), stored)
+        yield Store(
+            kind,
+            DynamoWorksets(client, names.tables),
+            DynamoTrail(client, names.tables),
+            DynamoTurns(client, names.tables),
+            DynamoCatalogue(client, names.tables),
+        )
 
 
 def url_of(kind: str, request: pytest.FixtureRequest) -> str | None:

@@ -16,6 +16,7 @@ from typing import Any, Final
 import pytest
 
 from daylily_daemon.adapters.aws import Aws, AwsOptions
+from daylily_daemon.adapters.catalogue import DynamoCatalogue
 from daylily_daemon.adapters.dynamodb import DynamoTrail, DynamoWorksets
 from daylily_daemon.adapters.envelopes import read_command
 from daylily_daemon.adapters.notifiers.sns import Sns
@@ -28,8 +29,10 @@ from daylily_daemon.adapters.provision import (
 )
 from daylily_daemon.adapters.s3 import S3Objects
 from daylily_daemon.adapters.sqs import QueueConfig, SqsMailbox
+from daylily_daemon.adapters.turns import DynamoTurns
 from daylily_daemon.domain.errors import DaemonError, Impeded
 from daylily_daemon.domain.model import Cancel, Command, State, WorksetId
+from daylily_daemon.domain.turn import Queue
 from daylily_daemon.ports import Change
 from tests import emulators
 from tests.contract.stores import wanted
@@ -91,6 +94,8 @@ class Ports:
     """Every call that a running daemon makes of AWS."""
 
     worksets: DynamoWorksets
+    turns: DynamoTurns
+    catalogue: DynamoCatalogue
     trail: DynamoTrail
     commands: SqsMailbox
     objects: S3Objects
@@ -114,11 +119,22 @@ class Ports:
     async def load(self) -> None:
         assert await self.worksets.load(WorksetId("known")) is not None
 
-    async def list_state(self) -> None:
-        await self.worksets.in_state(State.READY)
+    async def line_up(self) -> None:
+        await self.turns.line_up(Queue.WAITING, limit=9)
+
+    async def load_all(self) -> None:
+        assert await self.turns.load_all([WorksetId("known")])
+
+    async def refile(self) -> None:
+        known = await self.worksets.load(WorksetId("known"))
+        assert known is not None
+        await self.turns.refile(known)
+
+    async def find_unfiled(self) -> None:
+        await self.turns.unfiled()
 
     async def count(self) -> None:
-        await self.worksets.count(State.READY)
+        await self.catalogue.count(State.READY)
 
     async def look_up(self) -> None:
         assert await self.worksets.announced([WorksetId("known")])
@@ -164,7 +180,8 @@ class Ports:
         """Return by call what became of it; anything but an error of ours is raised."""
         found: dict[str, DaemonError | None] = {}
         for call in (
-            *(self.register, self.register_with_a_record, self.change, self.load, self.list_state),
+            *(self.register, self.register_with_a_record, self.change, self.load, self.line_up),
+            *(self.load_all, self.refile, self.find_unfiled),
             *(self.count, self.look_up, self.read_trail, self.find_owed, self.send),
             *(self.receive_and_settle, self.receive_and_park, self.put, self.delete, self.read),
             *(self.head, self.list_folder, self.tell),
@@ -221,6 +238,8 @@ async def _ports(root: Aws, mine: Aws, names: Wanted) -> Ports:
     config = QueueConfig(url=url, dead_letter_url=dead, wait_s=0, visibility_s=1)
     return Ports(
         worksets=DynamoWorksets(db, names.tables),
+        turns=DynamoTurns(db, names.tables),
+        catalogue=DynamoCatalogue(db, names.tables),
         trail=DynamoTrail(db, names.tables),
         commands=SqsMailbox(await mine.client("sqs"), config, read_command),
         objects=S3Objects(await mine.client("s3")),

@@ -8,9 +8,11 @@ from typing import Any, Final
 
 import pytest
 
+from daylily_daemon.adapters.catalogue import DynamoCatalogue
 from daylily_daemon.adapters.codec import typed, typed_item, workset_to_item
 from daylily_daemon.adapters.dynamodb import DynamoTrail, DynamoWorksets
 from daylily_daemon.adapters.paging import MOST_CALLS
+from daylily_daemon.adapters.turns import DynamoTurns
 from daylily_daemon.domain.errors import (
     AlreadyDone,
     DaemonError,
@@ -20,6 +22,7 @@ from daylily_daemon.domain.errors import (
 )
 from daylily_daemon.domain.listing import Query
 from daylily_daemon.domain.model import Priority, State, WorksetId
+from daylily_daemon.domain.turn import Queue
 from daylily_daemon.ports import READ_ROWS, Conflict, Count, Page
 from tests.contract.scripted_aws import TABLES, Says, ScriptedAws, ok, raw, refused, scripted
 from tests.contract.test_store import a_record, a_workset, first
@@ -45,7 +48,7 @@ async def test_counting_a_state_stops_at_a_thousand_and_says_so(
         return ok(Count=n, ScannedCount=n, **({} if last else {"LastEvaluatedKey": PLACE}))
 
     async with scripted() as (script, aws):
-        store = DynamoWorksets(await aws.client("dynamodb"), TABLES)
+        store = DynamoCatalogue(await aws.client("dynamodb"), TABLES)
         script.say("Query", *(page(n, i == len(pages) - 1) for i, n in enumerate(pages)))
         count = await store.count(State.COMPLETE)
     assert str(count) == told
@@ -56,7 +59,7 @@ async def test_counting_a_state_stops_at_a_thousand_and_says_so(
 
 async def test_the_cost_of_a_count_does_not_grow_with_what_is_complete() -> None:
     async with scripted() as (script, aws):
-        store = DynamoWorksets(await aws.client("dynamodb"), TABLES)
+        store = DynamoCatalogue(await aws.client("dynamodb"), TABLES)
         script.say("Query", ok(Count=100, ScannedCount=100, LastEvaluatedKey=PLACE))
         assert await store.count(State.COMPLETE) == Count(1000, more=True)
     assert len(script.asked["Query"]) == 11
@@ -70,11 +73,15 @@ def a_key(n: int) -> dict[str, Any]:
 
 
 def some_items(*numbers: int) -> list[dict[str, Any]]:
-    return [typed_item(workset_to_item(a_workset(f"w{n}"))) for n in numbers]
+    return [typed_item(workset_to_item(a_workset(f"w{n}", customer_id="lab-7"))) for n in numbers]
+
+
+LOADED: Final = ok(Responses={TABLES.worksets: some_items(*range(1001))})
+"""Every item that any of these pages shows."""
 
 
 def read(scanned: int, *found: int, last: dict[str, Any] | None = None) -> Any:
-    items = some_items(*found)
+    items = [a_key(n) for n in found]
     more = {} if last is None else {"LastEvaluatedKey": last}
     return ok(Items=items, Count=len(items), ScannedCount=scanned, **more)
 
@@ -83,16 +90,19 @@ READY: Final = Query(states=(State.READY,))
 SEARCHED: Final = replace(READY, prefix="w")
 
 
-async def paged(query: Query, limit: int, *answers: Any) -> tuple[Page, list[dict[str, Any]]]:
+async def paged(
+    query: Query, limit: int, *answers: Any, loaded: Says = LOADED
+) -> tuple[Page, list[dict[str, Any]]]:
     """Return the page that comes of these answers, and what was asked."""
     async with scripted() as (script, aws):
-        store = DynamoWorksets(await aws.client("dynamodb"), TABLES)
+        store = DynamoCatalogue(await aws.client("dynamodb"), TABLES)
         script.say("Query", *answers)
+        script.say("BatchGetItem", loaded)
         page = await store.page(query, limit=limit)
     return page, script.asked["Query"]
 
 
-async def test_a_page_of_one_state_is_one_call_that_looks_one_ahead() -> None:
+async def test_a_page_of_one_state_is_one_query_that_looks_one_ahead() -> None:
     page, asked = await paged(READY, 2, read(3, 1, 2, 3, last=a_key(3)))
     assert [ws.id for ws in page.worksets] == ["w1", "w2"]
     assert page.after is not None
@@ -121,11 +131,10 @@ async def test_an_empty_key_is_the_end() -> None:
     page, asked = await paged(READY, 5, read(1, 1, last={}))
     assert (len(page.worksets), page.after, len(asked)) == (1, None, 1)
     async with scripted() as (script, aws):
-        store = DynamoWorksets(await aws.client("dynamodb"), TABLES)
+        store = DynamoCatalogue(await aws.client("dynamodb"), TABLES)
         script.say("Query", ok(Count=1, ScannedCount=1, Items=some_items(1), LastEvaluatedKey={}))
         assert await store.count(State.READY) == Count(1, more=False)
-        assert len(await store.in_state(State.READY)) == 1
-    assert len(script.asked["Query"]) == 2
+    assert len(script.asked["Query"]) == 1
 
 
 async def test_a_search_reads_a_thousand_rows_and_says_where_it_goes_on() -> None:
@@ -159,18 +168,27 @@ async def test_a_page_over_all_states_reads_no_more_than_its_bound(limit: int) -
 
 async def test_a_read_that_fails_beside_others_fails_as_itself() -> None:
     async with scripted() as (script, aws):
-        store = DynamoWorksets(await aws.client("dynamodb"), TABLES)
+        store = DynamoCatalogue(await aws.client("dynamodb"), TABLES)
         script.say("Query", refused("ResourceNotFoundException", words="no table"))
         with pytest.raises(Impeded, match="no table"):
             await store.page(ALL, limit=9)
 
 
-async def test_what_of_one_customer_is_left_out_is_read_in_large_pieces() -> None:
+async def test_what_one_customer_has_of_one_priority_is_a_part_of_an_index() -> None:
     query = replace(READY, customer="lab-7", priority=Priority.LOW)
-    _, asked = await paged(query, 5, read(9))
-    assert [(call["Limit"], call["IndexName"]) for call in asked] == [(1000, TABLES.customer_index)]
-    _, asked = await paged(replace(query, priority=None), 5, read(9))
-    assert [call["Limit"] for call in asked] == [6]
+    _, (asked,) = await paged(query, 5, read(0))
+    assert (asked["Limit"], asked["IndexName"]) == (6, TABLES.customer_index)
+    values = asked["ExpressionAttributeValues"]
+    assert (values[":low"], values[":high"]) == ({"S": "ready#2#"}, {"S": "ready#2$"})
+    assert "FilterExpression" not in asked
+
+
+async def test_a_page_of_one_customer_goes_on_where_the_one_before_ended() -> None:
+    query = replace(READY, customer="lab-7")
+    last = typed_item({"workset_id": "w1", "customer_id": "lab-7", "state_key": "ready#1#0001#w1"})
+    page, asked = await paged(query, 1, read(1, 1, last=last), read(0))
+    assert ([ws.id for ws in page.worksets], page.after) == (["w1"], None)
+    assert asked[1]["ExclusiveStartKey"] == last
 
 
 async def test_a_page_ends_after_a_bounded_number_of_calls_however_little_each_brings() -> None:
@@ -181,8 +199,8 @@ async def test_a_page_ends_after_a_bounded_number_of_calls_however_little_each_b
 
 async def test_an_item_that_cannot_be_read_hides_no_other_and_ends_no_page() -> None:
     broken = {**a_key(1), "created_at": {"S": "yesterday"}}
-    answer = ok(Items=[broken, *some_items(2)], Count=2, ScannedCount=2)
-    page, _ = await paged(READY, 1, answer)
+    loaded = ok(Responses={TABLES.worksets: [broken, *some_items(2)]})
+    page, _ = await paged(READY, 2, read(2, 1, 2), loaded=loaded)
     assert ([ws.id for ws in page.worksets], page.after) == (["w2"], None)
 
 
@@ -193,15 +211,21 @@ async def test_an_item_that_cannot_be_read_hides_no_other_and_ends_no_page() -> 
 class Store:
     script: ScriptedAws
     worksets: DynamoWorksets
+    turns: DynamoTurns
     trail: DynamoTrail
 
 
 @pytest.fixture
 async def store(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Store]:
-    monkeypatch.setattr("daylily_daemon.adapters.dynamodb.FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr("daylily_daemon.adapters.reading.FIRST_PAUSE_S", 0.0)
     async with scripted() as (script, aws):
         client = await aws.client("dynamodb")
-        yield Store(script, DynamoWorksets(client, TABLES), DynamoTrail(client, TABLES))
+        yield Store(
+            script,
+            DynamoWorksets(client, TABLES),
+            DynamoTurns(client, TABLES),
+            DynamoTrail(client, TABLES),
+        )
 
 
 TABLE = TABLES.worksets
@@ -248,13 +272,16 @@ async def test_keys_that_stay_unprocessed_are_unknown_and_not_absent(store: Stor
     assert len(store.script.asked["BatchGetItem"]) == 10
 
 
+def a_turn(id: str) -> dict[str, Any]:
+    return typed_item({"workset_id": id, "turn": f"ready|1|||2026|{id}"})
+
+
 async def test_an_empty_page_is_not_the_last_one(store: Store) -> None:
     more = {"LastEvaluatedKey": PLACE}
-    store.script.say(
-        "Query", ok(Items=[], **more), ok(Items=[item("a")], **more), ok(Items=[item("b")])
-    )
-    found = await store.worksets.in_state(State.READY)
-    assert [ws.id for ws in found] == ["a", "b"]
+    pages = ok(Items=[], **more), ok(Items=[a_turn("a")], **more), ok(Items=[a_turn("b")])
+    store.script.say("Query", *pages)
+    found = await store.turns.line_up(Queue.WAITING, limit=100)
+    assert [turn.id for turn in found] == ["a", "b"]
     asked = store.script.asked["Query"]
     assert ["ExclusiveStartKey" in one for one in asked] == [False, True, True]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -29,6 +29,7 @@ from daylily_daemon.domain.model import (
     Transition,
     WorksetId,
 )
+from daylily_daemon.domain.turn import Queue, Turn, turn_of
 from daylily_daemon.domain.workset import Workset
 from daylily_daemon.ports import Announced, Change, Conflict, Count
 from tests import made
@@ -198,9 +199,43 @@ async def test_the_index_sorts_urgent_first_and_first_in_first_out(store: Store)
             first(a_workset(id, priority=priority, created_at=at), nonce=id)
         )
     await store.worksets.commit(first(a_workset("done", state=State.COMPLETE), nonce="done"))
-    ready = await store.worksets.in_state(State.READY)
-    assert [ws.id for ws in ready] == ["urgent", "first", "second", "low"]
-    assert len(await store.worksets.in_state(State.READY, limit=2)) == 2
+    page = await store.catalogue.page(Query(states=(State.READY,)), limit=9)
+    assert [ws.id for ws in page.worksets] == ["urgent", "first", "second", "low"]
+    turns = await store.turns.line_up(Queue.WAITING, limit=9)
+    assert [turn.id for turn in turns] == ["urgent", "first", "second", "low"]
+    assert await store.turns.line_up(Queue.WAITING, limit=2) == turns[:2]
+    assert await store.turns.line_up(Queue.WAITING, after=turns[1].key, limit=9) == turns[2:]
+    assert await store.turns.line_up(Queue.RUNNING, limit=9) == []
+
+
+async def test_a_workset_stands_where_its_state_its_priority_and_its_plan_put_it(
+    store: Store,
+) -> None:
+    plan = Plan(pipeline="demo", steps=("run",), cluster_name="hpc|1")
+    unchecked = await store.worksets.commit(first(a_workset(customer_id="lab|é")))
+    waiting = await store.worksets.commit(then(unchecked, "n2", plan=plan))
+    assert await standing(store, Queue.WAITING) == [turn_of(waiting)]
+    raised = await store.worksets.commit(then(waiting, "n3", priority=Priority.URGENT))
+    assert await standing(store, Queue.WAITING) == [turn_of(raised)]
+    begun = await store.worksets.commit(then(raised, "n4", state=State.IN_PROGRESS))
+    assert await standing(store, Queue.WAITING) == []
+    (running,) = await standing(store, Queue.RUNNING)
+    assert running == turn_of(begun)
+    assert running.customer == "lab|é"
+    await store.worksets.commit(then(begun, "n5", state=State.COMPLETE))
+    assert await standing(store, Queue.RUNNING) == []
+
+
+async def standing(store: Store, queue: Queue) -> Sequence[Turn]:
+    return await store.turns.line_up(queue, limit=9)
+
+
+async def test_what_stands_in_line_is_loaded_in_one_go_as_far_as_it_is_there(store: Store) -> None:
+    stored = [await store.worksets.commit(first(a_workset(f"w{n}"))) for n in range(3)]
+    ids = [*(ws.id for ws in stored), WorksetId("none")]
+    loaded = await store.turns.load_all(ids)
+    assert sorted(loaded, key=lambda ws: ws.id) == stored
+    assert list(await store.turns.unfiled()) == []
 
 
 async def test_what_was_answered_last_is_found_for_many_in_one_question(store: Store) -> None:

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from daylily_daemon.adapters.aws import Aws
+from daylily_daemon.adapters.catalogue import DynamoCatalogue
 from daylily_daemon.adapters.dynamodb import DynamoTrail, DynamoWorksets
 from daylily_daemon.adapters.envelopes import read_command
-from daylily_daemon.adapters.provision import Step, Wanted
+from daylily_daemon.adapters.provision import Wanted
 from daylily_daemon.adapters.s3 import S3Objects
+from daylily_daemon.adapters.setupsteps import Step
 from daylily_daemon.adapters.sqs import QueueConfig, SqsMailbox
+from daylily_daemon.adapters.turns import DynamoTurns
 from tests.contract.fault_proxy import Call, FaultProxy
 
 EMULATORS: Final = ("ministack", "moto")
@@ -29,6 +32,8 @@ class Side:
         self.db, self.s3 = clients["dynamodb"], clients["s3"]
         self.sqs, self.sns = clients["sqs"], clients["sns"]
         self.worksets = DynamoWorksets(self.db, names.tables)
+        self.turns = DynamoTurns(self.db, names.tables)
+        self.catalogue = DynamoCatalogue(self.db, names.tables)
         self.trail = DynamoTrail(self.db, names.tables)
         self.objects = S3Objects(self.s3)
 

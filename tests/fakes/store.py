@@ -6,7 +6,7 @@ The simulated world of tests/sim is made of these, with faults put in front.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import count
@@ -14,10 +14,12 @@ from typing import Any
 
 from anyio import Event, current_time, move_on_after
 
-from daylily_daemon.adapters.paging import PageRows, page_of
+from daylily_daemon.adapters.paging import PageRows, Source, page_of
 from daylily_daemon.domain.errors import AlreadyDone, Permanent
 from daylily_daemon.domain.listing import ListedRow, Position, Query, Span, matches
 from daylily_daemon.domain.model import Answer, Command, Record, State, WorksetId
+from daylily_daemon.domain.turn import Queue as TurnQueue
+from daylily_daemon.domain.turn import Turn, turn_of
 from daylily_daemon.domain.workset import Workset
 from daylily_daemon.ports import (
     COUNTED,
@@ -73,9 +75,40 @@ class MemoryWorksets:
         rows.extend(change.records)
         return stored
 
-    async def in_state(self, state: State, *, limit: int = 1000) -> Sequence[Workset]:
-        found = [ws for ws in self._table.worksets.values() if ws.state is state]
-        return sorted(found, key=lambda ws: ws.priority_key)[:limit]
+    async def announced(self, ids: Sequence[WorksetId]) -> Mapping[WorksetId, Announced]:
+        known = (self._table.worksets[id] for id in ids if id in self._table.worksets)
+        return {
+            ws.id: Announced(sentinel=ws.request.sentinel, submitted_at=ws.request.submitted_at)
+            for ws in known
+        }
+
+
+class MemoryTurns:
+    def __init__(self, table: Table) -> None:
+        self._table = table
+
+    async def line_up(self, queue: TurnQueue, *, after: str = "", limit: int) -> Sequence[Turn]:
+        return turns_of(self._table.worksets.values(), queue, after)[:limit]
+
+    async def load_all(self, ids: Sequence[WorksetId]) -> Sequence[Workset]:
+        return [ws for id in ids if (ws := self._table.worksets.get(id))]
+
+    async def refile(self, ws: Workset) -> None:
+        """Nothing to do: what is kept here has no keys of its own that could be wrong."""
+
+    async def unfiled(self, limit: int = 1000) -> Sequence[Workset]:
+        return ()
+
+
+def turns_of(worksets: Iterable[Workset], queue: TurnQueue, after: str = "") -> list[Turn]:
+    """Return the turns of ``queue`` behind a key, in order, as an index has them."""
+    turns = (turn for ws in worksets if (turn := turn_of(ws)) and turn.queue is queue)
+    return sorted((turn for turn in turns if turn.key > after), key=lambda turn: turn.key)
+
+
+class MemoryCatalogue:
+    def __init__(self, table: Table) -> None:
+        self._table = table
 
     async def count(self, state: State, *, most: int = COUNTED) -> Count:
         found = sum(ws.state is state for ws in self._table.worksets.values())
@@ -85,29 +118,21 @@ class MemoryWorksets:
         async def read(span: Span, at: Position, most: int) -> PageRows:
             rows = self._rows(query, span, at)
             read, left = rows[:most], rows[most:]
-            found = [ListedRow(ws, ws.priority_key) for ws in read if matches(query, span, ws)]
+            found = [ListedRow(ws.id, ws.priority_key) for ws in read if matches(query, span, ws)]
             last = Position(at.span, read[-1].priority_key, read[-1].id) if left else None
             return PageRows(found, len(read), last)
 
-        return await page_of(query, after, limit, read)
+        async def load(ids: Sequence[WorksetId]) -> Sequence[Workset]:
+            return [self._table.worksets[id] for id in ids]
+
+        return await page_of(query, after, limit, Source(read, load))
 
     def _rows(self, query: Query, span: Span, at: Position) -> list[Workset]:
         """Return what lies in the index behind ``at``, as an index has it: by state or by customer."""
         served = replace(query, prefix="")
-        if query.customer:
-            span = replace(span, bounds=())
-        rows = [ws for ws in self._table.worksets.values() if matches(served, span, ws)]
-        if query.customer:
-            return sorted((ws for ws in rows if ws.id > at.id), key=lambda ws: ws.id)
+        rows = (ws for ws in self._table.worksets.values() if matches(served, span, ws))
         behind = (ws for ws in rows if ws.priority_key > at.key)
         return sorted(behind, key=lambda ws: ws.priority_key)
-
-    async def announced(self, ids: Sequence[WorksetId]) -> Mapping[WorksetId, Announced]:
-        known = (self._table.worksets[id] for id in ids if id in self._table.worksets)
-        return {
-            ws.id: Announced(sentinel=ws.request.sentinel, submitted_at=ws.request.submitted_at)
-            for ws in known
-        }
 
 
 def _mark(ws: Workset | None) -> tuple[int, int, State] | None:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from daylily_daemon.domain import commands
 from daylily_daemon.domain.admission import Limits
-from daylily_daemon.engine import sweep
+from daylily_daemon.engine import backlog, lineup, sweep
 from daylily_daemon.engine.lease import LeaseConfig
 from tests.sim.planting import put
 from tests.unit.dials import some_limits
@@ -29,8 +29,16 @@ class Knobs:
     """Commands that may wait for the owner of a run."""
     page: int = 100
     """Records that one look at what is owed brings."""
-    looked_at: int = 10_000
-    """Worksets of one state that a sweep reads."""
+    index_page: int = 100
+    """Turns that one look at what waits brings."""
+    index_calls: int = 20
+    """Looks of one reading."""
+    ahead: int = 10
+    """Worksets of a line that are known beyond those that could start."""
+    checks: int = 20
+    """Worksets of a line whose input is to be checked."""
+    known: int = 2000
+    """Worksets that wait, as many as are remembered."""
     per_channel: int = 8
     give_up_s: float = 86_400.0
     ttl_s: float = 60.0
@@ -67,7 +75,14 @@ class Knobs:
 
     def planted(self) -> Any:
         """Return a context in which the program's fixed bounds are these."""
-        return put((commands, "INBOX_LIMIT", self.inbox), (sweep, "LOOKED_AT", self.looked_at))
+        return put(
+            (commands, "INBOX_LIMIT", self.inbox),
+            (lineup, "PAGE", self.index_page),
+            (lineup, "CALLS", self.index_calls),
+            (sweep, "AHEAD", self.ahead),
+            (sweep, "CHECKS", self.checks),
+            (backlog, "MOST_KNOWN", self.known),
+        )
 
 
 CHOICES: Final[dict[str, tuple[Any, ...]]] = {
@@ -79,7 +94,11 @@ CHOICES: Final[dict[str, tuple[Any, ...]]] = {
     "machines": (1, 1, 2),
     "inbox": (2, 20),
     "page": (1, 3, 100),
-    "looked_at": (5, 10_000),
+    "index_page": (1, 3, 100),
+    "index_calls": (4, 20),
+    "ahead": (1, 10),
+    "checks": (1, 20),
+    "known": (3, 2000),
     "per_channel": (1, 8),
     "give_up_s": (900.0, 86_400.0),
     "ttl_s": (24.0, 60.0, 120.0),

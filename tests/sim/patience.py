@@ -42,7 +42,9 @@ class Patience:
 
     @property
     def _patience_s(self) -> float:
-        return 90.0 + 3 * self._sim.knobs.sweep_s
+        knobs = self._sim.knobs
+        readings = 3 if knobs.index_page * knobs.index_calls >= 10 else 5
+        return 90.0 + readings * knobs.sweep_s
 
     def _note_room(self, now: float) -> None:
         """Note since when each daemon has had room."""
@@ -73,8 +75,7 @@ class Patience:
 
     def _forgotten(self, ws: Workset) -> None:
         (slots, _), running = self._sim.allowed(), self._sim.in_progress()
-        crowded = len(self._sim.world.table.worksets) > self._sim.knobs.looked_at
-        if crowded or self._sim.skewed:
+        if self._sim.skewed:
             return
         for wire in self._sim.wires.values():
             busy = sum(w.owner == wire.name for w in running)

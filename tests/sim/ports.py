@@ -24,11 +24,12 @@ from daylily_daemon.domain.model import (
     Problem,
     Record,
     Refused,
-    State,
     Submit,
     Unwanted,
     WorksetId,
 )
+from daylily_daemon.domain.turn import Queue as TurnQueue
+from daylily_daemon.domain.turn import Turn
 from daylily_daemon.domain.workset import Workset
 from daylily_daemon.ports import Change, Delivery, OwedPage
 from tests.fakes.notifier import MemoryNotifier
@@ -37,8 +38,10 @@ from tests.fakes.store import (
     LoopClock,
     MemoryMailbox,
     MemoryTrail,
+    MemoryTurns,
     MemoryWorksets,
     Queue,
+    turns_of,
 )
 from tests.sim.wire import Wire
 from tests.unit.daemons import PLAN
@@ -137,7 +140,6 @@ class Store(MemoryWorksets):
         super().__init__(sim.world.table)
         self._sim = sim
         self._wire = wire
-        self._older: dict[State, Sequence[Workset]] = {}
 
     async def load(self, id: WorksetId) -> Workset | None:
         self._read(id)
@@ -151,14 +153,6 @@ class Store(MemoryWorksets):
         self._sim.committed(change, stored, self._wire)
         return stored
 
-    async def in_state(self, state: State, *, limit: int = 1000) -> Sequence[Workset]:
-        if anyio.current_time() < self._sim.index_stands_until:
-            return self._sim.old_index(state)[:limit]
-        found = await super().in_state(state, limit=limit)
-        found = [ws for ws in found if ws.id not in self._sim.newer]
-        older, self._older[state] = self._older.get(state, found), found
-        return older if self._sim.chance(self._wire.weather.stale) else found
-
     def _read(self, id: WorksetId) -> None:
         if id in self._sim.newer:
             raise Permanent(f"The item of {id} was written by a newer version.")
@@ -170,6 +164,26 @@ def _size(change: Change) -> int:
         return len(repr(change.after)) + len(repr(change.records))
     except RecursionError:
         return sys.maxsize
+
+
+class Turns(MemoryTurns):
+    """An index that may lag behind, and items that this version may not be able to read."""
+
+    def __init__(self, sim: Sim, wire: Wire) -> None:
+        super().__init__(sim.world.table)
+        self._sim = sim
+        self._wire = wire
+        self._older: dict[tuple[TurnQueue, str], Sequence[Turn]] = {}
+
+    async def line_up(self, queue: TurnQueue, *, after: str = "", limit: int) -> Sequence[Turn]:
+        if anyio.current_time() < self._sim.index_stands_until:
+            return turns_of(self._sim.old_index(), queue, after)[:limit]
+        found = await super().line_up(queue, after=after, limit=limit)
+        older, self._older[queue, after] = self._older.get((queue, after), found), found
+        return older if self._sim.chance(self._wire.weather.stale) else found
+
+    async def load_all(self, ids: Sequence[WorksetId]) -> Sequence[Workset]:
+        return [ws for ws in await super().load_all(ids) if ws.id not in self._sim.newer]
 
 
 class Trail(MemoryTrail):

@@ -78,7 +78,7 @@ class Outage:
     """Some calls fail in one way until they are healed."""
 
     calls: tuple[str, ...]
-    """Roles (``worksets``), or methods of them (``worksets.in_state``)."""
+    """Roles (``worksets``), or methods of them (``turns.line_up``)."""
     until: float
     error: Callable[[str], Exception]
     """Made from the name of the call."""
@@ -112,7 +112,7 @@ class Log:
 
 
 READS = (
-    *("receive", "in_state", "owed", "unannounced", "as_it_is", "announced"),
+    *("receive", "line_up", "load_all", "unfiled", "owed", "unannounced", "as_it_is", "announced"),
     *("wait", "progress", "look", "answer_to"),
 )
 """Calls that change nothing: dying there is dying between effects."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -47,6 +47,7 @@ from tests.sim.ports import (
     SteppedClock,
     Store,
     Trail,
+    Turns,
     submission,
 )
 from tests.sim.wire import Log, Wire, Wired
@@ -146,6 +147,7 @@ class Sim:
         world, store = self.world, Store(self, wire)
         plain: dict[str, Any] = {
             "worksets": store,
+            "turns": Turns(self, wire),
             "trail": Trail(self, wire),
             "intake": Mailbox(self, world.intake, wire),
             "commands": Mailbox(self, world.commands, wire),
@@ -215,9 +217,8 @@ class Sim:
         self._index = dict(self.world.table.worksets)
         self.index_stands_until = until
 
-    def old_index(self, state: State) -> list[Workset]:
-        found = [ws for ws in self._index.values() if ws.state is state]
-        return sorted(found, key=lambda ws: ws.priority_key)
+    def old_index(self) -> Iterable[Workset]:
+        return self._index.values()
 
     def write_trigger(self, id: str, event: str) -> Command:
         """Put ``daylily.ready``; whether S3 tells of it is another matter."""

@@ -16,7 +16,9 @@ from daylily_daemon.ports import Change, Unanswered
 from tests.fakes.store import (
     Counter,
     LoopClock,
+    MemoryCatalogue,
     MemoryTrail,
+    MemoryTurns,
     MemoryWorksets,
     Table,
 )
@@ -57,7 +59,8 @@ class MemoryQueues:
 def a_backend(table: Table, queues: MemoryQueues | None = None, **changes: Any) -> Backend:
     made = Backend(
         worksets=MemoryWorksets(table),
-        catalogue=MemoryWorksets(table),
+        turns=MemoryTurns(table),
+        catalogue=MemoryCatalogue(table),
         trail=MemoryTrail(table),
         queues=queues or MemoryQueues(),
         clock=LoopClock(NOW),

@@ -40,6 +40,7 @@ from daylily_daemon.ports import (
     Notifier,
     Runner,
     Trail,
+    Turns,
     Worksets,
 )
 from tests.fakes.notifier import MemoryNotifier
@@ -49,6 +50,7 @@ from tests.fakes.store import (
     LoopClock,
     MemoryMailbox,
     MemoryTrail,
+    MemoryTurns,
     MemoryWorksets,
     NoDrops,
     Queue,
@@ -126,6 +128,7 @@ class Parts:
     """A daemon's ports; a simulation puts faults in front of each."""
 
     worksets: Worksets
+    turns: Turns
     trail: Trail
     intake: Mailbox
     commands: Mailbox
@@ -138,6 +141,7 @@ class Parts:
 def parts_of(world: World) -> Parts:
     return Parts(
         worksets=MemoryWorksets(world.table),
+        turns=MemoryTurns(world.table),
         trail=MemoryTrail(world.table),
         intake=MemoryMailbox(world.intake),
         commands=MemoryMailbox(world.commands),
@@ -170,6 +174,7 @@ def supervisor_of(
     )
     return Supervisor(
         writer=writer,
+        turns=guarded(parts.turns, "turns", health),
         live=live,
         lease=world.lease,
         place=Place(runner="memory", scope=parts.runner.scope, data_dir="/data", jobs_dir="/jobs"),
@@ -237,10 +242,6 @@ class Cut:
     async def commit(self, change: Change) -> Workset:
         await self._alive()
         return await self._inner.commit(change)
-
-    async def in_state(self, state: Any, *, limit: int = 1000) -> Any:
-        await self._alive()
-        return await self._inner.in_state(state, limit=limit)
 
     async def announced(self, ids: Any) -> Any:
         await self._alive()

@@ -144,7 +144,9 @@ def test_what_asks_for_another_cluster_is_not_run_here_and_holds_nobody_up(here:
 def test_what_runs_is_counted_once_whoever_runs_it() -> None:
     mine, others = a_workset("mine", customer_id="lab"), a_workset("other", customer_id="lab")
     limits = some_limits(slots=2, per_customer=2)
-    capacity = capacity_of(limits, {mine.id: "lab", WorksetId("new"): "clinic"}, [mine, others])
+    capacity = capacity_of(
+        limits, {mine.id: "lab", WorksetId("new"): "clinic"}, {mine.id: "lab", others.id: "lab"}
+    )
     assert capacity.running == 2
     assert capacity.customers == {"lab": 2, "clinic": 1}
 

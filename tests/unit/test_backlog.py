@@ -10,7 +10,7 @@ import pytest
 
 from daylily_daemon.domain.model import Command, Fence, HostLost, Plan, State, WorksetId
 from daylily_daemon.domain.workset import Workset
-from daylily_daemon.engine.backlog import Backlog, BeatObserver
+from daylily_daemon.engine.backlog import Backlog, BeatObserver, Look
 from tests.made import NOW, a_lock, a_workset, running
 
 PLAN = Plan(pipeline="demo", steps=("run",))
@@ -35,18 +35,18 @@ def sees_all(scope: str) -> bool:
 
 def test_the_index_fills_it_and_what_is_gone_from_there_is_gone() -> None:
     backlog = a_backlog()
-    backlog.read([ready("w1"), ready("w2")], [], now=0.0)
+    backlog.read(Look(waiting=[ready("w1"), ready("w2")], in_progress=[]), now=0.0)
     assert startable(backlog, 0.0) == ["w1", "w2"]
-    backlog.read([ready("w2")], [], now=15.0)
+    backlog.read(Look(waiting=[ready("w2")], in_progress=[]), now=15.0)
     assert startable(backlog, 15.0) == ["w2"]
 
 
 def test_what_was_stored_lately_counts_though_the_index_does_not_show_it_yet() -> None:
     backlog = a_backlog()
     backlog.stored(ready(), now=0.0)
-    backlog.read([], [], now=29.0)
+    backlog.read(Look(waiting=[], in_progress=[]), now=29.0)
     assert startable(backlog, 29.0) == ["w1"]
-    backlog.read([], [], now=31.0)
+    backlog.read(Look(waiting=[], in_progress=[]), now=31.0)
     assert startable(backlog, 31.0) == []
 
 
@@ -54,7 +54,7 @@ def test_what_was_stored_lately_counts_though_the_index_does_not_show_it_yet() -
 def test_of_two_versions_the_greater_one_counts(known: int, shown: int, kept: int) -> None:
     backlog = a_backlog()
     backlog.stored(ready(version=known), now=0.0)
-    backlog.read([ready(version=shown)], [], now=1.0)
+    backlog.read(Look(waiting=[ready(version=shown)], in_progress=[]), now=1.0)
     assert backlog.waiting[WorksetId("w1")].version == kept
     backlog.stored(ready(version=1), now=2.0)
     assert backlog.waiting[WorksetId("w1")].version == kept, "late news is no news"
@@ -62,14 +62,14 @@ def test_of_two_versions_the_greater_one_counts(known: int, shown: int, kept: in
 
 def test_what_is_stored_as_ended_waits_no_more_and_is_no_run_either() -> None:
     backlog = a_backlog()
-    backlog.read([], [running("w1")], now=0.0)
+    backlog.read(Look(waiting=[], in_progress=[running("w1")]), now=0.0)
     backlog.stored(a_workset("w1", State.COMPLETE, version=9), now=1.0)
-    assert (backlog.waiting, backlog.in_progress) == ({}, ())
+    assert (backlog.waiting, backlog.in_progress) == ({}, {})
 
 
 def test_what_rests_is_left_alone_until_its_time_and_then_something_is_due() -> None:
     backlog = a_backlog()
-    backlog.read([ready()], [], now=0.0)
+    backlog.read(Look(waiting=[ready()], in_progress=[]), now=0.0)
     backlog.read_at = 100.0
     backlog.rest(WorksetId("w1"), until=40.0)
     assert startable(backlog, 39.9) == []
@@ -100,9 +100,9 @@ def test_a_pause_before_the_next_try_is_waited_for_by_the_second() -> None:
 
 def test_what_somebody_else_holds_is_free_only_after_its_beat_stood_still_for_a_whole_ttl() -> None:
     backlog, theirs = a_backlog(), replace(running("w1"), lock=a_lock("other"), fence=Fence(3))
-    backlog.read([], [theirs], now=0.0)
+    backlog.read(Look(waiting=[], in_progress=[theirs]), now=0.0)
     assert not backlog.is_free(theirs, 59.9)
-    backlog.read([], [replace(theirs, beat=1)], now=59.0)
+    backlog.read(Look(waiting=[], in_progress=[replace(theirs, beat=1)]), now=59.0)
     assert not backlog.is_free(replace(theirs, beat=1), 118.9)
     assert backlog.is_free(replace(theirs, beat=1), 119.0)
     assert not backlog.is_free(replace(theirs, beat=2), 119.0), "that beat was not watched"
@@ -110,9 +110,9 @@ def test_what_somebody_else_holds_is_free_only_after_its_beat_stood_still_for_a_
 
 def test_a_workset_that_is_of_no_interest_any_more_is_watched_anew() -> None:
     backlog, theirs = a_backlog(), replace(running("w1"), lock=a_lock("other"))
-    backlog.read([], [theirs], now=0.0)
-    backlog.read([], [], now=30.0)
-    backlog.read([], [theirs], now=60.0)
+    backlog.read(Look(waiting=[], in_progress=[theirs]), now=0.0)
+    backlog.read(Look(waiting=[], in_progress=[]), now=30.0)
+    backlog.read(Look(waiting=[], in_progress=[theirs]), now=60.0)
     assert not backlog.is_free(theirs, 119.0)
     assert backlog.is_free(theirs, 120.0)
 
@@ -122,7 +122,7 @@ def test_runs_are_adopted_where_their_jobs_are_seen_or_somebody_vouches_for_thei
     here, far = running("here", scope="host:1"), running("far", scope="host:2")
     vouched = replace(running("gone", scope="host:2"), inbox=(lost,))
     backlog = a_backlog()
-    backlog.read([], [here, far, vouched], now=0.0)
+    backlog.read(Look(waiting=[], in_progress=[here, far, vouched]), now=0.0)
     found = backlog.to_adopt(lambda scope: scope == "host:1", {WorksetId("x")}, 0.0)
     assert [ws.id for ws in found] == ["here", "gone"]
     assert list(backlog.to_adopt(sees_all, {ws.id for ws in (here, far, vouched)}, 0.0)) == []
@@ -131,7 +131,7 @@ def test_runs_are_adopted_where_their_jobs_are_seen_or_somebody_vouches_for_thei
 def test_inputs_are_checked_of_ready_worksets_without_a_plan_that_nobody_holds() -> None:
     backlog = a_backlog()
     unchecked = [ready(id, plan=None) for id in ("a", "b", "c")]
-    backlog.read([*unchecked, ready("d")], [], now=0.0)
+    backlog.read(Look(waiting=[*unchecked, ready("d")], in_progress=[]), now=0.0)
     backlog.rest(WorksetId("c"), until=9.0)
     assert [ws.id for ws in backlog.to_check({WorksetId("b")}, 0.0)] == ["a"]
 
@@ -141,7 +141,7 @@ def test_jobs_of_this_host_that_nobody_tends_take_slots_of_their_customers() -> 
     free = replace(running("free"), lock=None)
     theirs = replace(running("theirs"), lock=a_lock("other"))
     backlog = a_backlog()
-    backlog.read([], [mine, free, theirs], now=0.0)
+    backlog.read(Look(waiting=[], in_progress=[mine, free, theirs]), now=0.0)
     assert set(backlog.unheld(sees_all)) == {"mine", "free"}
     assert backlog.unheld(lambda scope: False) == {}
 
@@ -150,5 +150,5 @@ def test_before_the_first_reading_nobody_knows_what_runs() -> None:
     backlog = a_backlog()
     backlog.stored(ready(), now=0.0)
     assert not backlog.was_read
-    backlog.read([], [], now=0.0)
+    backlog.read(Look(waiting=[], in_progress=[]), now=0.0)
     assert backlog.was_read

@@ -25,9 +25,10 @@ from daylily_daemon.domain.model import (
     SetPriority,
     State,
 )
+from daylily_daemon.domain.turn import Queue, Turn
 from daylily_daemon.domain.workset import Workset
 from tests.fakes.runner import MemoryMachine, MemoryRunner, Script
-from tests.fakes.store import MemoryWorksets, Table
+from tests.fakes.store import MemoryTurns, Table
 from tests.made import STEPS
 from tests.unit.daemons import (
     PIPELINE,
@@ -350,7 +351,7 @@ def test_a_run_takes_its_slot_from_the_start_of_the_daemon_that_adopts_it() -> N
             await until(lambda: bool(world.machine.starts))
         parts = parts_of(world)
         throttled = Throttled(world.table, until_s=anyio.current_time() + 60)
-        async with daemon(world, parts=replace(parts, worksets=throttled)):
+        async with daemon(world, parts=replace(parts, turns=throttled)):
             await world.submit("w2")
             await until(lambda: is_in(world, "w2", State.COMPLETE))
         assert [name[:2] for name in world.machine.starts] == ["w1"] * 5 + ["w2"] * 5
@@ -358,17 +359,17 @@ def test_a_run_takes_its_slot_from_the_start_of_the_daemon_that_adopts_it() -> N
     play(story)
 
 
-class Throttled(MemoryWorksets):
+class Throttled(MemoryTurns):
     """A store whose index does not answer until then."""
 
     def __init__(self, table: Table, until_s: float) -> None:
         super().__init__(table)
         self._until_s = until_s
 
-    async def in_state(self, state: State, *, limit: int = 1000) -> Sequence[Workset]:
+    async def line_up(self, queue: Queue, *, after: str = "", limit: int) -> Sequence[Turn]:
         if anyio.current_time() < self._until_s:
             raise Transient("throttled")
-        return await super().in_state(state, limit=limit)
+        return await super().line_up(queue, after=after, limit=limit)
 
 
 @pytest.mark.reported(

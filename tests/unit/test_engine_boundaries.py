@@ -200,8 +200,9 @@ FOREIGN: list[Callable[[], Exception]] = [
     lambda: RecursionError("maximum recursion depth exceeded"),
 ]
 CALLS = [
-    ("worksets", ["load", "commit", "in_state"]),
-    ("worksets", ["in_state"]),
+    ("worksets", ["load", "commit"]),
+    ("turns", ["line_up", "load_all", "unfiled"]),
+    ("turns", ["line_up"]),
     ("trail", ["read", "owed", "settle", "take_over"]),
     ("intake", ["receive", "settle", "park"]),
     ("commands", ["receive", "settle", "send"]),

@@ -63,7 +63,13 @@ def _why(
     running: Sequence[Workset] = (),
 ) -> str:
     limits = some_limits(slots=1, per_customer=1)
-    view = View(now=NOW, daemon=daemon, limits=limits, waiting=waiting, running=running)
+    view = View(
+        now=NOW,
+        daemon=daemon,
+        limits=limits,
+        waiting=waiting,
+        runs={r.id: r.request.customer_id for r in running},
+    )
     return "\n".join(why(ws, view))
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from daylily_daemon.adapters.paging import PageRows, Read, page_of
+from daylily_daemon.adapters.paging import PageRows, Read, Source, page_of
 from daylily_daemon.domain.listing import ListedRow, Position, Query, Span
-from daylily_daemon.domain.model import State
+from daylily_daemon.domain.model import State, WorksetId
+from daylily_daemon.domain.workset import Workset
 from daylily_daemon.ports import Page
 from tests.made import a_workset
 from tests.unit.backends import played
@@ -16,7 +17,7 @@ QUERY = Query(states=(State.ERROR, State.READY))
 
 
 def _row(id: str) -> ListedRow:
-    return ListedRow(a_workset(id), f"1#{id}")
+    return ListedRow(WorksetId(id), f"1#{id}")
 
 
 def _reads(answers: Mapping[Position, PageRows], asked: list[Position]) -> Read:
@@ -27,11 +28,16 @@ def _reads(answers: Mapping[Position, PageRows], asked: list[Position]) -> Read:
     return read
 
 
+async def _loaded(ids: Sequence[WorksetId]) -> Sequence[Workset]:
+    """Those of the state after the first one, by their names; ``gone`` is there no more."""
+    return [a_workset(id, State.READY if id == "z" else State.ERROR) for id in ids if id != "gone"]
+
+
 def _paged(answers: Mapping[Position, PageRows], limit: int) -> tuple[Page, list[Position]]:
     asked: list[Position] = []
 
     async def play() -> Page:
-        return await page_of(QUERY, None, limit, _reads(answers, asked))
+        return await page_of(QUERY, None, limit, Source(_reads(answers, asked), _loaded))
 
     return played(play), asked
 
@@ -69,8 +75,19 @@ def test_a_search_reads_one_span_after_another() -> None:
     }
 
     async def play() -> Page:
-        return await page_of(replace(QUERY, prefix="x"), None, 9, _reads(answers, asked))
+        return await page_of(
+            replace(QUERY, prefix="x"), None, 9, Source(_reads(answers, asked), _loaded)
+        )
 
     page = played(play)
     assert (page.worksets, page.after) == ((), Position(1, "1#q", "q"))
     assert asked == [Position(0), Position(1)]
+
+
+def test_what_has_left_its_place_since_the_index_was_written_is_not_shown_there() -> None:
+    answers = {
+        Position(0): PageRows([_row("a"), _row("z"), _row("gone")], 3, None),
+        Position(1): PageRows([_row("z")], 1, None),
+    }
+    page, _ = _paged(answers, 9)
+    assert [(ws.id, str(ws.state)) for ws in page.worksets] == [("a", "error"), ("z", "ready")]
