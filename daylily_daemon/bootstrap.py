@@ -130,7 +130,9 @@ def origin_of(settings: Settings) -> Origin:
     return Origin(bucket=control.bucket, prefix=control.prefix, account_id=control.account_id)
 
 
-def wanted_of(settings: Settings, *, create_bucket: bool = False) -> provision.Wanted:
+def wanted_of(
+    settings: Settings, *, create_bucket: bool = False, drop_old_indexes: bool = False
+) -> provision.Wanted:
     queues = settings.queues
     return provision.Wanted(
         bucket=settings.control.bucket,
@@ -142,6 +144,7 @@ def wanted_of(settings: Settings, *, create_bucket: bool = False) -> provision.W
         visibility_s=queues.visibility_s,
         max_receive=queues.max_receive,
         create_bucket=create_bucket,
+        drop_old_indexes=drop_old_indexes,
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from daylily_daemon.adapters.aws import translated
 from daylily_daemon.adapters.codec import Item, plain_item, typed
-from daylily_daemon.adapters.paging import PageRows, Source, page_of
+from daylily_daemon.adapters.paging import PageSource, PageRows, page_of
 from daylily_daemon.adapters.reading import worksets_of
 from daylily_daemon.adapters.tables import Tables, position_of, row_of, selected
 from daylily_daemon.domain.listing import Position, Query, Span
@@ -22,7 +22,7 @@ class DynamoCatalogue:
 
     async def page(self, query: Query, *, after: Position | None = None, limit: int) -> Page:
         load = partial(worksets_of, self._client, self._tables.worksets)
-        return await page_of(query, after, limit, Source(partial(self._rows, query), load))
+        return await page_of(query, after, limit, PageSource(partial(self._rows, query), load))
 
     async def _rows(self, query: Query, span: Span, at: Position, most: int) -> PageRows:
         asked = selected(query, span, at, self._tables)

@@ -52,14 +52,14 @@ Read = Callable[[Span, Position, int], Awaitable[PageRows]]
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class PageSource:
     """An index, and the items behind it."""
 
     read: Read
     load: Load
 
 
-async def page_of(query: Query, after: Position | None, limit: int, source: Source) -> Page:
+async def page_of(query: Query, after: Position | None, limit: int, source: PageSource) -> Page:
     """Return up to ``limit`` worksets, and where the next page begins.
 
     What has left its place since the index was written is not shown there.

@@ -113,8 +113,9 @@ class _NoOlderIndex(Permanent):
 def _is_no_index(exc: ClientError) -> bool:
     """Tell whether there is no such index, or one with other keys, which was never of this program."""
     words = str(exc.response.get("Error", {}).get("Message", "")).lower()
-    told = "specified index" in words or "key schema" in words or "missed key" in words
-    return error_code(exc) == "ValidationException" and told
+    return any(
+        said in words for said in ("specified index", "invalid index", "missed key", "key schema")
+    )
 
 
 def _named(*names: str) -> dict[str, str]:

@@ -26,7 +26,7 @@ from daylily_daemon.domain.model import (
     WorksetId,
 )
 from daylily_daemon.domain.totality import total
-from daylily_daemon.domain.turn import Kind, Turn
+from daylily_daemon.domain.turn import Need, Turn
 from daylily_daemon.domain.workset import Workset
 from daylily_daemon.engine.lineup import Lineup
 from daylily_daemon.ports import Count
@@ -211,7 +211,7 @@ async def _view(backend: Backend, ws: Workset) -> View:
 
 def _shown(turn: Turn) -> int:
     """Return how many worksets of a line are read to tell what goes before one."""
-    return 0 if turn.kind == Kind.UNCHECKED else LINE
+    return 0 if turn.need == Need.UNCHECKED else LINE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

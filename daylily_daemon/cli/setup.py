@@ -31,6 +31,13 @@ def init(
     create_bucket: Annotated[
         bool, typer.Option("--create-bucket", help="Make the control bucket too.")
     ] = False,
+    drop_old_indexes: Annotated[
+        bool,
+        typer.Option(
+            "--drop-old-indexes",
+            help="Drop the indexes that only versions before this one need, once none of them runs.",
+        ),
+    ] = False,
     config: ConfigOption = None,
     set_: SetOption = None,
     json: JsonOption = False,
@@ -45,7 +52,8 @@ def init(
     async def work() -> list[str]:
         done: list[str] = []
         waits = printing.complain
-        async with provisioning(found.settings, create_bucket=create_bucket, tell=waits) as missing:
+        how = {"create_bucket": create_bucket, "drop_old_indexes": drop_old_indexes}
+        async with provisioning(found.settings, tell=waits, **how) as missing:
             async for part in missing:
                 if not json:
                     printing.say(f"{'would ' if dry_run else ''}{part.what}")

@@ -26,9 +26,13 @@ class MissingParts(Protocol):
 
 @asynccontextmanager
 async def provisioning(
-    settings: Settings, *, create_bucket: bool, tell: Callable[[str], None]
+    settings: Settings,
+    *,
+    create_bucket: bool,
+    drop_old_indexes: bool = False,
+    tell: Callable[[str], None],
 ) -> AsyncIterator[AsyncIterator[MissingParts]]:
     """Yield what is missing, one part after another; ``tell`` is given sentences about waits."""
     async with open_tools(settings) as tools:
-        wanted = wanted_of(settings, create_bucket=create_bucket)
+        wanted = wanted_of(settings, create_bucket=create_bucket, drop_old_indexes=drop_old_indexes)
         yield Provisioner(tools.aws, wanted, Patience(tell=tell)).missing()

@@ -24,6 +24,8 @@ PART_CHARS: Final = 200
 """Of one part of a key, in ASCII; DynamoDB takes a range key of 1,024 bytes."""
 ANYWHERE: Final = "*"
 """Instead of the scope of a run of which somebody vouches that its machine is gone. No quoted text has it."""
+_EVER: Final = "0"
+"""Sorts before every time."""
 _BEHIND: Final = "~"
 """Sorts behind every time and every quoted text."""
 
@@ -33,7 +35,7 @@ class Queue(StrEnum):
     RUNNING = "running"
 
 
-class Kind(StrEnum):
+class Need(StrEnum):
     """What those who wait need next, in the order in which it is read."""
 
     READY = "ready"
@@ -67,8 +69,8 @@ class Turn:
         return f"{self.line}|{_BEHIND}"
 
     @property
-    def kind(self) -> str:
-        """Return a ``Kind``, or what a version after this one wrote."""
+    def need(self) -> str:
+        """Return a ``Need``, or what a version after this one wrote."""
         return self._part(0)
 
     @property
@@ -104,23 +106,23 @@ def turn_of(ws: Workset) -> Turn | None:
         scope = ANYWHERE if host_lost_by(ws) else as_part(ws.scope)
         key = "|".join((scope, as_part(ws.request.customer_id), ws.id))
         return Turn(Queue.RUNNING, key, ws.id)
-    kind = _kind(ws)
-    if kind is None:
+    need = _need(ws)
+    if need is None:
         return None
-    parts = (str(kind), str(ws.priority.rank), as_part(ws.request.customer_id))
-    key = "|".join((*parts, as_part(ws.cluster_name), _since(ws, kind), ws.id))
+    parts = (str(need), str(ws.priority.rank), as_part(ws.request.customer_id))
+    key = "|".join((*parts, as_part(ws.cluster_name), _since(ws, need), ws.id))
     return Turn(Queue.WAITING, key, ws.id)
 
 
-def _kind(ws: Workset) -> Kind | None:
+def _need(ws: Workset) -> Need | None:
     if ws.state is State.READY:
-        return Kind.READY if ws.plan else Kind.UNCHECKED
-    return Kind.RETRYING if ws.state is State.RETRYING else None
+        return Need.READY if ws.plan else Need.UNCHECKED
+    return Need.RETRYING if ws.state is State.RETRYING else None
 
 
-def _since(ws: Workset, kind: Kind) -> str:
-    if kind is Kind.RETRYING:
-        return _written(ws.retry_after) if ws.retry_after else ""
+def _since(ws: Workset, need: Need) -> str:
+    if need is Need.RETRYING:
+        return _written(ws.retry_after) if ws.retry_after else _EVER
     return _written(ws.request.submitted_at or ws.created_at)
 
 

@@ -25,12 +25,12 @@ RUNS_PAGE: Final = 1000
 MOST_RUNS: Final = 10_000
 """Runs in progress, on all hosts, that one reading sees."""
 
-Use = Callable[[Turn], int]
+Usable = Callable[[Turn], int]
 """How many worksets of its line, counted from its beginning, may be of use; 0 leaves the line out."""
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class Heads:
     turns: Sequence[Turn]
     complete: bool
     """Whether every line was looked at: what is not among the turns need not be known."""
@@ -46,17 +46,17 @@ class Lineup:
     _astray: set[Turn] = field(default_factory=set)
     """Turns that did not fit their worksets when they were last loaded; the index may just have been late."""
 
-    async def waiting(self, use: Use, known: Container[WorksetId]) -> Reading:
+    async def waiting(self, use: Usable, known: Container[WorksetId]) -> Heads:
         """Return the first turns of each line; ``known`` are not counted and not returned."""
-        reader = _Reader(use, known, self._at)
+        reader = _HeadReader(use, known, self._at)
         for _ in range(CALLS):
             rows = await self.turns.line_up(Queue.WAITING, after=reader.at, limit=PAGE)
             reader.take(rows)
             if len(rows) < PAGE:
                 complete, self._at = not self._at, ""
-                return Reading(reader.found, complete, reader.more or not complete)
+                return Heads(reader.found, complete, reader.more or not complete)
         self._at = reader.at
-        return Reading(reader.found, complete=False, more=True)
+        return Heads(reader.found, complete=False, more=True)
 
     async def running(self) -> Sequence[Turn]:
         """Return the turns of everything in progress, on any host."""
@@ -94,8 +94,8 @@ class Lineup:
 
 
 @dataclass(slots=True)
-class _Reader:
-    use: Use
+class _HeadReader:
+    use: Usable
     known: Container[WorksetId]
     at: str
     found: list[Turn] = field(default_factory=list)

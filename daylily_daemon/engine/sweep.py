@@ -22,7 +22,7 @@ from anyio.abc import TaskGroup
 from daylily_daemon.domain.admission import Capacity, is_elsewhere, room_for
 from daylily_daemon.domain.errors import DaemonError
 from daylily_daemon.domain.model import WorksetId
-from daylily_daemon.domain.turn import ANYWHERE, Kind, Turn, as_part
+from daylily_daemon.domain.turn import ANYWHERE, Need, Turn, as_part
 from daylily_daemon.engine.admitter import Admitter
 from daylily_daemon.engine.backlog import Backlog, Look
 from daylily_daemon.engine.boundary import aside, foreign_as_unexpected
@@ -39,6 +39,8 @@ SOONER_S: Final = 1.0
 """Until the index is read again after a part of a pass had trouble, or used up what was known."""
 AHEAD: Final = 10
 """Worksets of a line known beyond those that could start now: the next ones start without a reading."""
+FILED_AGAIN_S: Final = 60.0
+"""Until items of older versions are looked for again after that had trouble."""
 CHECKS: Final = 20
 """Worksets of a line whose input is to be checked."""
 REST_SHARE: Final = 3.0
@@ -71,6 +73,7 @@ class Sweep:
         """Pass for ever. What is taken lives in ``tending``; ``on_pass`` is called after each pass."""
         async with create_task_group() as checks:
             while True:
+                await self._alone("filing what older versions wrote", self._file_if_due)
                 await self._alone("reading the index", self._read_if_due)
                 await self._alone("a sweep", partial(self._pass, tending, checks))
                 self.passes += 1
@@ -90,8 +93,6 @@ class Sweep:
     async def _read_if_due(self) -> None:
         if current_time() < self.backlog.read_at:
             return
-        if not self.backlog.was_read or current_time() >= self._file_at:
-            await self._file_older()
         self.backlog.read(await self._look(), current_time())
         self.backlog.read_at = current_time() + self.live.current.sweep_s
         self._read_since = current_time()
@@ -101,7 +102,7 @@ class Sweep:
         mine = [turn for turn in runs if self._may_see(turn.scope)]
         in_progress = await self._lineup.loaded(mine, {})
         customers = {turn.id: turn.customer for turn in runs}
-        use = _Use(self.admitter.capacity(customers), self.clock.now())
+        use = _Usability(self.admitter.capacity(customers), self.clock.now())
         known = _KnownBusy(self.tender.held, self.backlog.is_resting)
         reading = await self._lineup.waiting(use, known)
         waiting = await self._lineup.loaded(reading.turns, self.backlog.as_read())
@@ -117,8 +118,11 @@ class Sweep:
     def _may_see(self, scope: str) -> bool:
         return scope == ANYWHERE or self.tender.place.sees(scope)
 
-    async def _file_older(self) -> None:
+    async def _file_if_due(self) -> None:
         """Bring what a version before this one wrote into the index, and know of it at once."""
+        if current_time() < self._file_at:
+            return
+        self._file_at = current_time() + FILED_AGAIN_S
         for ws in await self.turns.unfiled():
             await self.turns.refile(ws)
             if ws.id not in self.tender.held:
@@ -153,7 +157,7 @@ class Sweep:
 
 
 @dataclass(slots=True)
-class _Use:
+class _Usability:
     """How many worksets of a line are of use now, and when those are that are not due yet."""
 
     capacity: Capacity
@@ -161,14 +165,14 @@ class _Use:
     due_at: datetime | None = None
 
     def __call__(self, turn: Turn) -> int:
-        match turn.kind:
-            case Kind.UNCHECKED:
+        match turn.need:
+            case Need.UNCHECKED:
                 return CHECKS
-            case Kind.RETRYING if turn.since > self.now.isoformat():
+            case Need.RETRYING if turn.since > self.now.isoformat():
                 at = datetime.fromisoformat(turn.since)
                 self.due_at = min(self.due_at or at, at)
                 return 0
-            case Kind.READY | Kind.RETRYING:
+            case Need.READY | Need.RETRYING:
                 elsewhere = is_elsewhere(turn.cluster, as_part(self.capacity.limits.cluster))
                 return 0 if elsewhere else AHEAD + room_for(self.capacity, turn.customer)
             case _:

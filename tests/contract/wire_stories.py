@@ -108,15 +108,12 @@ async def a_command_for_a_known_workset(world: World) -> Play:
 
 
 async def lining_up(world: World) -> Play:
-    ws = await _stored(world, state=State.READY)
+    ws = await _stored(world, customer_id=world.name("lab"))
     turn = turn_of(ws)
     assert turn
-    just_before = turn.key[:-1]
-    found = await world.past.turns.line_up(turn.queue, after=just_before, limit=1)
-    assert found == [turn]
-    return reading(
-        lambda: world.through.turns.line_up(turn.queue, after=just_before, limit=1), found
-    )
+    before = f"{turn.line}|"
+    assert await world.past.turns.line_up(turn.queue, after=before, limit=1) == [turn]
+    return reading(lambda: world.through.turns.line_up(turn.queue, after=before, limit=1), [turn])
 
 
 async def loading_what_stands_in_line(world: World) -> Play:

@@ -75,6 +75,11 @@ def _old_item(lab: Lab, id: str, state: str, priority: str) -> dict[str, Any]:
     }
 
 
+def _indexes(lab: Lab) -> set[str]:
+    table = lab.aws("dynamodb").describe_table(TableName=lab.settings["tables"]["worksets"])
+    return {index["IndexName"] for index in table["Table"].get("GlobalSecondaryIndexes", [])}
+
+
 def test_a_dry_run_says_everything_and_changes_nothing(empty_lab: Lab) -> None:
     lab = empty_lab
     answer = lab.run_cli("init", "--dry-run", "--create-bucket")
@@ -111,20 +116,32 @@ def test_init_without_the_bucket_says_what_to_do(empty_lab: Lab) -> None:
     assert _everything(empty_lab) == {"buckets": [], "tables": [], "queues": [], "topics": []}
 
 
-def test_an_old_index_of_the_same_name_is_not_touched_and_a_second_one_can_be_named(
+def test_an_index_of_the_old_system_is_not_touched_and_its_worksets_are_listed(
     empty_lab: Lab,
 ) -> None:
     lab = empty_lab
     _old_table(lab, with_index=True)
-    refused = lab.run_cli("init", "--create-bucket")
-    assert refused.code == 1
-    assert f"has an index {OLD_INDEX} with other keys" in refused.words
-    assert f"set tables.state_index to another name, such as {OLD_INDEX}-v2" in refused.words
-    lab.configure(tables={"state_index": f"{OLD_INDEX}-v2"})
-    completed = lab.run_cli("init")
+    completed = lab.run_cli("init", "--create-bucket")
     assert completed.code == 0, completed
-    assert f"add index {OLD_INDEX}-v2 to table" in completed.stdout
+    assert OLD_INDEX not in completed.stdout
     assert [ws["workset_id"] for ws in lab.run_cli("list", "--json").json] == ["old-2", "old-1"]
+    lab.start()
+    lab.wait_for(lab.drop_sample("first"), State.COMPLETE)
+
+
+def test_the_indexes_of_versions_before_this_one_are_dropped_when_that_is_asked_for(
+    empty_lab: Lab,
+) -> None:
+    lab = empty_lab
+    _old_table(lab, with_index=True)
+    assert lab.run_cli("init", "--create-bucket").code == 0
+    dropped = lab.run_cli("init", "--drop-old-indexes")
+    assert f"drop index {OLD_INDEX} of table" in dropped.stdout
+    assert _indexes(lab) == {"queue-index", "state-index", "customer-index"}
+    again = lab.run_cli("init", "--drop-old-indexes")
+    assert again.stdout == "Everything is there already.\n"
+    lab.start()
+    lab.wait_for(lab.drop_sample("first"), State.COMPLETE)
 
 
 def test_an_old_table_without_the_index_is_completed_and_its_worksets_run_again(
@@ -134,7 +151,7 @@ def test_an_old_table_without_the_index_is_completed_and_its_worksets_run_again(
     _old_table(lab, with_index=False)
     done = lab.run_cli("init", "--create-bucket")
     assert done.code == 0, done
-    assert "complete item old-1 of the old system" in done.stdout
+    assert "give keys of our indexes to 2 items, old-" in done.stdout
     assert lab.run_cli("init").stdout == "Everything is there already.\n"
     lab.start()
     lab.drop_sample("old-1")

@@ -14,7 +14,7 @@ from typing import Any
 
 from anyio import Event, current_time, move_on_after
 
-from daylily_daemon.adapters.paging import PageRows, Source, page_of
+from daylily_daemon.adapters.paging import PageSource, PageRows, page_of
 from daylily_daemon.domain.errors import AlreadyDone, Permanent
 from daylily_daemon.domain.listing import ListedRow, Position, Query, Span, matches
 from daylily_daemon.domain.model import Answer, Command, Record, State, WorksetId
@@ -125,7 +125,7 @@ class MemoryCatalogue:
         async def load(ids: Sequence[WorksetId]) -> Sequence[Workset]:
             return [self._table.worksets[id] for id in ids]
 
-        return await page_of(query, after, limit, Source(read, load))
+        return await page_of(query, after, limit, PageSource(read, load))
 
     def _rows(self, query: Query, span: Span, at: Position) -> list[Workset]:
         """Return what lies in the index behind ``at``, as an index has it: by state or by customer."""

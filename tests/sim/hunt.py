@@ -69,7 +69,7 @@ def by_seeds(mutant: Mutant, seeds: int = 25) -> str:
     return ""
 
 
-def by_troubles(mutant: Mutant, seeds: int = 4) -> str:
+def by_troubles(mutant: Mutant, seeds: int = 8) -> str:
     """Return the first seed with which the troubles that should show ``mutant`` do."""
     kinds = [BY_NAME[name] for name in mutant.shown_by]
     story = replace(STORM, patches=mutant.plant)

@@ -35,13 +35,9 @@ from tests.unit.dials import a_policy
 
 Trouble = Callable[[Sim, Wire], None]
 
-AWS: Final = ("worksets", "turns", "trail", "intake", "commands", "inputs", "drops")
-SERVICES: Final = (
-    ("worksets", "turns", "trail"),
-    ("intake", "commands"),
-    ("trail",),
-    ("inputs", "drops"),
-)
+TABLE: Final = ("worksets", "turns")
+AWS: Final = (*TABLE, "trail", "intake", "commands", "inputs", "drops")
+SERVICES: Final = ((*TABLE, "trail"), ("intake", "commands"), ("trail",), ("inputs", "drops"))
 HOURS_S: Final = 3 * 3600.0
 
 
@@ -170,11 +166,7 @@ def expire_the_credentials(sim: Sim, wire: Wire) -> None:
 def deny_the_table(sim: Sim, wire: Wire) -> None:
     """The table answers that we have no right to it, or that it does not exist."""
     error = lambda call: Impeded(f"{call}: AccessDeniedException")  # noqa: E731
-    _out(
-        sim,
-        *sim.rng.choice([("worksets", "turns"), ("worksets.commit",), ("turns",), ("trail",)]),
-        error=error,
-    )
+    _out(sim, *sim.rng.choice([TABLE, ("worksets.commit",), TABLE[1:], ("trail",)]), error=error)
 
 
 def deny_the_queues(sim: Sim, wire: Wire) -> None:
@@ -192,8 +184,7 @@ def deny_the_bucket(sim: Sim, wire: Wire) -> None:
 
 def refuse_the_index(sim: Sim, wire: Wire) -> None:
     """The index answers with a definite no."""
-    error = lambda call: Permanent(f"{call}: ValidationException")  # noqa: E731
-    _out(sim, "turns.line_up", "trail.owed", error=error)
+    _out(sim, "turns.line_up", "trail.owed", error=lambda call: Permanent(f"{call}: no"))
 
 
 def close_the_dead_letters(sim: Sim, wire: Wire) -> None:

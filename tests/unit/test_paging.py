@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from daylily_daemon.adapters.paging import PageRows, Read, Source, page_of
+from daylily_daemon.adapters.paging import PageSource, PageRows, Read, page_of
 from daylily_daemon.domain.listing import ListedRow, Position, Query, Span
 from daylily_daemon.domain.model import State, WorksetId
 from daylily_daemon.domain.workset import Workset
@@ -37,7 +37,7 @@ def _paged(answers: Mapping[Position, PageRows], limit: int) -> tuple[Page, list
     asked: list[Position] = []
 
     async def play() -> Page:
-        return await page_of(QUERY, None, limit, Source(_reads(answers, asked), _loaded))
+        return await page_of(QUERY, None, limit, PageSource(_reads(answers, asked), _loaded))
 
     return played(play), asked
 
@@ -76,7 +76,7 @@ def test_a_search_reads_one_span_after_another() -> None:
 
     async def play() -> Page:
         return await page_of(
-            replace(QUERY, prefix="x"), None, 9, Source(_reads(answers, asked), _loaded)
+            replace(QUERY, prefix="x"), None, 9, PageSource(_reads(answers, asked), _loaded)
         )
 
     page = played(play)
