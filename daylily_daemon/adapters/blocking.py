@@ -1,20 +1,22 @@
 """File-system calls that may never return.
 
-A mount that stalls keeps a call for minutes or for ever, and no signal ends it. So each call has a thread of
-its own, which nobody waits for longer than a limit: what is late counts as not answered. Threads that hang
-are counted, and beyond a few nobody is sent after them. They are daemon threads, so that the process can end
-while they hang (a worker thread of anyio would be waited for).
+A mount that stalls keeps a call for minutes or for ever, and no signal ends it. So each call has a thread to
+itself, which nobody waits for longer than a limit: what is late counts as not answered. Threads that hang
+are counted, and beyond a few nobody is sent after them; the others make the next calls. They are daemon
+threads, so that the process can end while they hang (a worker thread of anyio would be waited for).
 """
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
+from queue import SimpleQueue
 from typing import Final, TypeVar
 
 import anyio
-from anyio import from_thread, lowlevel
 
 from daylily_daemon.domain.errors import Transient
 
@@ -22,6 +24,8 @@ LIMIT_S: Final = 20.0
 HANGING: Final = 16
 """Calls left hanging at once; a disk that keeps so many keeps the next one too."""
 AT_ONCE: Final = 16
+KEPT: Final = 4
+"""Threads that wait for the next call."""
 
 T = TypeVar("T")
 
@@ -51,6 +55,23 @@ class _Call:
             self.error = exc
 
 
+class _Worker(threading.Thread):
+    """Makes one call after another; starting a thread for each costs more than most calls."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(daemon=True, name=name)
+        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self.start()
+
+    def give(self, call: Callable[[], None] | None) -> None:
+        """Make this call next; None ends the thread."""
+        self._calls.put(call)
+
+    def run(self) -> None:
+        while (call := self._calls.get()) is not None:
+            call()
+
+
 class Disk:
     """Makes blocking calls about one kind of folder, named ``what`` for people; ``on`` is what it is on.
 
@@ -70,6 +91,7 @@ class Disk:
         self._most_hanging = hanging
         self._hanging = 0
         self._limiter = anyio.CapacityLimiter(AT_ONCE)
+        self._idle: list[_Worker] = []
 
     @property
     def hanging(self) -> int:
@@ -91,15 +113,21 @@ class Disk:
             raise Transient(self._sentence(f"no answer within {self._limit_s:g} seconds")) from exc
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
-        call, done, token = _Call(work), anyio.Event(), lowlevel.current_token()
+        call, done, loop = _Call(work), anyio.Event(), asyncio.get_running_loop()
+        worker = self._idle.pop() if self._idle else _Worker(self._what)
+
+        def back(*, hung: bool) -> None:
+            self._hanging -= hung
+            self._keep(worker)
+            done.set()
 
         def body() -> None:
             call.run()
-            told = done.set if call.settle("done") else self._came_back
+            hung = not call.settle("done")
             with suppress(RuntimeError):  # the loop has ended: nobody is there to be told
-                from_thread.run_sync(told, token=token)
+                loop.call_soon_threadsafe(partial(back, hung=hung))
 
-        threading.Thread(target=body, daemon=True, name=self._what).start()
+        worker.give(body)
         try:
             await done.wait()
         finally:
@@ -109,8 +137,11 @@ class Disk:
             raise call.error
         return call.value  # type: ignore[return-value]
 
-    def _came_back(self) -> None:
-        self._hanging -= 1
+    def _keep(self, worker: _Worker) -> None:
+        if len(self._idle) < KEPT:
+            self._idle.append(worker)
+        else:
+            worker.give(None)
 
     def _sentence(self, why: str) -> str:
         return (

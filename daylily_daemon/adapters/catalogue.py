@@ -7,7 +7,7 @@ from typing import Any
 
 from daylily_daemon.adapters.aws import translated
 from daylily_daemon.adapters.codec import Item, plain_item, typed
-from daylily_daemon.adapters.paging import PageSource, PageRows, page_of
+from daylily_daemon.adapters.paging import PageRows, PageSource, page_of
 from daylily_daemon.adapters.reading import worksets_of
 from daylily_daemon.adapters.tables import Tables, position_of, row_of, selected
 from daylily_daemon.domain.listing import Position, Query, Span

@@ -229,7 +229,7 @@ class _Drive:
                 continue
             if progress is not None and progress != last:
                 last = progress
-                self.term.note(job.name, Remarks(progress=progress))
+                self.term.note(job.name, Remarks(progress=progress), eager=False)
 
     async def _until_answered(
         self, call: Callable[[], Awaitable[T]], runner: Runner, job: Job

@@ -162,12 +162,12 @@ class DaemonSettings(Section):
 
 
 class LeaseSettings(Section):
-    ttl_s: float = fixed(60, "Life of a claim without a heartbeat, in seconds.", gt=0, le=3600)
+    ttl_s: float = fixed(120, "Life of a claim without a heartbeat, in seconds.", gt=0, le=3600)
     margin_s: float = fixed(
         10, "Time before its end at which a claim is given up, in seconds.", gt=0
     )
     beat_s: float = fixed(
-        15, "Time between two heartbeats, in seconds; below ttl_s - margin_s.", gt=0
+        30, "Time between two heartbeats, in seconds; below ttl_s - margin_s.", gt=0
     )
 
     @model_validator(mode="after")
@@ -289,7 +289,10 @@ class RetrySettings(Section):
 
 class ProgressSettings(Section):
     interval_s: float = live(
-        5, "Time between two looks into a job's log, in seconds.", gt=0, le=3600
+        30,
+        "Time between two looks into a job's log, in seconds; what is seen rides on the next heartbeat.",
+        gt=0,
+        le=3600,
     )
 
 

@@ -34,11 +34,11 @@ RUNS: Final = 1000
 GATED: Final = 'while [ ! -e "$gate" ]; do sleep 0.2; done'
 
 
-def _copies(lab: Lab, original: Workset) -> list[Workset]:
-    """Give the job folder of ``original`` a thousand twins, and return their items."""
+def copies(original: Workset, count: int = RUNS) -> list[Workset]:
+    """Give the job folder of ``original`` so many twins, and return their items."""
     assert original.run is not None
     run, made = original.run, []
-    for n in range(RUNS):
+    for n in range(count):
         id = WorksetId(f"twin-{n}")
         jobs_dir = run.jobs_dir.replace(original.id, id)
         shutil.copytree(run.jobs_dir, jobs_dir)
@@ -48,7 +48,7 @@ def _copies(lab: Lab, original: Workset) -> list[Workset]:
     return made
 
 
-async def _put(lab: Lab, worksets: list[Workset]) -> float:
+async def put_bare(lab: Lab, worksets: list[Workset]) -> float:
     """Write all items bare; return the seconds it took."""
     found = load(Sources(config=lab.config, environment=lab.environment()))
     async with open_tools(found.settings) as tools:
@@ -80,7 +80,7 @@ def measure(lab: Lab) -> dict[str, float]:
     original = lab.load("original")
     assert original is not None
     assert original.state is State.IN_PROGRESS
-    put_s = anyio.run(partial(_put, lab, _copies(lab, original)))
+    put_s = anyio.run(partial(put_bare, lab, copies(original)))
     started = monotonic()
     again = lab.start()
     until(lambda: len(again.said("claimed")) >= RUNS + 1, within_s=300)

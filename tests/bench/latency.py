@@ -74,8 +74,11 @@ class Bench:
         )
 
     def slots(self, slots: int) -> None:
-        before = len(self.daemon.said("reloaded"))
         self.lab.configure(daemon={"max_worksets": slots})
+        self.reload()
+
+    def reload(self) -> None:
+        before = len(self.daemon.said("reloaded"))
         self.daemon.send(signal.SIGHUP)
         until(lambda: len(self.daemon.said("reloaded")) > before)
 
@@ -89,9 +92,9 @@ def started(url: str, **sections: dict[str, Any]) -> Iterator[Bench]:
             metrics={"port": port},
             daemon={"sweep_s": 15, "max_worksets": 2 * WORKSETS},
             inputs={"poll_s": 5},
-            progress={"interval_s": 5},
-            **sections,
+            progress={"interval_s": 30},
         )
+        lab.configure(**sections)
         lab.pipeline("noting", **dict.fromkeys(STEPS, ""))
         lab.provision()
         yield Bench(lab, lab.start(), port)

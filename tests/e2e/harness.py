@@ -61,7 +61,9 @@ class Sdk:
         if service not in self._made:
             session = botocore.session.get_session()
             self._made[service] = session.create_client(
-                service, region_name="us-west-2", endpoint_url=self.url
+                service,
+                region_name="us-west-2",
+                endpoint_url=os.environ.get(f"AWS_ENDPOINT_URL_{service.upper()}", self.url),
             )
         return self._made[service]
 

@@ -9,7 +9,7 @@ from functools import partial
 import anyio
 import pytest
 
-from daylily_daemon.adapters.blocking import Disk
+from daylily_daemon.adapters.blocking import AT_ONCE, KEPT, Disk
 from daylily_daemon.domain.errors import Transient
 
 
@@ -63,3 +63,29 @@ async def test_giving_up_a_call_leaves_it_to_itself() -> None:
     assert disk.hanging == 1
     gate.set()
     await until(lambda: disk.hanging == 0)
+
+
+async def test_one_thread_makes_one_call_after_another_and_a_few_are_kept() -> None:
+    disk, gate = Disk("kept threads"), threading.Event()
+    names = {await disk.run(threading.get_ident) for _ in range(5)}
+    assert len(names) == 1
+    async with anyio.create_task_group() as tg:
+        for _ in range(AT_ONCE):
+            tg.start_soon(disk.run, partial(stalled, gate))
+        await until(lambda: threads_of("kept threads") == AT_ONCE)
+        gate.set()
+    await until(lambda: threads_of("kept threads") == KEPT)
+
+
+async def test_a_thread_that_came_back_from_a_hanging_call_makes_the_next_one() -> None:
+    disk, gate = Disk("slow folder", limit_s=0.05), threading.Event()
+    with pytest.raises(Transient):
+        await disk.run(partial(stalled, gate))
+    gate.set()
+    await until(lambda: disk.hanging == 0)
+    assert await disk.run(lambda: 1) == 1
+    assert threads_of("slow folder") == 1
+
+
+def threads_of(what: str) -> int:
+    return sum(thread.name.endswith(what) for thread in threading.enumerate())

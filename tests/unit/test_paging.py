@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from daylily_daemon.adapters.paging import PageSource, PageRows, Read, page_of
+from daylily_daemon.adapters.paging import PageRows, PageSource, Read, page_of
 from daylily_daemon.domain.listing import ListedRow, Position, Query, Span
 from daylily_daemon.domain.model import State, WorksetId
 from daylily_daemon.domain.workset import Workset

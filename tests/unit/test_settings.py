@@ -214,7 +214,7 @@ def test_every_problem_is_reported_at_once_with_its_place(tmp_path: Path) -> Non
 
 def test_a_problem_of_settings_that_clash_names_the_one_that_was_written() -> None:
     found = problem(Sources(environment={"DAYLILY_LEASE__TTL_S": "20"}))
-    assert found.startswith("environment, DAYLILY_LEASE__TTL_S: lease: beat_s is 15 s, but must be")
+    assert found.startswith("environment, DAYLILY_LEASE__TTL_S: lease: beat_s is 30 s, but must be")
 
 
 def test_a_user_for_jobs_needs_units_and_folders_for_them_need_a_user() -> None:

@@ -21,7 +21,9 @@ import anyio
 from daylily_daemon.adapters.runners import shim
 
 POLL_S: Final = 1.0
-DESCRIPTORS: Final = 64
+DESCRIPTORS: Final = 48
+AT_EASE: Final = 100
+"""Processes that are looked at every ``POLL_S``; of more, each is looked at less often."""
 _GONE: Final = (FileNotFoundError, ProcessLookupError)
 
 
@@ -77,26 +79,35 @@ def send(process: Identity, *signals: int) -> None:
 class Watch:
     """Waits for the ends of processes that are nobody's children: the first few at once, the rest by looking.
 
-    A descriptor a process would reach the limit of the daemon (1,024 as systemd sets it) with its jobs.
+    A descriptor a process would reach the limit of the daemon (1,024 as systemd sets it) with its jobs. Those
+    that are looked at take turns, so that the looks of many cost what those of ``AT_EASE`` do.
     """
 
     def __init__(self, descriptors: int = DESCRIPTORS, poll_s: float = POLL_S) -> None:
         self._free = descriptors
         self._poll_s = poll_s
+        self._looked_at = 0
 
     async def until_gone(self, process: Identity) -> None:
         """Return when this process has ended, or cannot be looked at: look again. Raises OSError."""
         if self._free <= 0:
-            alive = is_alive(process)
-            while alive:
-                await anyio.sleep(self._poll_s)
-                alive = is_alive(process)
+            await self._look(process)
             return
         self._free -= 1
         try:
             await self._wait(process)
         finally:
             self._free += 1
+
+    async def _look(self, process: Identity) -> None:
+        self._looked_at += 1
+        try:
+            alive = is_alive(process)
+            while alive:
+                await anyio.sleep(self._poll_s * max(1.0, self._looked_at / AT_EASE))
+                alive = is_alive(process)
+        finally:
+            self._looked_at -= 1
 
     async def _wait(self, process: Identity) -> None:
         try:
