@@ -5,6 +5,7 @@ The simulated world of tests/sim is made of these, with faults put in front.
 
 from __future__ import annotations
 
+from asyncio import Future, get_running_loop
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,7 +13,7 @@ from datetime import UTC, datetime
 from itertools import count
 from typing import Any
 
-from anyio import Event, current_time, move_on_after
+from anyio import current_time
 
 from daylily_daemon.adapters.paging import PageSource, PageRows, page_of
 from daylily_daemon.domain.errors import AlreadyDone, Permanent
@@ -180,6 +181,11 @@ class MemoryTrail:
         return record
 
 
+def _let_go(waiter: Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
 def _place(record: Record) -> tuple[str, int]:
     return record.workset_id, record.seq
 
@@ -202,11 +208,29 @@ class Queue:
     seen: dict[str, float] = field(default_factory=dict)
     parked: list[tuple[tuple[Command, ...] | Unreadable, str]] = field(default_factory=list)
     receipts: count[int] = field(default_factory=lambda: count(1))
-    arrived: Event = field(default_factory=Event)
+    waiting: list[Future[None]] = field(default_factory=list)
+    """Those who wait for a message, each for itself."""
 
     def put(self, content: tuple[Command, ...] | Unreadable, group: str) -> None:
         self.messages.append(_Message(content, group))
-        self.arrived.set()
+        self.changed()
+
+    def changed(self) -> None:
+        """Let all who wait look again."""
+        for waiter in self.waiting:
+            _let_go(waiter)
+
+    async def change(self, until: float) -> None:
+        """Return when something changed, or at ``until`` on the loop's clock."""
+        loop = get_running_loop()
+        waiter = loop.create_future()
+        timer = loop.call_at(until, _let_go, waiter)
+        self.waiting.append(waiter)
+        try:
+            await waiter
+        finally:
+            timer.cancel()
+            self.waiting.remove(waiter)
 
 
 class MemoryMailbox:
@@ -219,15 +243,14 @@ class MemoryMailbox:
 
     async def receive(self) -> Sequence[Delivery]:
         until = current_time() + self._wait_s
-        while not (taken := self._take()) and current_time() < until:
-            hidden = (m.visible_at for m in self._queue.messages if m.visible_at > current_time())
-            next_visible = min(hidden, default=until)
-            self._queue.arrived = Event()
-            with move_on_after(max(0.0, min(until, next_visible) - current_time())):
-                await self._queue.arrived.wait()
+        while not (taken := self._take()) and (now := current_time()) < until:
+            hidden = (m.visible_at for m in self._queue.messages if m.visible_at > now)
+            await self._queue.change(min(until, min(hidden, default=until)))
         return taken
 
     def _take(self) -> list[Delivery]:
+        if not self._queue.messages:
+            return []
         now, blocked = current_time(), set[str]()
         taken: list[Delivery] = []
         for message in self._queue.messages:
@@ -246,7 +269,7 @@ class MemoryMailbox:
         gone = {d.receipt for d in deliveries}
         for message in [m for m in self._queue.messages if m.receipt in gone]:
             self._queue.messages.remove(message)
-        self._queue.arrived.set()
+        self._queue.changed()
 
     async def keep(self, deliveries: Sequence[Delivery], hidden_s: int) -> None:
         until = current_time() + hidden_s
@@ -282,9 +305,15 @@ class LoopClock:
 
     def __init__(self, start: datetime | None = None) -> None:
         self.start = start or datetime(2026, 1, 1, tzinfo=UTC)
+        self._start_s = self.start.timestamp()
+        self._last = (-1.0, self.start)
 
     def now(self) -> datetime:
-        return datetime.fromtimestamp(self.start.timestamp() + current_time(), UTC)
+        """Many ask at the same moment of a virtual loop; all get the same answer."""
+        at_s = current_time()
+        if at_s != self._last[0]:
+            self._last = at_s, datetime.fromtimestamp(self._start_s + at_s, UTC)
+        return self._last[1]
 
 
 class Counter:

@@ -59,7 +59,7 @@ def by_cuts(mutant: Mutant, cut_s: float = 200.0) -> str:
     return ""
 
 
-def by_seeds(mutant: Mutant, seeds: int = 25) -> str:
+def by_seeds(mutant: Mutant, seeds: int = 75) -> str:
     """Return the first seed that shows ``mutant``."""
     story = replace(STORM, patches=mutant.plant)
     for seed in range(seeds):

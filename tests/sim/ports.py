@@ -59,7 +59,8 @@ class SteppedClock(LoopClock):
     off_s = 0.0
 
     def now(self) -> datetime:
-        return super().now() + timedelta(seconds=self.off_s)
+        now = super().now()
+        return now + timedelta(seconds=self.off_s) if self.off_s else now
 
 
 class Jobs(MemoryRunner):
