@@ -306,14 +306,9 @@ class LoopClock:
     def __init__(self, start: datetime | None = None) -> None:
         self.start = start or datetime(2026, 1, 1, tzinfo=UTC)
         self._start_s = self.start.timestamp()
-        self._last = (-1.0, self.start)
 
     def now(self) -> datetime:
-        """Many ask at the same moment of a virtual loop; all get the same answer."""
-        at_s = current_time()
-        if at_s != self._last[0]:
-            self._last = at_s, datetime.fromtimestamp(self._start_s + at_s, UTC)
-        return self._last[1]
+        return datetime.fromtimestamp(self._start_s + current_time(), UTC)
 
 
 class Counter:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import random
 from collections.abc import Iterator
@@ -20,12 +21,16 @@ from tests.sim.wire import Death
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Logs of a hundred thousand simulated calls help nobody."""
-    before = structlog.get_config()
+    """Logs of a hundred thousand calls help nobody, nor does a search for garbage in all there was before."""
+    before, thresholds = structlog.get_config(), gc.get_threshold()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    gc.freeze()
+    gc.set_threshold(10_000, *thresholds[1:])
     try:
         yield
     finally:
+        gc.set_threshold(*thresholds)
+        gc.unfreeze()
         structlog.configure(**before)
 
 

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import math
+import sys
+from asyncio import Future
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Iterator
 from contextlib import contextmanager
@@ -48,8 +50,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
         super().__init__()
         self.now = 0.0
         self._calls: deque[Call] = deque()
-        self._timers: list[tuple[float, int, Call | asyncio.Future[None]]] = []
+        self._timers: list[tuple[float, int, Call | Future[None]]] = []
         self._set = 0
+        self.states: dict[Any, Any] = {}
+        """What anyio knows of each task; it removes a task that is done."""
 
     def time(self) -> float:
         return self.now
@@ -81,7 +85,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Let other calls be made, and time pass where ``delay_s`` is more than nothing."""
         if delay_s <= 0:
             return _one_turn()
-        sleeper = self.create_future()
+        sleeper: Future[None] = Future(loop=self)
         if delay_s < math.inf:
             self._set += 1
             heappush(self._timers, (self.now + delay_s, self._set, sleeper))
@@ -112,18 +116,21 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def _go_on(self) -> None:
         """Let time pass until the next timer, and do what is set for that moment."""
-        timers = self._timers
-        while timers and _is_over(timers[0][2]):
-            heappop(timers)
-        if not timers:
-            raise Stuck(f"at {self.now:.3f} s")
-        self.now = now = max(self.now, timers[0][0])
-        while timers and timers[0][0] <= now:
-            what = heappop(timers)[2]
+        timers, due = self._timers, False
+        while timers and not (due and timers[0][0] > self.now):
+            when, _, what = heappop(timers)
             if type(what) is Call:
+                if what[0] is None:
+                    continue
                 self._calls.append(what)
-            elif not what.done():  # type: ignore[union-attr]
+            elif what.done():  # type: ignore[union-attr]
+                continue
+            else:
                 what.set_result(None)  # type: ignore[union-attr]
+            due = True
+            self.now = max(self.now, when)
+        if not due:
+            raise Stuck(f"at {self.now:.3f} s")
 
 
 @coroutine
@@ -131,8 +138,9 @@ def _one_turn() -> Generator[None]:
     yield
 
 
-def _is_over(what: Call | asyncio.Future[None]) -> bool:
-    return what[0] is None if isinstance(what, Call) else what.done()
+_current_task: Callable[[VirtualLoop], Any] = asyncio.current_task
+if sys.version_info < (3, 12):  # where it is a function of Python around this look into a dict
+    _current_task = asyncio.tasks._current_tasks.get  # type: ignore[attr-defined]
 
 
 def running() -> VirtualLoop:
@@ -153,7 +161,8 @@ def _known_to_anyio(loop: VirtualLoop) -> Iterator[None]:
         (core, "current_async_library", lambda: "asyncio"),
         (core, "get_async_backend", lambda _=None: known),
         (backend, "get_running_loop", lambda: loop),
-        (backend, "current_task", partial(asyncio.current_task, loop)),
+        (backend, "current_task", partial(_current_task, loop)),
+        (backend, "_task_states", loop.states),
         (backend, "sleep", loop.sleep),
     ):
         yield

@@ -241,8 +241,9 @@ class Wire:
             await self._arrive()
 
     def _is_hampered(self) -> bool:
-        until = max(self.paused_until, self.cut_until, self.throttled_until)
-        return self.died.up or self._loop.now < until
+        now = self._loop.now
+        waiting = now < self.paused_until or now < self.cut_until or now < self.throttled_until
+        return waiting or self.died.up
 
     async def _arrive(self) -> None:
         while (now := self._loop.now) < self.paused_until:
