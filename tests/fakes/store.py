@@ -15,7 +15,7 @@ from typing import Any
 
 from anyio import current_time
 
-from daylily_daemon.adapters.paging import PageSource, PageRows, page_of
+from daylily_daemon.adapters.paging import PageRows, PageSource, page_of
 from daylily_daemon.domain.errors import AlreadyDone, Permanent
 from daylily_daemon.domain.listing import ListedRow, Position, Query, Span, matches
 from daylily_daemon.domain.model import Answer, Command, Record, State, WorksetId

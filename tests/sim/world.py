@@ -343,8 +343,7 @@ class Sim:
         while rows[0] < now - WINDOW_S:
             rows.pop(0)
         most = 80 + WINDOW_S / self.knobs.lease.beat_s
-        many = len(rows) > most
-        if many and len(rows) > most + 4 * sum(c.workset_id == ws.id for c in self.world.asked):
+        if len(rows) > most and len(rows) > most + 4 * self.world.asked_of(ws.id):
             self.wrong(f"{ws.id} was written {len(rows)} times within {WINDOW_S:.0f} s")
             rows.clear()
 
