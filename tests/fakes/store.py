@@ -44,6 +44,14 @@ class Table:
     records: dict[WorksetId, list[Record]] = field(default_factory=dict)
     answers: dict[tuple[WorksetId, str], Answer | None] = field(default_factory=dict)
     """Every command that was ever answered; None where the answer was not said."""
+    _turns: dict[WorksetId, tuple[Workset, Turn | None]] = field(default_factory=dict)
+
+    def turn_of(self, ws: Workset) -> Turn | None:
+        """Return the turn of an item, made when the item was last written, as an index keeps it."""
+        kept = self._turns.get(ws.id)
+        if kept is None or kept[0] is not ws:
+            kept = self._turns[ws.id] = ws, turn_of(ws)
+        return kept[1]
 
 
 class MemoryWorksets:
@@ -89,7 +97,8 @@ class MemoryTurns:
         self._table = table
 
     async def line_up(self, queue: TurnQueue, *, after: str = "", limit: int) -> Sequence[Turn]:
-        return turns_of(self._table.worksets.values(), queue, after)[:limit]
+        worksets = self._table.worksets.values()
+        return turns_of(worksets, queue, after, self._table.turn_of)[:limit]
 
     async def load_all(self, ids: Sequence[WorksetId]) -> Sequence[Workset]:
         return [ws for id in ids if (ws := self._table.worksets.get(id))]
@@ -101,9 +110,14 @@ class MemoryTurns:
         return ()
 
 
-def turns_of(worksets: Iterable[Workset], queue: TurnQueue, after: str = "") -> list[Turn]:
+def turns_of(
+    worksets: Iterable[Workset],
+    queue: TurnQueue,
+    after: str = "",
+    made: Callable[[Workset], Turn | None] = turn_of,
+) -> list[Turn]:
     """Return the turns of ``queue`` behind a key, in order, as an index has them."""
-    turns = (turn for ws in worksets if (turn := turn_of(ws)) and turn.queue is queue)
+    turns = (turn for ws in worksets if (turn := made(ws)) and turn.queue is queue)
     return sorted((turn for turn in turns if turn.key > after), key=lambda turn: turn.key)
 
 
