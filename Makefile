@@ -28,9 +28,9 @@ test: ## Do all set-up, then run the tests (ARGS="-k lease -n 0" goes to pytest,
 	@$(BIN)/python -m tests.emulators
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(TESTS) $(ARGS)
 
-sim: ## Run the simulation with many storms (SEEDS=500)
+sim: ## Run the simulation with many storms (SEEDS=2500)
 	@scripts/venv.sh dev
-	@SEEDS=$(or $(SEEDS),500) $(BIN)/python -m pytest -n $(JOBS) tests/sim $(ARGS)
+	@SEEDS=$(or $(SEEDS),2500) $(BIN)/python -m pytest -n $(JOBS) tests/sim $(ARGS)
 
 soak: ## Run the simulation for long, every pair of crash points too (SEEDS=20000)
 	@PAIRS=$(or $(PAIRS),1000000) $(MAKE) sim SEEDS=$(or $(SEEDS),20000)

@@ -7,11 +7,12 @@ import signal
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 from hypothesis import configuration, settings
 
-from tests import emulators, left_out
+from tests import emulators, left_out, spread
 
 # The same examples in every run, and no deadline on a busy machine; --hypothesis-profile overrides.
 settings.load_profile("ci")
@@ -42,6 +43,12 @@ NOBODY_LISTENS = "http://127.0.0.1:9"
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(left_out)
     _take_signals_as_they_are_at_a_terminal()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Stories share nothing but code, so they may be played by whichever process is free."""
+    return spread.ByFileOrStory(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def _take_signals_as_they_are_at_a_terminal() -> None:

@@ -44,6 +44,8 @@ class Remarks:
 
     def on(self, run: Run) -> Run:
         """Return the run with these, texts cut."""
+        if self == NOTHING:
+            return run
         return replace(
             run,
             progress=run.progress if self.progress is None else self.progress,
@@ -51,3 +53,7 @@ class Remarks:
             unclear=run.unclear if self.unclear is None else self.unclear,
             confirmed=run.confirmed if self.confirmed is None else self.confirmed,
         )
+
+
+NOTHING: Final = Remarks()
+"""What a beat carries that is only a sign of life."""

@@ -87,8 +87,10 @@ class Run:
     @property
     def current(self) -> StepRun | None:
         """Return the step that is to run now; None where one has failed or was stopped, or all are done."""
-        left = next((step for step in self.steps if not step.is_done), None)
-        return left if left is not None and left.end is None else None
+        for step in self.steps:
+            if not step.is_done:
+                return step if step.end is None else None
+        return None
 
     @property
     def latest(self) -> StepRun | None:

@@ -112,7 +112,8 @@ class Workset:
     @property
     def job(self) -> JobName | None:
         """Return the job that is to run now, None but in progress."""
-        return JobName(f"{self.id}.{self.attempt}.{self.step.name}") if self.step else None
+        step = self.step
+        return JobName(f"{self.id}.{self.attempt}.{step.name}") if step else None
 
     @property
     def error_details(self) -> str:
@@ -122,7 +123,8 @@ class Workset:
     @property
     def scope(self) -> str:
         """Return who can see the job that is to run now; empty but in progress."""
-        return self.step.scope if self.step else ""
+        step = self.step
+        return step.scope if step else ""
 
     @property
     def trouble(self) -> str:

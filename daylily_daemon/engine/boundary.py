@@ -7,8 +7,7 @@ A delivery, an input check, a workset, a channel, a listing: each does its work 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 
 import structlog
 from anyio import sleep
@@ -18,36 +17,54 @@ from daylily_daemon.domain.errors import DaemonError, Transient, Unexpected, lea
 log = structlog.get_logger()
 
 
-@contextmanager
-def foreign_as_unexpected(what: str) -> Iterator[None]:
+class foreign_as_unexpected:
     """Let only our own errors out, and those alone rather than in a group of one kind.
 
     Of a group the first of our errors stands for all if nothing else is in it; anything else in it makes
     the whole Unexpected. Cancellation passes.
     """
-    try:
-        yield
-    except DaemonError:
-        raise
-    except Exception as exc:
-        ours, rest = exc.split(DaemonError) if isinstance(exc, ExceptionGroup) else (None, exc)
-        if ours is not None and rest is None:
-            raise leaf(ours) from exc
-        log.exception("unexpected", at=what)
-        first = leaf(rest or exc)
-        raise Unexpected(
-            f"{what} met something nobody foresaw ({type(first).__name__}: {str(first)[:200]}). "
-            "It will be tried again; the log has the whole story."
-        ) from exc
+
+    __slots__ = ("_what",)
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __enter__(self) -> None:
+        """Every pass and every delivery comes by here, nearly always without an error."""
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, Exception) and not isinstance(error, DaemonError):
+            raise _ours(error, self._what) from error
 
 
-@contextmanager
-def aside(what: str) -> Iterator[None]:
+def _ours(exc: Exception, what: str) -> BaseException:
+    ours, rest = exc.split(DaemonError) if isinstance(exc, ExceptionGroup) else (None, exc)
+    if ours is not None and rest is None:
+        return leaf(ours)
+    log.error("unexpected", at=what, exc_info=exc)
+    first = leaf(rest or exc)
+    return Unexpected(
+        f"{what} met something nobody foresaw ({type(first).__name__}: {str(first)[:200]}). "
+        "It will be tried again; the log has the whole story."
+    )
+
+
+class aside:
     """Keep everything in: what is told to somebody on the side must not disturb what it is told of."""
-    try:
-        yield
-    except Exception:
-        log.exception("unexpected", at=what)
+
+    __slots__ = ("_what",)
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __enter__(self) -> None:
+        """Nothing to prepare."""
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        log.error("unexpected", at=self._what, exc_info=error)
+        return True
 
 
 async def for_ever(what: str, work: Callable[[], Awaitable[None]], pause_s: float) -> None:

@@ -134,7 +134,8 @@ class Doorbell:
 
     async def _listen_once(self) -> None:
         hand = _Hand(self.mailbox, await self.mailbox.receive())
-        await _patiently(hand, self._answer, self.pause_s, self.written)
+        if hand.deliveries:
+            await _patiently(hand, self._answer, self.pause_s, self.written)
 
     async def _answer(self, deliveries: Sequence[Delivery]) -> _Round:
         """Worksets at the same time, the commands of one workset in their order."""
@@ -290,7 +291,8 @@ class Relay:
 
     async def _listen_once(self) -> None:
         hand = _Hand(self.intake, await self.intake.receive())
-        await _patiently(hand, self._pass_on, self.pause_s, self.sent)
+        if hand.deliveries:
+            await _patiently(hand, self._pass_on, self.pause_s, self.sent)
 
     async def _pass_on(self, deliveries: Sequence[Delivery]) -> _Round:
         """Pass a batch on in one call; where that fails, each message alone, so that one stops no other."""

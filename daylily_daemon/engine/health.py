@@ -9,7 +9,8 @@ to, never what somebody remembered to write down.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import wraps
@@ -56,24 +57,28 @@ class Health:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._calls: dict[tuple[str, str], PortHealth] = {}
-        """By port and method: reads that work say nothing of writes that are refused."""
+        self._good_at: dict[tuple[str, str], datetime] = {}
+        """When a call was last answered, by port and method: reads that work say nothing of writes that are
+        refused."""
+        self._failing: dict[tuple[str, str], PortHealth] = {}
+        """Those whose last call failed."""
         self._answered: Counter[tuple[str, str]] = Counter()
 
     def good(self, port: str, method: str) -> None:
-        self._answered[port, method] += 1
-        was = self._calls.get((port, method))
-        if was is not None and was.failing_since is not None:
+        call = (port, method)
+        self._answered[call] += 1
+        self._good_at[call] = self._clock.now()
+        if was := self._failing.pop(call, None):
             log.info("port_recovered", port=port, call=method, failures=was.failures)
-        self._calls[port, method] = PortHealth(good_at=self._clock.now())
 
     def answered(self, port: str, method: str) -> int:
         """Return how many calls of this kind were answered since the start."""
         return self._answered[port, method]
 
     def bad(self, port: str, method: str, error: Transient) -> None:
-        was, now = self._calls.get((port, method), PortHealth()), self._clock.now()
-        self._calls[port, method] = replace(
+        call, now = (port, method), self._clock.now()
+        was = self._failing.get(call) or PortHealth(good_at=self._good_at.get(call))
+        self._failing[call] = replace(
             was,
             failing_since=was.failing_since or now,
             failed_at=now,
@@ -85,14 +90,17 @@ class Health:
     def keep_only(self, prefix: str, names: Iterable[str]) -> None:
         """Forget the ports under ``prefix`` that are not among ``names``: a channel that was switched off."""
         kept = {f"{prefix}{name}" for name in names}
-        for call in [c for c in self._calls if c[0].startswith(prefix) and c[0] not in kept]:
-            del self._calls[call]
+        calls = {*self._good_at, *self._failing}
+        for call in [c for c in calls if c[0].startswith(prefix) and c[0] not in kept]:
+            self._good_at.pop(call, None)
+            self._failing.pop(call, None)
 
     @property
     def ports(self) -> Mapping[str, PortHealth]:
         """Return each port by the worst of its calls; one that nobody repeats is forgiven after a while."""
         now, found = self._clock.now(), dict[str, PortHealth]()
-        for (port, _), seen in sorted(self._calls.items(), key=lambda call: call[0]):
+        good = {call: PortHealth(good_at=at) for call, at in self._good_at.items()}
+        for (port, _), seen in sorted({**good, **self._failing}.items(), key=lambda call: call[0]):
             stale = seen.failed_at is not None and now - seen.failed_at > FORGIVEN
             told = PortHealth(good_at=seen.good_at) if stale else seen
             found[port] = _worse(found[port], told) if port in found else told
@@ -126,15 +134,25 @@ class _Guarded:
         @wraps(found)
         async def watched(*args: Any, **kwargs: Any) -> Any:
             try:
-                with foreign_as_unexpected(f"{self._name}.{attribute}"):
-                    answer = await found(*args, **kwargs)
-            except Transient as exc:
-                self._health.bad(self._name, attribute, exc)
-                raise
-            except DaemonError:
-                self._health.good(self._name, attribute)
-                raise
+                answer = await found(*args, **kwargs)
+            except Exception:
+                with self._noted(attribute):
+                    raise
             self._health.good(self._name, attribute)
             return answer
 
+        setattr(self, attribute, watched)  # the next call finds it without asking
         return watched
+
+    @contextmanager
+    def _noted(self, attribute: str) -> Iterator[None]:
+        """Note what is raised inside, and let one of our errors out in its place."""
+        try:
+            with foreign_as_unexpected(f"{self._name}.{attribute}"):
+                yield
+        except Transient as exc:
+            self._health.bad(self._name, attribute, exc)
+            raise
+        except DaemonError:
+            self._health.good(self._name, attribute)
+            raise

@@ -28,6 +28,7 @@ from daylily_daemon.domain.errors import DaemonError, Permanent, Transient
 from daylily_daemon.domain.model import Record, WorksetId
 from daylily_daemon.engine.boundary import for_ever, foreign_as_unexpected
 from daylily_daemon.engine.dials import Live
+from daylily_daemon.engine.wakeup import Wakeup
 from daylily_daemon.ports import Clock, Notifier, Trail
 
 log = structlog.get_logger()
@@ -97,6 +98,7 @@ class Outbox:
         self._still: dict[str, tuple[Record, float]] = {}
         self._tg: TaskGroup | None = None
         self._paid = Event()
+        self._unsettled = Wakeup()
         self._losses = 0
         self._own: dict[WorksetId, tuple[int, int]] = {}
         self._clear: dict[WorksetId, dict[str, int]] = {}
@@ -230,6 +232,8 @@ class Outbox:
         self._leave(line, channel, debt)
         if not debt.open or not self._has(debt):
             await self._settle(debt)
+        else:
+            self._unsettled.call()
 
     def _has(self, debt: _Debt) -> bool:
         return self._debts.get(debt.record.id) is debt
@@ -317,6 +321,7 @@ class Outbox:
                 debt.record = await self._trail.settle(debt.record, told, given_up)
         except DaemonError as exc:
             log.warning("settle_unanswered", delivery=debt.record.id, error=str(exc))
+            self._unsettled.call()
             return
         debt.told -= told
         debt.given_up -= given_up
@@ -330,6 +335,7 @@ class Outbox:
     async def _flush(self) -> None:
         """Settle what was delivered while another channel of the same record is slow."""
         while True:
+            await self._unsettled.wait()
             await sleep(self._config.flush_s)
             for debt in list(self._debts.values()):
                 if debt.told or debt.given_up:

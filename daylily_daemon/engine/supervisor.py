@@ -65,8 +65,8 @@ class Supervisor:
     intake: Intake
     outbox: Outbox
     health: Health
-    on_pass: Callable[[Snapshot], None] = lambda _: None
-    """Called after each pass: feeds the watchdog and the status file."""
+    on_pass: Callable[[Snapshot], None] | None = None
+    """Called after each pass: feeds the watchdog and the status file. None where nobody looks."""
     look_for_room: Callable[[], Awaitable[str]] = never_held
     """As in Admitter."""
     release_s: float
@@ -148,7 +148,8 @@ class Supervisor:
             self._wakeup.call()
 
     def _passed(self) -> None:
-        self.on_pass(self.snapshot())
+        if self.on_pass is not None:
+            self.on_pass(self.snapshot())
 
     def snapshot(self) -> Snapshot:
         held = self._tender.held

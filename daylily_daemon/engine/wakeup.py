@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from anyio import Event, current_time, move_on_after
+import math
+
+from anyio import CancelScope, Event
 
 
 class Wakeup:
@@ -14,8 +16,8 @@ class Wakeup:
     def call(self) -> None:
         self._called.set()
 
-    async def wait(self, until: float) -> None:
+    async def wait(self, until: float = math.inf) -> None:
         """Return at ``until``, on the loop's clock, or when called."""
-        with move_on_after(max(0.0, until - current_time())):
+        with CancelScope(deadline=until):
             await self._called.wait()
         self._called = Event()

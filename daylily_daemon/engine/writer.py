@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from anyio import CancelScope, CapacityLimiter, current_time, sleep
+from anyio import CancelScope, Semaphore, current_time, sleep
 
 from daylily_daemon.domain.commands import register
 from daylily_daemon.domain.decision import Decision, Effect
@@ -66,7 +66,7 @@ class Writer:
     live: Live
     on_records: Callable[[tuple[Record, ...]], None]
     """Called with the records of each write once it is stored: the outbox."""
-    turns: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(WRITES_AT_ONCE))
+    turns: Semaphore = field(default_factory=lambda: Semaphore(WRITES_AT_ONCE, fast_acquire=True))
     """Who waits for a turn has sent nothing yet: a thousand runs to adopt must not time out in a queue."""
     write_s: float = 5.0
     """How long a write that was sent is heard out, cancelled or not: a claim nobody knows of would stand

@@ -5,6 +5,7 @@ The simulated world of tests/sim is made of these, with faults put in front.
 
 from __future__ import annotations
 
+from asyncio import Future, get_running_loop
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,7 +13,7 @@ from datetime import UTC, datetime
 from itertools import count
 from typing import Any
 
-from anyio import Event, current_time, move_on_after
+from anyio import current_time
 
 from daylily_daemon.adapters.paging import PageRows, PageSource, page_of
 from daylily_daemon.domain.errors import AlreadyDone, Permanent
@@ -43,6 +44,14 @@ class Table:
     records: dict[WorksetId, list[Record]] = field(default_factory=dict)
     answers: dict[tuple[WorksetId, str], Answer | None] = field(default_factory=dict)
     """Every command that was ever answered; None where the answer was not said."""
+    _turns: dict[WorksetId, tuple[Workset, Turn | None]] = field(default_factory=dict)
+
+    def turn_of(self, ws: Workset) -> Turn | None:
+        """Return the turn of an item, made when the item was last written, as an index keeps it."""
+        kept = self._turns.get(ws.id)
+        if kept is None or kept[0] is not ws:
+            kept = self._turns[ws.id] = ws, turn_of(ws)
+        return kept[1]
 
 
 class MemoryWorksets:
@@ -88,7 +97,8 @@ class MemoryTurns:
         self._table = table
 
     async def line_up(self, queue: TurnQueue, *, after: str = "", limit: int) -> Sequence[Turn]:
-        return turns_of(self._table.worksets.values(), queue, after)[:limit]
+        worksets = self._table.worksets.values()
+        return turns_of(worksets, queue, after, self._table.turn_of)[:limit]
 
     async def load_all(self, ids: Sequence[WorksetId]) -> Sequence[Workset]:
         return [ws for id in ids if (ws := self._table.worksets.get(id))]
@@ -100,9 +110,14 @@ class MemoryTurns:
         return ()
 
 
-def turns_of(worksets: Iterable[Workset], queue: TurnQueue, after: str = "") -> list[Turn]:
+def turns_of(
+    worksets: Iterable[Workset],
+    queue: TurnQueue,
+    after: str = "",
+    made: Callable[[Workset], Turn | None] = turn_of,
+) -> list[Turn]:
     """Return the turns of ``queue`` behind a key, in order, as an index has them."""
-    turns = (turn for ws in worksets if (turn := turn_of(ws)) and turn.queue is queue)
+    turns = (turn for ws in worksets if (turn := made(ws)) and turn.queue is queue)
     return sorted((turn for turn in turns if turn.key > after), key=lambda turn: turn.key)
 
 
@@ -180,6 +195,11 @@ class MemoryTrail:
         return record
 
 
+def _let_go(waiter: Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
 def _place(record: Record) -> tuple[str, int]:
     return record.workset_id, record.seq
 
@@ -202,11 +222,29 @@ class Queue:
     seen: dict[str, float] = field(default_factory=dict)
     parked: list[tuple[tuple[Command, ...] | Unreadable, str]] = field(default_factory=list)
     receipts: count[int] = field(default_factory=lambda: count(1))
-    arrived: Event = field(default_factory=Event)
+    waiting: list[Future[None]] = field(default_factory=list)
+    """Those who wait for a message, each for itself."""
 
     def put(self, content: tuple[Command, ...] | Unreadable, group: str) -> None:
         self.messages.append(_Message(content, group))
-        self.arrived.set()
+        self.changed()
+
+    def changed(self) -> None:
+        """Let all who wait look again."""
+        for waiter in self.waiting:
+            _let_go(waiter)
+
+    async def change(self, until: float) -> None:
+        """Return when something changed, or at ``until`` on the loop's clock."""
+        loop = get_running_loop()
+        waiter = loop.create_future()
+        timer = loop.call_at(until, _let_go, waiter)
+        self.waiting.append(waiter)
+        try:
+            await waiter
+        finally:
+            timer.cancel()
+            self.waiting.remove(waiter)
 
 
 class MemoryMailbox:
@@ -219,15 +257,14 @@ class MemoryMailbox:
 
     async def receive(self) -> Sequence[Delivery]:
         until = current_time() + self._wait_s
-        while not (taken := self._take()) and current_time() < until:
-            hidden = (m.visible_at for m in self._queue.messages if m.visible_at > current_time())
-            next_visible = min(hidden, default=until)
-            self._queue.arrived = Event()
-            with move_on_after(max(0.0, min(until, next_visible) - current_time())):
-                await self._queue.arrived.wait()
+        while not (taken := self._take()) and (now := current_time()) < until:
+            hidden = (m.visible_at for m in self._queue.messages if m.visible_at > now)
+            await self._queue.change(min(until, min(hidden, default=until)))
         return taken
 
     def _take(self) -> list[Delivery]:
+        if not self._queue.messages:
+            return []
         now, blocked = current_time(), set[str]()
         taken: list[Delivery] = []
         for message in self._queue.messages:
@@ -246,7 +283,7 @@ class MemoryMailbox:
         gone = {d.receipt for d in deliveries}
         for message in [m for m in self._queue.messages if m.receipt in gone]:
             self._queue.messages.remove(message)
-        self._queue.arrived.set()
+        self._queue.changed()
 
     async def keep(self, deliveries: Sequence[Delivery], hidden_s: int) -> None:
         until = current_time() + hidden_s
@@ -282,9 +319,10 @@ class LoopClock:
 
     def __init__(self, start: datetime | None = None) -> None:
         self.start = start or datetime(2026, 1, 1, tzinfo=UTC)
+        self._start_s = self.start.timestamp()
 
     def now(self) -> datetime:
-        return datetime.fromtimestamp(self.start.timestamp() + current_time(), UTC)
+        return datetime.fromtimestamp(self._start_s + current_time(), UTC)
 
 
 class Counter:

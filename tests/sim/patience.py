@@ -63,7 +63,8 @@ class Patience:
         if now < self._troubled_at + WINDOW_S:
             return
         well = [name for name in self._sim.world.told if now > self._sim.out_until(name) + WINDOW_S]
-        for record in (r for rows in self._sim.world.table.records.values() for r in rows):
+        every = (r for rows in self._sim.world.table.records.values() for r in rows)
+        for record in (r for r in every if r.owed):
             late = now - self._sim.written_at.get(record.id, now) > TOLD_WITHIN_S
             if late and not record.owed.isdisjoint(well):
                 self._sim.wrong(f"{record.id} waits, and {sorted(record.owed & set(well))} is well")

@@ -43,6 +43,7 @@ from tests.fakes.store import (
     Queue,
     turns_of,
 )
+from tests.sim.vclock import running
 from tests.sim.wire import Wire
 from tests.unit.daemons import PLAN
 
@@ -58,8 +59,17 @@ class SteppedClock(LoopClock):
 
     off_s = 0.0
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._loop = running()
+        self._asked_at = -1.0
+        self._told = self.start
+
     def now(self) -> datetime:
-        return super().now() + timedelta(seconds=self.off_s)
+        """Many ask at the same moment, and get the same answer."""
+        if self._loop.now != self._asked_at:
+            self._asked_at, self._told = self._loop.now, super().now()
+        return self._told + timedelta(seconds=self.off_s) if self.off_s else self._told
 
 
 class Jobs(MemoryRunner):

@@ -14,6 +14,7 @@ from daylily_daemon.domain.errors import Transient
 from daylily_daemon.domain.model import Cancel, Priority, Retry, SetPriority, State, WorksetId
 from daylily_daemon.engine.supervisor import Supervisor
 from daylily_daemon.ports import Unreadable
+from tests.sim import copies
 from tests.sim.knobs import Knobs
 from tests.sim.patience import Patience
 from tests.sim.ports import MISSING, Input, SteppedClock
@@ -335,7 +336,7 @@ async def until_rest(sim: Sim, within_s: float = REST_WITHIN_S) -> None:
 @contextmanager
 def patched(story: Story) -> Iterator[None]:
     planted = story.patches() if story.patches else nullcontext()
-    with planted, story.knobs.planted():
+    with copies.quick(), planted, story.knobs.planted():
         yield
 
 

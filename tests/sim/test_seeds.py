@@ -13,7 +13,7 @@ from tests.sim.stories import STORIES, crash_points, play_with_deaths
 from tests.sim.storms import play_seed
 from tests.sim.wire import Death
 
-SEEDS = int(os.environ.get("SEEDS", "500"))
+SEEDS = int(os.environ.get("SEEDS", "2500"))
 BLOCK = 20
 EVERY_NTH_TWICE = 10
 POINTS = {name: len(crash_points(STORIES[name])) // 2 for name in ("failing", "canceled")}

@@ -12,11 +12,13 @@ import math
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import anyio
 
 from daylily_daemon.domain.errors import Transient
+from tests.sim.vclock import running
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +99,8 @@ class Outage:
         return self.calls[0].split(".")[0] in CHANNELS
 
     def befalls(self, daemon: str, role: str, name: str) -> bool:
-        return self.of in ("", daemon) and not {role, f"{role}.{name}"}.isdisjoint(self.calls)
+        mine = not self.of or self.of == daemon
+        return mine and (role in self.calls or f"{role}.{name}" in self.calls)
 
 
 @dataclass
@@ -111,11 +114,30 @@ class Log:
     """All there ever were, over or not."""
 
 
-READS = (
-    *("receive", "line_up", "load_all", "unfiled", "owed", "unannounced", "as_it_is", "announced"),
-    *("wait", "progress", "look", "answer_to"),
+READS = frozenset(
+    (
+        *("receive", "line_up", "load_all", "unfiled", "owed", "unannounced", "as_it_is"),
+        *("announced", "wait", "progress", "look", "answer_to"),
+    )
 )
 """Calls that change nothing: dying there is dying between effects."""
+
+
+class Flag:
+    """An event that is looked at far more often than it is waited for."""
+
+    __slots__ = ("_event", "up")
+
+    def __init__(self) -> None:
+        self._event = anyio.Event()
+        self.up = False
+
+    def set(self) -> None:
+        self.up = True
+        self._event.set()
+
+    async def wait(self) -> None:
+        await self._event.wait()
 
 
 class Wire:
@@ -133,15 +155,16 @@ class Wire:
         """How long trouble that is over excuses what it left: a lease that ran out, and was noticed."""
         self.weather = QUIET
         self.cut_until = self.throttled_until = self.paused_until = -math.inf
-        self.born_at = anyio.current_time()
-        self.died = anyio.Event()
+        self._loop = running()
+        self.born_at = self._loop.now
+        self.died = Flag()
         self.told_to_end = anyio.Event()
         self._rng = rng
         self._spawn = spawn
 
     @property
     def dead(self) -> bool:
-        return self.died.is_set()
+        return self.died.up
 
     @property
     def had_bad_weather(self) -> bool:
@@ -166,12 +189,11 @@ class Wire:
 
     async def call(self, role: str, name: str, do: Callable[[], Awaitable[Any]]) -> Any:
         await self._travel()
-        if outage := self._outage(role, name):
-            if outage.answered:
-                await do()
-            raise outage.error(f"{role}.{name}")
-        number = self._number(name)
-        await self._die_if(number, after=False)
+        if self.log.outages:
+            await self._fail_if_out(role, name, do)
+        number = -1 if name in READS else self._number(name)
+        if self.log.deaths:
+            await self._die_if(number, after=False)
         self._lose(self.weather.lost, name)
         if self._rng.random() < self._late(name):
             self._spawn(self._arrive_late, do)
@@ -185,12 +207,20 @@ class Wire:
             if self._rng.random() < self.weather.blind_repeat:
                 return await do()
             raise Transient(f"{name}: the answer was lost")
-        await self._die_if(number, after=True)
-        await self._arrive()
+        if self.log.deaths:
+            await self._die_if(number, after=True)
+        if self._is_hampered():
+            await self._arrive()
         return result
 
+    async def _fail_if_out(self, role: str, name: str, do: Callable[[], Awaitable[Any]]) -> None:
+        if outage := self._outage(role, name):
+            if outage.answered:
+                await do()
+            raise outage.error(f"{role}.{name}")
+
     def _outage(self, role: str, name: str) -> Outage | None:
-        now = anyio.current_time()
+        now = self._loop.now
         for outage in self.log.outages:
             over = now >= outage.until or not outage.befalls(self.name, role, name)
             if not over and (outage.share >= 1.0 or self._rng.random() < outage.share):
@@ -201,19 +231,22 @@ class Wire:
         return self.weather.slow_start if name == "ensure" else self.weather.late
 
     def _number(self, name: str) -> int:
-        if name in READS:
-            return -1
         self.log.effects.append(f"{self.name}:{name}")
         return len(self.log.effects) - 1
 
     async def _travel(self) -> None:
         """Take as long as the way there and back does, at once: half as many timers."""
-        slow_s = 2 * self.weather.slow_s
-        await anyio.sleep(self._rng.uniform(0, slow_s) if slow_s else 0)
-        await self._arrive()
+        await self._loop.sleep(2 * self.weather.slow_s * self._rng.random())
+        if self._is_hampered():
+            await self._arrive()
+
+    def _is_hampered(self) -> bool:
+        now = self._loop.now
+        waiting = now < self.paused_until or now < self.cut_until or now < self.throttled_until
+        return waiting or self.died.up
 
     async def _arrive(self) -> None:
-        while (now := anyio.current_time()) < self.paused_until:
+        while (now := self._loop.now) < self.paused_until:
             await anyio.sleep(self.paused_until - now)
         if self.dead:
             await anyio.sleep_forever()
@@ -259,11 +292,13 @@ class Wired:
         if name == "scope" or not callable(found):
             return found
 
+        wire, role = self._wire, self._role
         may_send = getattr(self._inner, "may_send", None)
 
         async def crossing(*args: Any, **kwargs: Any) -> Any:
-            if may_send and not self._wire.dead:
+            if may_send and not wire.died.up:
                 may_send(name, *args)
-            return await self._wire.call(self._role, name, lambda: found(*args, **kwargs))
+            return await wire.call(role, name, partial(found, *args, **kwargs))
 
+        setattr(self, name, crossing)  # the next call finds it without asking
         return crossing

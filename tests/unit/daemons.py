@@ -97,6 +97,10 @@ class World:
     asked: list[Command] = field(default_factory=list)
     asked_at: dict[str, float] = field(default_factory=dict)
 
+    def asked_of(self, id: WorksetId) -> int:
+        """Return how many commands were asked of a workset."""
+        return sum(command.workset_id == id for command in self.asked)
+
     def workset(self, id: str) -> Workset:
         return self.table.worksets[WorksetId(id)]
 
