@@ -65,7 +65,7 @@ class Term:
         self._config = config
         self._holder = Holder(self._sealed, config.repeat_s)
         self._fence: Fence = workset.fence
-        self._turn = Lock()
+        self._turn = Lock(fast_acquire=True)
         self._written = asked
         self._poke = Wakeup()
         self._hurry = False
