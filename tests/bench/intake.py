@@ -1,0 +1,277 @@
+"""How fast drops are taken in, beside a bare loop of the calls it takes: ``python -m tests.bench.intake [start] [flood]``.
+
+``start``: from the upload of a trigger to the first job of its workset, and the same in a bare loop of the
+fewest calls that could do it. ``flood``: many drops at once, taken in by the daemon with their inputs checked
+in between, and by a bare loop of the same calls without; in the middle of it one that is urgent. Everything on
+one ministack, in one run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from statistics import median
+from time import monotonic, time  # noqa: TID251 - what is measured
+from typing import Any, Final
+
+import anyio
+
+from daylily_daemon.adapters.codec import typed_item, workset_to_item
+from daylily_daemon.bootstrap import open_tools
+from daylily_daemon.domain.model import State
+from daylily_daemon.settings.sources import Sources, load
+from tests import emulators
+from tests.bench.latency import Bench, leave_the_users_aws, started
+from tests.bench.scale import first_token
+from tests.e2e.harness import PREFIX, TINY, Lab, until
+from tests.made import a_workset
+
+STARTS: Final = 15
+DROPS: Final = 2000
+BATCH: Final = 10
+LISTENERS: Final = 2
+UPLOADERS: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Bare:
+    """Clients, and the names of what they talk to."""
+
+    db: Any
+    sqs: Any
+    s3: Any
+    lab: Lab
+    intake: str
+    commands: str
+
+    async def take_in(self, most: int) -> list[str]:
+        """Take one batch from S3's events to items; return the prefixes."""
+        events = await self._receive(self.intake)
+        keys = [
+            record["s3"]["object"]["key"]
+            for message in events
+            for record in json.loads(message["Body"]).get("Records", [])
+        ]
+        async with anyio.create_task_group() as tg:
+            for key in keys:
+                tg.start_soon(partial(self.s3.head_object, Bucket=self.lab.bucket, Key=key))
+        if keys:
+            entries = [
+                {
+                    "Id": str(n),
+                    "MessageBody": key,
+                    "MessageGroupId": key.split("/")[-2],
+                    "MessageDeduplicationId": key.split("/")[-2],
+                }
+                for n, key in enumerate(keys)
+            ]
+            await self.sqs.send_message_batch(QueueUrl=self.commands, Entries=entries)
+        await self._delete(self.intake, events)
+        commands = await self._receive(self.commands)
+        async with anyio.create_task_group() as tg:
+            for message in commands:
+                tg.start_soon(self._register, message["Body"].split("/")[-2])
+        await self._delete(self.commands, commands)
+        return [message["Body"].rpartition("/")[0] for message in commands]
+
+    async def _receive(self, url: str) -> list[Any]:
+        answer = await self.sqs.receive_message(
+            QueueUrl=url, MaxNumberOfMessages=BATCH, WaitTimeSeconds=1, VisibilityTimeout=60
+        )
+        return list(answer.get("Messages", ()))
+
+    async def _delete(self, url: str, messages: Sequence[Any]) -> None:
+        if messages:
+            entries = [
+                {"Id": str(n), "ReceiptHandle": m["ReceiptHandle"]} for n, m in enumerate(messages)
+            ]
+            await self.sqs.delete_message_batch(QueueUrl=url, Entries=entries)
+
+    async def _register(self, name: str) -> None:
+        tables = self.lab.settings["tables"]
+        item = typed_item(workset_to_item(a_workset(f"bare-{name}")))
+        rows = [{"workset_id": {"S": f"bare-{name}"}, "seq": {"S": s}} for s in ("1", "once")]
+        await self.db.transact_write_items(
+            TransactItems=[
+                {"Put": {"TableName": tables["worksets"], "Item": item}},
+                *({"Put": {"TableName": tables["events"], "Item": row}} for row in rows),
+            ]
+        )
+
+    async def start(self, prefix: str) -> None:
+        """Look at the input, write that down, claim, and start a process."""
+        listed = await self.s3.list_objects_v2(Bucket=self.lab.bucket, Prefix=prefix)
+        texts = [o["Key"] for o in listed["Contents"] if o["Key"].endswith((".yaml", ".tsv"))]
+        async with anyio.create_task_group() as tg:
+            for key in texts:
+                tg.start_soon(self._read, key)
+        for _ in ("checked", "claimed"):
+            await self._register(prefix.rsplit("/", maxsplit=1)[-1])
+        with suppress(OSError):
+            subprocess.Popen(["/bin/true"]).wait()
+
+    async def _read(self, key: str) -> None:
+        answer = await self.s3.get_object(Bucket=self.lab.bucket, Key=key)
+        await answer["Body"].read()
+
+
+async def with_clients(lab: Lab, work: Any) -> Any:
+    settings = load(Sources(config=lab.config, environment=lab.environment())).settings
+    async with open_tools(settings) as tools:
+        sqs = await tools.aws.client("sqs")
+        urls = [
+            (await sqs.get_queue_url(QueueName=lab.settings["queues"][name]))["QueueUrl"]
+            for name in ("intake", "commands")
+        ]
+        db, s3 = await tools.aws.client("dynamodb"), await tools.aws.client("s3")
+        return await work(Bare(db, sqs, s3, lab, *urls))
+
+
+# --- one drop ----------------------------------------------------------------------------------------
+
+
+def starts(url: str) -> dict[str, float]:
+    """Return the median seconds from trigger to first job, of the daemon and of the bare loop."""
+    with started(url) as bench:
+        lab = bench.lab
+        ours = median(_start(lab, f"ours-{n}") for n in range(STARTS))
+        bench.daemon.terminate()
+        bare = median(anyio.run(partial(with_clients, lab, _bare_starts)))
+    return {"daemon_s": round(ours, 3), "bare_s": round(bare, 3), "ratio": round(ours / bare, 2)}
+
+
+def _start(lab: Lab, name: str) -> float:
+    folder = lab.sample(name)
+    lab.upload(folder, name)
+    dropped = time()
+    lab.drop(folder)
+    lab.wait_for(name, State.COMPLETE)
+    return first_token(lab, name).stat().st_mtime - dropped
+
+
+async def _bare_starts(bare: Bare) -> list[float]:
+    found = []
+    for n in range(STARTS):
+        folder = bare.lab.sample(f"bare-{n}")
+        bare.lab.upload(folder, folder.name)
+        began = monotonic()
+        key = f"{PREFIX}{folder.name}/daylily.ready"
+        await bare.s3.put_object(Bucket=bare.lab.bucket, Key=key, Body=b"")
+        while not (prefixes := await bare.take_in(1)):
+            pass
+        await bare.start(prefixes[0])
+        found.append(monotonic() - began)
+    return found
+
+
+# --- a flood -----------------------------------------------------------------------------------------
+
+
+def flood(url: str) -> dict[str, float]:
+    """Return drops a second, of the daemon and of the bare loop, and how long the urgent one waited."""
+    with started(url, daemon={"max_worksets": 1}) as bench:
+        lab = bench.lab
+        bench.daemon.terminate()
+        folder = lab.sample("many")
+        names = [f"many-{n:04}" for n in range(DROPS)]
+        anyio.run(partial(with_clients, lab, partial(_upload_all, folder=folder, names=names)))
+        ours = _taken_by_the_daemon(bench, names)
+        triggers = partial(_put_triggers, names=names)
+        anyio.run(partial(with_clients, lab, triggers))
+        bare = anyio.run(partial(with_clients, lab, partial(_taken_bare, count=DROPS)))
+    return {
+        "daemon_s": round(DROPS / ours["seconds"], 1),
+        "bare_s": round(DROPS / bare, 1),
+        "ratio": round(bare / ours["seconds"], 2),
+        "urgent_s": round(ours["urgent"], 2),
+    }
+
+
+def _taken_by_the_daemon(bench: Bench, names: Sequence[str]) -> dict[str, float]:
+    lab = bench.lab
+    anyio.run(partial(with_clients, lab, partial(_put_triggers, names=names)))
+    lab.configure(daemon={"max_worksets": 0})
+    daemon = lab.start(wait=False)
+    until(lambda: daemon.said("command_taken"), within_s=60)
+    began = monotonic()
+    until(lambda: len(daemon.said("command_taken")) >= DROPS / 4, within_s=600)
+    lab.configure(daemon={"max_worksets": 4})
+    replace(bench, daemon=daemon).reload()
+    urgent = lab.sample("urgent", replace(TINY, priority="urgent"))
+    lab.upload(urgent, "urgent")
+    dropped = time()
+    lab.drop(urgent)
+    lab.wait_until("urgent", lambda ws: ws.attempt, within_s=600)
+    waited = first_token(lab, "urgent").stat().st_mtime - dropped
+    until(lambda: len(daemon.said("command_taken")) >= DROPS, within_s=600)
+    seconds = monotonic() - began
+    daemon.terminate()
+    return {"seconds": seconds, "urgent": waited}
+
+
+async def _upload_all(bare: Bare, folder: Path, names: Sequence[str]) -> None:
+    limit = anyio.CapacityLimiter(UPLOADERS)
+
+    async def put(name: str) -> None:
+        async with limit:
+            for path in (p for p in folder.rglob("*") if p.is_file()):
+                if path.name != "daylily.ready":
+                    key = f"{PREFIX}{name}/{path.relative_to(folder).as_posix()}"
+                    await bare.s3.put_object(
+                        Bucket=bare.lab.bucket, Key=key, Body=path.read_bytes()
+                    )
+
+    async with anyio.create_task_group() as tg:
+        for name in names:
+            tg.start_soon(put, name)
+
+
+async def _put_triggers(bare: Bare, names: Sequence[str]) -> None:
+    for name in names:
+        key = f"{PREFIX}{name}/daylily.ready"
+        await bare.s3.put_object(Bucket=bare.lab.bucket, Key=key, Body=os.urandom(8))
+
+
+async def _taken_bare(bare: Bare, count: int) -> float:
+    taken = 0
+
+    async def listen() -> None:
+        nonlocal taken
+        while taken < count:
+            taken += len(await bare.take_in(BATCH))
+
+    began = monotonic()
+    async with anyio.create_task_group() as tg:
+        for _ in range(LISTENERS):
+            tg.start_soon(listen)
+    return monotonic() - began
+
+
+def main() -> None:
+    wanted = sys.argv[1:] or ["start", "flood"]
+    leave_the_users_aws()
+    emulators.prepare_ministack(os.environ)
+    parts = {"start": starts, "flood": flood}
+    found = {}
+    for name in wanted:
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            emulators.running(emulators.ministack, Path(folder)) as url,
+        ):
+            found[name] = parts[name](url)
+            sys.stdout.write(f"{name}: {found[name]}\n")
+    kept = emulators.CACHE / "figures"
+    kept.mkdir(parents=True, exist_ok=True)
+    (kept / "intake.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
