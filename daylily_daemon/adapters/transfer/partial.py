@@ -1,0 +1,183 @@
+"""A file while it is received: its pieces come in any order, and are known again by whoever goes on with it.
+
+Beside the hidden ``.part`` lies ``.pieces``, with the CRC-32 of each piece, written after the piece itself.
+So a process that was killed leaves no mark of what it had not written, and what a machine tore that went down
+is noticed: the digest of the whole is computed in order and from what lies on the disk, and each piece is
+compared with its mark on the way. A gap never counts as content, whatever the size of the file says.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Final
+
+from daylily_daemon.adapters.transfer.checksums import Digest
+
+PIECE_BYTES: Final = 256 * 1024
+"""Written at once; what a cut connection had brought beyond the last whole piece comes again."""
+_FED_AT_ONCE: Final = 8
+"""Pieces that the digest may catch up with while a connection waits."""
+_MARK: Final = struct.Struct("<II")
+"""Length and CRC-32 of a piece; no length is no piece."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Bytes from ``start`` up to, not including, ``end``."""
+
+    start: int
+    end: int
+
+
+class Torn(Exception):
+    """A piece is not what was written there; it counts as missing from now on."""
+
+
+class Partial:
+    """The pieces of one version of an object. All methods block and raise OSError.
+
+    ``put`` may be called by many threads at once, each for a piece of its own.
+    """
+
+    def __init__(self, path: Path, size_bytes: int, digest: Digest) -> None:
+        self.path = path
+        self._size_bytes = size_bytes
+        self._digest = digest
+        self._digested = 0
+        self._digesting = Lock()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = _opened(path)
+        self._marks = _opened(_marks_of(path))
+        self._known = _known(self._marks, size_bytes)
+
+    def missing(self, part_bytes: int) -> list[Span]:
+        """Return what is to be fetched, in order, cut into parts at multiples of ``part_bytes``."""
+        spans: list[Span] = []
+        for start in range(0, self._size_bytes, PIECE_BYTES):
+            if self._holds(start):
+                continue
+            end = min(start + PIECE_BYTES, self._size_bytes)
+            goes_on = spans and spans[-1].end == start and start % part_bytes
+            spans.append(Span(spans.pop().start if goes_on else start, end))
+        return spans
+
+    def put(self, start: int, piece: bytes) -> None:
+        """Write one whole piece. Raises Torn if an earlier one turns out to be."""
+        _write(self._file, start, piece)
+        self._mark(start, _MARK.pack(len(piece), zlib.crc32(piece)))
+        if self._digesting.acquire(blocking=False):
+            try:
+                self._feed(_FED_AT_ONCE)
+            finally:
+                self._digesting.release()
+
+    def finish(self) -> bytes:
+        """Bring everything to the disk; return the digest of what lies there. Raises Torn."""
+        with self._digesting:
+            self._feed(len(self._known))
+        if self._digested != self._size_bytes:
+            raise Torn
+        os.fsync(self._file)
+        return self._digest.digest()
+
+    def close(self) -> None:
+        os.close(self._file)
+        os.close(self._marks)
+
+    def _feed(self, pieces: int) -> None:
+        """Feed the digest with the next ones, up to the first gap."""
+        for _ in range(pieces):
+            start = self._digested
+            if start == self._size_bytes or not self._holds(start):
+                return
+            piece = self._intact(start)
+            if piece is None:
+                self._forget_torn()
+                raise Torn
+            self._digest.update(piece)
+            self._digested += len(piece)
+
+    def _forget_torn(self) -> None:
+        """Where one piece is torn, others are: look at all that were not read yet."""
+        for start in range(self._digested, self._size_bytes, PIECE_BYTES):
+            if self._holds(start) and self._intact(start) is None:
+                self._mark(start, bytes(_MARK.size))
+
+    def _intact(self, start: int) -> bytes | None:
+        length, crc = self._mark_at(start)
+        piece = _read(self._file, start, length)
+        return piece if len(piece) == length and zlib.crc32(piece) == crc else None
+
+    def _holds(self, start: int) -> bool:
+        length, _ = self._mark_at(start)
+        return length == min(PIECE_BYTES, self._size_bytes - start)
+
+    def _mark(self, start: int, mark: bytes) -> None:
+        at = start // PIECE_BYTES * _MARK.size
+        _write(self._marks, at, mark)
+        self._known[at : at + _MARK.size] = mark
+
+    def _mark_at(self, start: int) -> tuple[int, int]:
+        length, crc = _MARK.unpack_from(self._known, start // PIECE_BYTES * _MARK.size)
+        return int(length), int(crc)
+
+
+def held_bytes(path: Path, size_bytes: int) -> int:
+    """Return how much of the file is there. Raises OSError."""
+    try:
+        marks = os.open(_marks_of(path), os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return 0
+    try:
+        known = _known(marks, size_bytes)
+    finally:
+        os.close(marks)
+    return min(size_bytes, sum(int(length) for length, _ in _MARK.iter_unpack(known)))
+
+
+def removed(path: Path) -> None:
+    """Remove a partial file and its marks, marks first: without them nothing of it counts."""
+    _marks_of(path).unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
+
+
+def moved(path: Path, dest: Path) -> None:
+    """Give the whole file its name."""
+    path.replace(dest)
+    _marks_of(path).unlink(missing_ok=True)
+
+
+def _marks_of(path: Path) -> Path:
+    return path.with_suffix(".pieces")
+
+
+def _opened(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+
+
+def _known(marks: int, size_bytes: int) -> bytearray:
+    wanted = -(-size_bytes // PIECE_BYTES) * _MARK.size
+    return bytearray(_read(marks, 0, wanted).ljust(wanted, b"\0"))
+
+
+def _read(file: int, start: int, length: int) -> bytes:
+    return b"".join(_pieces(file, start, length))
+
+
+def _pieces(file: int, start: int, length: int) -> Iterator[bytes]:
+    while length and (data := os.pread(file, length, start)):
+        yield data
+        start, length = start + len(data), length - len(data)
+
+
+def _write(file: int, start: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(file, view, start)
+        start, view = start + written, view[written:]
