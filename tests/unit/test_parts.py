@@ -320,6 +320,21 @@ async def test_a_partial_file_that_lost_its_end_is_filled_again(tmp_path: Path) 
     assert store.handed_out == SIZE - PIECE_BYTES
 
 
+async def test_a_file_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsync = os.fsync
+    synced: list[tuple[int, bool]] = []
+
+    def noted(fd: int) -> None:
+        fsync(fd)
+        synced.append((os.fstat(fd).st_size, (tmp_path / "reads").exists()))
+
+    monkeypatch.setattr(os, "fsync", noted)
+    await fetch(a_store(), tmp_path)
+    assert synced == [(SIZE, False)]
+
+
 async def test_a_disk_that_fills_up_meanwhile_is_a_sentence_and_ends_all_parts(
     tmp_path: Path,
 ) -> None:
