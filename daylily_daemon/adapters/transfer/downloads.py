@@ -43,7 +43,7 @@ from daylily_daemon.adapters.transfer.copying import (
 from daylily_daemon.adapters.transfer.partial import (
     PIECE_BYTES,
     Partial,
-    Span,
+    Stretch,
     Torn,
     held_bytes,
     moved,
@@ -231,18 +231,18 @@ class _Download:
         self._ledger.add(fetch.dest, remote)
 
     async def _fill(self, fetch: Fetch, remote: Remote, target: Partial) -> None:
-        spans = await to_thread.run_sync(target.missing, self._options.part_bytes)
-        lacking = sum(span.end - span.start for span in spans)
+        stretches = await to_thread.run_sync(target.missing, self._options.part_bytes)
+        lacking = sum(stretch.end - stretch.start for stretch in stretches)
         self.meter.move(fetch, remote.size_bytes - lacking)
 
-        async def receive(span: Span) -> None:
-            stream = _Stream(fetch, remote, target, span.start, span.end)
+        async def receive(stretch: Stretch) -> None:
+            stream = _Stream(fetch, remote, target, stretch.start, stretch.end)
             async for attempt in retrying(self._options, lambda: stream.position):
                 with attempt, local_files(f"Writing {name_of(fetch.dest)}"):
                     async with self._connections:
                         await self._receive(stream)
 
-        await run_parts(spans, receive, self._options.jobs)
+        await run_parts(stretches, receive, self._options.jobs)
 
     async def _receive(self, stream: _Stream) -> None:
         async with of_place(stream.fetch.uri):

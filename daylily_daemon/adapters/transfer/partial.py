@@ -28,7 +28,7 @@ _MARK: Final = struct.Struct("<II")
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class Stretch:
     """Bytes from ``start`` up to, not including, ``end``."""
 
     start: int
@@ -56,16 +56,16 @@ class Partial:
         self._marks = _opened(_marks_of(path))
         self._known = _known(self._marks, size_bytes)
 
-    def missing(self, part_bytes: int) -> list[Span]:
+    def missing(self, part_bytes: int) -> list[Stretch]:
         """Return what is to be fetched, in order, cut into parts at multiples of ``part_bytes``."""
-        spans: list[Span] = []
+        stretches: list[Stretch] = []
         for start in range(0, self._size_bytes, PIECE_BYTES):
             if self._holds(start):
                 continue
             end = min(start + PIECE_BYTES, self._size_bytes)
-            goes_on = spans and spans[-1].end == start and start % part_bytes
-            spans.append(Span(spans.pop().start if goes_on else start, end))
-        return spans
+            goes_on = stretches and stretches[-1].end == start and start % part_bytes
+            stretches.append(Stretch(stretches.pop().start if goes_on else start, end))
+        return stretches
 
     def put(self, start: int, piece: bytes) -> None:
         """Write one whole piece. Raises Torn if an earlier one turns out to be."""
