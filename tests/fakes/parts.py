@@ -135,7 +135,7 @@ class MemoryS3:
 
     async def put_object(self, **request: Any) -> dict[str, Any]:
         await self._called("put", request)
-        self.objects[request["Key"]] = self._taken(request["Body"], request)
+        self.objects[request["Key"]] = await self._taken(request["Body"], request)
         return {"ETag": self.etag(request["Key"])}
 
     async def create_multipart_upload(self, **request: Any) -> dict[str, Any]:
@@ -150,7 +150,7 @@ class MemoryS3:
         self.most_sending = max(self.most_sending, self.sending)
         try:
             await self.before_part(request)
-            content = self._taken(request["Body"], request)
+            content = await self._taken(request["Body"], request)
         finally:
             self.sending -= 1
         sha256 = request["ChecksumSHA256"]
@@ -197,10 +197,10 @@ class MemoryS3:
         self.requests.append((operation, request))
         await checkpoint()
 
-    def _taken(self, body: Any, request: Request) -> bytes:
-        """Read as the SDK does, piece by piece; refuse what is not as its digest says."""
+    async def _taken(self, body: Any, request: Request) -> bytes:
+        """Take it block by block, as the SDK does; refuse what is not as its digest says."""
         pieces = []
-        while piece := body.read(self.packet_bytes):
+        async for piece in body:
             self.most_read_bytes = max(self.most_read_bytes, len(piece))
             pieces.append(piece)
         content = b"".join(pieces)

@@ -12,14 +12,17 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from io import RawIOBase
-from typing import Any, BinaryIO, Final
+from typing import Any, Final, Protocol
 
 from daylily_daemon.adapters.s3 import head_of
 
 READ_BYTES: Final = 1024 * 1024
 
 _MD5: Final = re.compile(r"[0-9a-f]{32}")
+
+
+class Readable(Protocol):
+    def read(self, amount: int, /) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +120,7 @@ def _checksum_of(head: Mapping[str, Any], part_bytes: int | None) -> Checksum | 
     return None
 
 
-def digest_of_open(
-    file: BinaryIO | RawIOBase, algorithm: str, part_bytes: int | None = None
-) -> bytes:
+def digest_of_open(file: Readable, algorithm: str, part_bytes: int | None = None) -> bytes:
     """Return the digest of ``file`` from where it stands to its end."""
     digest = Digest(algorithm, part_bytes)
     while data := file.read(READ_BYTES):

@@ -55,6 +55,8 @@ from daylily_daemon.domain.pins import CHANGED, TODO
 __all__ = ("LEDGER_FILE", "PIECE_BYTES", "Downloaded", "Fetch", "Ledger", "download", "not_there")
 
 LEDGER_FILE: Final = ".daylily-staged.jsonl"
+BLOCK_BYTES: Final = 4 * PIECE_BYTES
+"""Written at once, and the most that a connection holds in memory."""
 _TOLD: Final = 20
 
 
@@ -258,13 +260,22 @@ class _Download:
 
     async def _write(self, body: Any, stream: _Stream) -> None:
         while stream.position < stream.end:
-            piece = await _piece(body, min(PIECE_BYTES, stream.end - stream.position))
+            block = bytearray()
             try:
-                await to_thread.run_sync(stream.target.put, stream.position, piece)
-            except Torn as exc:
-                raise _torn(stream.fetch) from exc
-            stream.position += len(piece)
-            self.meter.add(stream.fetch, len(piece))
+                await _fill(block, body, min(BLOCK_BYTES, stream.end - stream.position))
+            finally:  # whole pieces that a broken connection brought are kept
+                if stream.position + len(block) < stream.end:
+                    del block[len(block) // PIECE_BYTES * PIECE_BYTES :]
+                if block:
+                    await self._put(block, stream)
+
+    async def _put(self, block: bytearray, stream: _Stream) -> None:
+        try:
+            await to_thread.run_sync(stream.target.put, stream.position, block)
+        except Torn as exc:
+            raise _torn(stream.fetch) from exc
+        stream.position += len(block)
+        self.meter.add(stream.fetch, len(block))
 
 
 def not_there(uris: list[str]) -> Permanent:
@@ -393,12 +404,10 @@ def _torn(fetch: Fetch) -> Damaged:
     )
 
 
-async def _piece(body: Any, length: int) -> bytes:
-    """Return a full piece: fewer switches to a thread than with what one packet brings."""
-    piece = bytearray()
-    while len(piece) < length:
-        data = await body.read(length - len(piece))
+async def _fill(block: bytearray, body: Any, length: int) -> None:
+    """Read up to ``length`` bytes: fewer switches to a thread than with what one packet brings."""
+    while len(block) < length:
+        data = await body.read(length - len(block))
         if not data:
             raise Transient("S3 ended its answer before the bytes asked for were there.")
-        piece += data
-    return bytes(piece)
+        block += data

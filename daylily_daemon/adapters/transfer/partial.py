@@ -20,8 +20,8 @@ from typing import Final
 from daylily_daemon.adapters.transfer.checksums import Digest
 
 PIECE_BYTES: Final = 256 * 1024
-"""Written at once; what a cut connection had brought beyond the last whole piece comes again."""
-_FED_AT_ONCE: Final = 8
+"""What a cut connection had brought beyond the last whole one comes again."""
+_FED_AT_ONCE: Final = 16
 """Pieces that the digest may catch up with while a connection waits."""
 _MARK: Final = struct.Struct("<II")
 """Length and CRC-32 of a piece; no length is no piece."""
@@ -42,7 +42,7 @@ class Torn(Exception):
 class Partial:
     """The pieces of one version of an object. All methods block and raise OSError.
 
-    ``put`` may be called by many threads at once, each for a piece of its own.
+    ``put`` may be called by many threads at once, each for pieces of its own.
     """
 
     def __init__(self, path: Path, size_bytes: int, digest: Digest) -> None:
@@ -67,10 +67,12 @@ class Partial:
             stretches.append(Stretch(stretches.pop().start if goes_on else start, end))
         return stretches
 
-    def put(self, start: int, piece: bytes) -> None:
-        """Write one whole piece. Raises Torn if an earlier one turns out to be."""
-        _write(self._file, start, piece)
-        self._mark(start, _MARK.pack(len(piece), zlib.crc32(piece)))
+    def put(self, start: int, block: bytes | bytearray) -> None:
+        """Write whole pieces, or the last of the file. Raises Torn if an earlier one turns out to be."""
+        _write(self._file, start, block)
+        view = memoryview(block)
+        pieces = (view[at : at + PIECE_BYTES] for at in range(0, len(block), PIECE_BYTES))
+        self._mark(start, b"".join(_MARK.pack(len(piece), zlib.crc32(piece)) for piece in pieces))
         if self._digesting.acquire(blocking=False):
             try:
                 self._feed(_FED_AT_ONCE)
@@ -118,10 +120,10 @@ class Partial:
         length, _ = self._mark_at(start)
         return length == min(PIECE_BYTES, self._size_bytes - start)
 
-    def _mark(self, start: int, mark: bytes) -> None:
+    def _mark(self, start: int, marks: bytes) -> None:
         at = start // PIECE_BYTES * _MARK.size
-        _write(self._marks, at, mark)
-        self._known[at : at + _MARK.size] = mark
+        _write(self._marks, at, marks)
+        self._known[at : at + len(marks)] = marks
 
     def _mark_at(self, start: int) -> tuple[int, int]:
         length, crc = _MARK.unpack_from(self._known, start // PIECE_BYTES * _MARK.size)
@@ -176,7 +178,7 @@ def _pieces(file: int, start: int, length: int) -> Iterator[bytes]:
         start, length = start + len(data), length - len(data)
 
 
-def _write(file: int, start: int, data: bytes) -> None:
+def _write(file: int, start: int, data: bytes | bytearray) -> None:
     view = memoryview(data)
     while view:
         written = os.pwrite(file, view, start)

@@ -9,10 +9,9 @@ that was cut is continued: parts S3 already has, with the same digest, are not s
 from __future__ import annotations
 
 import base64
-import io
 import os
 import stat
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -22,6 +21,7 @@ from anyio import CapacityLimiter, to_thread
 from daylily_daemon.adapters.aws import translated
 from daylily_daemon.adapters.s3 import pages
 from daylily_daemon.adapters.transfer.checksums import (
+    READ_BYTES,
     Checksum,
     digest_of_open,
     look,
@@ -150,20 +150,18 @@ class _UploadSource:
             raise _Changed(self.item.name)
 
 
-class _Slice(io.RawIOBase):
-    """Part of a file, read from the disk as often as the SDK wants it; nothing of it is kept in memory."""
+class _Slice:
+    """Part of a file, read from the disk as often as the SDK wants it; nothing of it is kept in memory.
+
+    The SDK measures it, and reads it where it signs bodies; what goes to S3 is taken block by block from an
+    iteration, with a hundredth of the switches to a thread that aiohttp makes for a file.
+    """
 
     def __init__(self, source: _UploadSource, start: int, length: int) -> None:
         self.source = source
         self._start = start
         self._length = length
         self._at = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         self._at = offset + (0, self._at, self._length)[whence]
@@ -172,14 +170,19 @@ class _Slice(io.RawIOBase):
     def tell(self) -> int:
         return self._at
 
-    def readinto(self, buffer: Any) -> int:
+    def read(self, amount: int = -1) -> bytes:
         """Raises _Changed where the file has become too short."""
-        wanted = memoryview(buffer)[: max(0, self._length - self._at)]
-        read = os.preadv(self.source.file.fileno(), [wanted], self._start + self._at)
-        if wanted and not read:
+        left = self._length - self._at
+        wanted = left if amount < 0 else min(amount, left)
+        data = os.pread(self.source.file.fileno(), wanted, self._start + self._at)
+        if wanted and not data:
             raise _Changed(self.source.item.name)
-        self._at += read
-        return read
+        self._at += len(data)
+        return data
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while data := await to_thread.run_sync(self.read, READ_BYTES):
+            yield data
 
     def digest(self, algorithm: str) -> bytes:
         self.seek(0)
@@ -285,13 +288,13 @@ class _Uploads:
         return await to_thread.run_sync(_matches, source.file, remote.checksum)
 
     async def _send(self, source: _UploadSource) -> None:
-        digest = await to_thread.run_sync(digest_of_open, source.file, "sha256")
-        source.file.seek(0)
+        body = _Slice(source, 0, source.size_bytes)
+        digest = await to_thread.run_sync(body.digest, "sha256")
         async with self._connections, translated(self._uri(source)):
             await self._client.put_object(
                 Bucket=self._bucket,
                 Key=source.key,
-                Body=source.file,
+                Body=body,
                 ChecksumAlgorithm="SHA256",
                 ChecksumSHA256=_base64(digest),
             )
