@@ -2,8 +2,9 @@
 
 Beside the hidden ``.part`` lies ``.pieces``, with the CRC-32 of each piece, written after the piece itself.
 So a process that was killed leaves no mark of what it had not written, and what a machine tore that went down
-is noticed: the digest of the whole is computed in order and from what lies on the disk, and each piece is
-compared with its mark on the way. A gap never counts as content, whatever the size of the file says.
+is noticed: the digest of the whole is computed in order and from what lies on the disk, and each piece of an
+earlier process is compared with its mark on the way. A gap never counts as content, whatever the size of the
+file says.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from daylily_daemon.adapters.transfer.checksums import Digest
 
 PIECE_BYTES: Final = 256 * 1024
 """What a cut connection had brought beyond the last whole one comes again."""
-_FED_AT_ONCE: Final = 16
-"""Pieces that the digest may catch up with while a connection waits."""
+_FED_BYTES: Final = 4 * PIECE_BYTES
+_FED_AT_ONCE: Final = 4
+"""Times so many bytes that the digest may catch up with while a connection waits."""
 _MARK: Final = struct.Struct("<II")
 """Length and CRC-32 of a piece; no length is no piece."""
 
@@ -55,6 +57,7 @@ class Partial:
         self._file = _opened(path)
         self._marks = _opened(_marks_of(path))
         self._known = _known(self._marks, size_bytes)
+        self._found = bytes(self._known)
 
     def missing(self, part_bytes: int) -> list[Stretch]:
         """Return what is to be fetched, in order, cut into parts at multiples of ``part_bytes``."""
@@ -82,7 +85,7 @@ class Partial:
     def finish(self) -> bytes:
         """Bring everything to the disk; return the digest of what lies there. Raises Torn."""
         with self._digesting:
-            self._feed(len(self._known))
+            self._feed(self._size_bytes // PIECE_BYTES + 1)
         if self._digested != self._size_bytes:
             raise Torn
         os.fsync(self._file)
@@ -92,42 +95,54 @@ class Partial:
         os.close(self._file)
         os.close(self._marks)
 
-    def _feed(self, pieces: int) -> None:
-        """Feed the digest with the next ones, up to the first gap."""
-        for _ in range(pieces):
-            start = self._digested
-            if start == self._size_bytes or not self._holds(start):
+    def _feed(self, blocks: int) -> None:
+        """Feed the digest with the next blocks, up to the first gap."""
+        for _ in range(blocks):
+            start = end = self._digested
+            while end < min(start + _FED_BYTES, self._size_bytes) and self._holds(end):
+                end = min(end + PIECE_BYTES, self._size_bytes)
+            if end == start:
                 return
-            piece = self._intact(start)
-            if piece is None:
+            data = _read(self._file, start, end - start)
+            if len(data) != end - start or not self._is_as_found(start, data):
                 self._forget_torn()
                 raise Torn
-            self._digest.update(piece)
-            self._digested += len(piece)
+            self._digest.update(data)
+            self._digested = end
+
+    def _is_as_found(self, start: int, data: bytes) -> bool:
+        """Compare the pieces that an earlier process wrote with their marks."""
+        view = memoryview(data)
+        return all(
+            zlib.crc32(view[at - start : at - start + PIECE_BYTES]) == self._mark_at(at)[1]
+            for at in range(start, start + len(data), PIECE_BYTES)
+            if _MARK.unpack_from(self._found, self._place_of(at))[0]
+        )
 
     def _forget_torn(self) -> None:
         """Where one piece is torn, others are: look at all that were not read yet."""
         for start in range(self._digested, self._size_bytes, PIECE_BYTES):
-            if self._holds(start) and self._intact(start) is None:
+            length, _ = self._mark_at(start)
+            piece = _read(self._file, start, length)
+            if len(piece) != length or not self._is_as_found(start, piece):
                 self._mark(start, bytes(_MARK.size))
-
-    def _intact(self, start: int) -> bytes | None:
-        length, crc = self._mark_at(start)
-        piece = _read(self._file, start, length)
-        return piece if len(piece) == length and zlib.crc32(piece) == crc else None
 
     def _holds(self, start: int) -> bool:
         length, _ = self._mark_at(start)
         return length == min(PIECE_BYTES, self._size_bytes - start)
 
     def _mark(self, start: int, marks: bytes) -> None:
-        at = start // PIECE_BYTES * _MARK.size
+        at = self._place_of(start)
         _write(self._marks, at, marks)
         self._known[at : at + len(marks)] = marks
 
     def _mark_at(self, start: int) -> tuple[int, int]:
-        length, crc = _MARK.unpack_from(self._known, start // PIECE_BYTES * _MARK.size)
+        length, crc = _MARK.unpack_from(self._known, self._place_of(start))
         return int(length), int(crc)
+
+    @staticmethod
+    def _place_of(start: int) -> int:
+        return start // PIECE_BYTES * _MARK.size
 
 
 def held_bytes(path: Path, size_bytes: int) -> int:
