@@ -34,6 +34,7 @@ SMALL_BYTES: Final = MB
 SMALL_FILES: Final = 200
 ROUNDS: Final = 3
 CASES: Final = ("one up", "one down", "many up", "many down")
+NO_COPY: Final = "start"
 BASE: Final = "aws s3 cp"
 
 DOWN_BY_US: Final = """
@@ -110,6 +111,14 @@ class Spent:
 Program = Callable[[Task], list[str]]
 
 
+def starts(others: Path | None) -> dict[str, list[str]]:
+    """Return what shows how long a program takes to start and to copy nothing."""
+    found = {"ours": [sys.executable, "-m", "daylily_daemon", "export", "--help"]}
+    if others and (others / "bin" / "aws").exists():
+        found[BASE] = [str(others / "bin" / "aws"), "--version"]
+    return found
+
+
 def programs(others: Path | None, jobs: int) -> dict[str, Program]:
     """Return what there is to compare, ours first."""
     found: dict[str, Program] = {"ours": lambda task: _ours(task, jobs)}
@@ -182,7 +191,7 @@ def spent(argv: list[str], task: Task) -> Spent:
 class Report:
     rate_mb_s: float
     spent: dict[str, dict[str, list[Spent]]] = field(default_factory=dict)
-    """By case and program, one per round."""
+    """By case and program, one per round; the case of no copy is the start alone."""
 
     def show(self, console: Console) -> None:
         for case, by_program in self.spent.items():
@@ -200,10 +209,20 @@ class Report:
                 )
 
 
-def measure(url: str, scratch: Path, found: dict[str, Program], rounds: int) -> Report:
+def measure(
+    url: str,
+    scratch: Path,
+    found: dict[str, Program],
+    starting: dict[str, list[str]],
+    rounds: int,
+) -> Report:
     keys = {"one": ("one.bam",), "many": tuple(f"many/{n:03}.vcf" for n in range(SMALL_FILES))}
     _prepare(url, scratch / "source", keys)
     report = Report(RATE / MB)
+    nothing = Task(NO_COPY, url, scratch, ())
+    report.spent[NO_COPY] = {
+        name: [spent(argv, nothing) for _ in range(rounds)] for name, argv in starting.items()
+    }
     for case in CASES:
         report.spent[case] = {name: [] for name in found}
         for _ in range(rounds):
@@ -274,7 +293,8 @@ def main() -> None:
     ):
         os.environ["AWS_ENDPOINT_URL"] = url
         scratch = Path(folder)
-        report = measure(url, scratch, programs(given.others, given.jobs), given.rounds)
+        found = programs(given.others, given.jobs)
+        report = measure(url, scratch, found, starts(given.others), given.rounds)
     report.show(Console(width=150))
     figures = emulators.CACHE / "figures"
     figures.mkdir(parents=True, exist_ok=True)
