@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from base64 import b64encode
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import count
@@ -146,13 +146,7 @@ class MemoryS3:
 
     async def upload_part(self, **request: Any) -> dict[str, Any]:
         await self._called("part", request)
-        self.sending += 1
-        self.most_sending = max(self.most_sending, self.sending)
-        try:
-            await self.before_part(request)
-            content = await self._taken(request["Body"], request)
-        finally:
-            self.sending -= 1
+        content = await self._taken(request["Body"], request)
         sha256 = request["ChecksumSHA256"]
         self.uploads[request["UploadId"]].parts[request["PartNumber"]] = content, sha256
         return {"ETag": f'"{hash(sha256)}"', "ChecksumSHA256": sha256}
@@ -199,12 +193,20 @@ class MemoryS3:
 
     async def _taken(self, body: Any, request: Request) -> bytes:
         """Take it block by block, as the SDK does; refuse what is not as its digest says."""
-        pieces = []
-        async for piece in body:
-            self.most_read_bytes = max(self.most_read_bytes, len(piece))
-            pieces.append(piece)
-        content = b"".join(pieces)
+        self.sending += 1
+        self.most_sending = max(self.most_sending, self.sending)
+        try:
+            if "PartNumber" in request:
+                await self.before_part(request)
+            content = b"".join([piece async for piece in self._read(body)])
+        finally:
+            self.sending -= 1
         sha256 = b64encode(hashlib.sha256(content).digest()).decode()
         if request.get("ChecksumSHA256", sha256) != sha256:
             raise refusal("BadDigest", "UploadPart", 400)
         return content
+
+    async def _read(self, body: Any) -> AsyncIterator[bytes]:
+        async for piece in body:
+            self.most_read_bytes = max(self.most_read_bytes, len(piece))
+            yield piece

@@ -21,9 +21,9 @@ from daylily_daemon.adapters.transfer import (
     download,
     upload,
 )
-from daylily_daemon.adapters.transfer.checksums import READ_BYTES
+from daylily_daemon.adapters.transfer.checksums import READ_BYTES, Digest
 from daylily_daemon.adapters.transfer.downloads import BLOCK_BYTES, LEDGER_FILE
-from daylily_daemon.adapters.transfer.partial import PIECE_BYTES, Partial
+from daylily_daemon.adapters.transfer.partial import PIECE_BYTES, Partial, Torn
 from daylily_daemon.domain.errors import Permanent, Transient
 from tests.disks import small_disk
 from tests.fakes.parts import MemoryS3, Request, refusal
@@ -116,6 +116,7 @@ async def test_parts_of_one_file_come_at_once(tmp_path: Path) -> None:
     assert (tmp_path / "reads").read_bytes() == content()
     assert store.most_streams == OPTIONS.jobs
     assert len(store.of("get")) == PARTS
+    assert {request["IfMatch"] for request in store.of("get")} == {store.etag("reads")}
 
 
 @pytest.mark.reported(
@@ -195,6 +196,16 @@ async def test_a_whole_object_in_place_of_a_range_is_not_taken(tmp_path: Path) -
     with pytest.raises(Transient, match="did not answer with the bytes asked for"):
         await fetch(store, tmp_path / "again")
     assert not (tmp_path / "again" / "reads").exists()
+
+
+async def test_a_whole_object_of_another_length_than_it_had_is_not_taken(tmp_path: Path) -> None:
+    def longer(_: Request, answer: dict[str, Any]) -> None:
+        answer["Body"].content += b"x"
+        answer["ContentLength"] += 1
+
+    store = replace(a_store(verifiable=False), change_answer=longer)
+    with pytest.raises(Transient, match="did not answer with the bytes asked for"):
+        await fetch(store, tmp_path, part_bytes=2 * SIZE)
 
 
 @pytest.mark.reported("D", "a range that begins elsewhere than asked is taken (httrack#198)")
@@ -320,6 +331,14 @@ async def test_a_partial_file_that_lost_its_end_is_filled_again(tmp_path: Path) 
     assert store.handed_out == SIZE - PIECE_BYTES
 
 
+def test_a_file_with_a_gap_is_never_finished(tmp_path: Path) -> None:
+    partial = Partial(tmp_path / "x.part", 2 * PIECE_BYTES, Digest("md5"))
+    partial.put(PIECE_BYTES, content(1, PIECE_BYTES))
+    with pytest.raises(Torn):
+        partial.finish()
+    partial.close()
+
+
 async def test_a_file_is_on_the_disk_before_it_has_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -368,6 +387,17 @@ async def test_parts_of_one_file_go_at_once(tmp_path: Path) -> None:
     assert store.objects["out/reads"] == content()
     assert store.most_sending == OPTIONS.jobs
     assert len(store.of("part")) == PARTS
+
+
+async def test_files_that_go_up_and_their_parts_share_the_connections(tmp_path: Path) -> None:
+    source = results(tmp_path)
+    for name in "abc":
+        (source / name).write_bytes(content(2))
+        (source / f"small-{name}").write_bytes(b"x")
+    store = MemoryS3()
+    await send(store, source, jobs=2)
+    assert len(store.objects) == 7
+    assert store.most_sending == 2
 
 
 async def test_what_is_sent_is_read_from_the_disk_and_never_held(tmp_path: Path) -> None:
