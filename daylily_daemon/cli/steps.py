@@ -14,13 +14,13 @@ from daylily_daemon.cli.options import reporting, run_async
 from daylily_daemon.composition import steps
 from daylily_daemon.domain.places import Shared
 
-JobsOption = Annotated[int, typer.Option("--jobs", min=1, max=64, help="Files copied at once.")]
+JobsOption = Annotated[int, typer.Option("--jobs", min=1, max=64, help="Connections at once.")]
 
 
 def stage(
     input_uri: Annotated[str, typer.Argument(metavar="INPUT_URI", help="s3://bucket/prefix/.")],
     dest: Annotated[Path, typer.Argument(metavar="DEST", help="Folder to stage into.")],
-    jobs: JobsOption = 8,
+    jobs: JobsOption = 16,
     pin: Annotated[
         str,
         typer.Option(
@@ -43,7 +43,7 @@ def stage(
 def export(
     source_dir: Annotated[Path, typer.Argument(metavar="SOURCE_DIR", help="Folder of results.")],
     s3_uri: Annotated[str, typer.Argument(metavar="S3_URI", help="s3://bucket/prefix/.")],
-    jobs: JobsOption = 8,
+    jobs: JobsOption = 16,
     within: Annotated[
         list[Path] | None,
         typer.Option(

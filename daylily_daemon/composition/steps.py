@@ -202,6 +202,9 @@ def _options(jobs: int, lines: ProgressLines, say: Say) -> CopyOptions:
 
 
 def _aws(options: CopyOptions) -> Aws:
-    """One connection a file, and time enough for S3 to put a large upload together."""
-    found = replace(options_from(os.environ), read_timeout_s=READ_TIMEOUT_S)
-    return Aws(replace(found, pool_size=max(found.pool_size, 2 * options.jobs)))
+    """Connections enough, and time enough for S3 to put a large upload together."""
+    found = options_from(os.environ)
+    pool_size = max(found.pool_size, 2 * options.jobs)
+    return Aws(
+        replace(found, read_timeout_s=READ_TIMEOUT_S, pool_size=pool_size, sign_bodies=False)
+    )

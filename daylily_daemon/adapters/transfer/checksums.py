@@ -12,14 +12,17 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, Final, Protocol
 
 from daylily_daemon.adapters.s3 import head_of
 
 READ_BYTES: Final = 1024 * 1024
 
 _MD5: Final = re.compile(r"[0-9a-f]{32}")
+
+
+class Readable(Protocol):
+    def read(self, amount: int, /) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,27 +120,9 @@ def _checksum_of(head: Mapping[str, Any], part_bytes: int | None) -> Checksum | 
     return None
 
 
-def digest_of_open(file: BinaryIO, algorithm: str, part_bytes: int | None = None) -> bytes:
+def digest_of_open(file: Readable, algorithm: str, part_bytes: int | None = None) -> bytes:
     """Return the digest of ``file`` from where it stands to its end."""
     digest = Digest(algorithm, part_bytes)
-    feed_open(file, digest)
-    return digest.digest()
-
-
-def feed(path: Path, digest: Digest) -> int:
-    """Feed the whole file; return its size in bytes."""
-    with path.open("rb") as file:
-        return feed_open(file, digest)
-
-
-def feed_open(file: BinaryIO, digest: Digest) -> int:
-    size_bytes = 0
     while data := file.read(READ_BYTES):
         digest.update(data)
-        size_bytes += len(data)
-    return size_bytes
-
-
-def base64_sha256(data: bytes) -> str:
-    """Return the digest the way S3's headers carry it."""
-    return base64.b64encode(hashlib.sha256(data).digest()).decode()
+    return digest.digest()

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final, TypeVar
 
 import anyio
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 from tenacity.wait import wait_random_exponential
 
 from daylily_daemon.domain.errors import DaemonError, Permanent, Transient
@@ -36,16 +36,16 @@ def _free_bytes(folder: Path) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CopyOptions:
-    jobs: int = 8
-    """Files that are copied at once; an upload holds up to this many parts in memory."""
+    jobs: int = 16
+    """Connections at once, whatever they copy: files, and parts of files."""
     tries: int | None = 6
     """Tries of one file that bring no new byte, before it is given up; None goes on for ever."""
     longest_pause_s: float = 20.0
     """The pause before another try is random, and grows up to this."""
-    multipart_bytes: int = 64 * MIB
+    multipart_bytes: int = 16 * MIB
     """Files from this size on are uploaded in parts."""
-    part_bytes: int = 16 * MIB
-    """At least 5 MiB on AWS; grows for files of more than 10,000 parts."""
+    part_bytes: int = 8 * MIB
+    """At least 5 MiB on AWS; grows for uploads of more than 10,000 parts."""
     within: tuple[Path, ...] = ()
     """Folders besides the one that is uploaded into which its links may lead."""
     free_bytes: Callable[[Path], int] = _free_bytes
@@ -55,7 +55,11 @@ class CopyOptions:
     """Told each time something has to be tried again, with the reason."""
 
 
-class Damaged(Transient):
+class Outdated(Transient):
+    """Nothing more can be learned from going on with a file: it has to be looked at anew."""
+
+
+class Damaged(Outdated):
     """What arrived is not what S3 holds."""
 
 
@@ -76,11 +80,15 @@ class Meter:
             on_file(0, self._files)
 
     def move(self, file: Hashable, position: int) -> None:
-        """Say that the first ``position`` bytes of ``file`` are copied."""
+        """Say that ``position`` bytes of ``file`` are copied."""
         self._bytes_done += position - self._at.get(file, 0)
         self._at[file] = position
         if self._progress:
             self._progress(self._bytes_done, self._bytes)
+
+    def add(self, file: Hashable, size_bytes: int) -> None:
+        """Say that so many more bytes of ``file`` are copied, wherever in it they are."""
+        self.move(file, self.position(file) + size_bytes)
 
     def finish(self, file: Hashable, size_bytes: int) -> None:
         self.move(file, size_bytes)
@@ -92,8 +100,10 @@ class Meter:
         return self._at.get(file, 0)
 
 
-def retrying(options: CopyOptions, position: Callable[[], int]) -> AsyncRetrying:
-    """Repeat Transient failures; give up only after ``options.tries`` that copied nothing new."""
+def retrying(
+    options: CopyOptions, position: Callable[[], int], *, outdated: bool = False
+) -> AsyncRetrying:
+    """Repeat Transient failures, or the Outdated ones alone; give up after ``tries`` without a new byte."""
     pause = wait_random_exponential(multiplier=0.5, max=options.longest_pause_s)
 
     def wait_s(state: RetryCallState) -> float:
@@ -106,7 +116,9 @@ def retrying(options: CopyOptions, position: Callable[[], int]) -> AsyncRetrying
             options.on_trouble(str(state.outcome.exception()))
 
     return AsyncRetrying(
-        retry=retry_if_exception_type(Transient),
+        retry=retry_if_exception(
+            lambda exc: isinstance(exc, Transient) and isinstance(exc, Outdated) == outdated
+        ),
         stop=_Stuck(options.tries, position),
         wait=wait_s,
         before_sleep=tell,
@@ -141,26 +153,43 @@ async def run_all(items: Sequence[T], work: Callable[[T], Awaitable[None]], jobs
     After a definite failure no further item is begun, and those under way are finished. Raises what went
     wrong, up to ten failures in one sentence each: Permanent if one of them is, else Transient.
     """
-    failures: list[DaemonError] = []
+    failures = await _failures(items, work, jobs, lambda exc: not isinstance(exc, Transient))
+    if failures:
+        raise _together(failures)
+
+
+async def run_parts(parts: Sequence[T], work: Callable[[T], Awaitable[None]], jobs: int) -> None:
+    """As ``run_all``, for the parts of one file: the first failure of any kind ends it, and is raised."""
+    failures = await _failures(parts, work, jobs, lambda _: True)
+    if failures:
+        raise failures[0]
+
+
+async def _failures(
+    items: Sequence[T],
+    work: Callable[[T], Awaitable[None]],
+    jobs: int,
+    ends: Callable[[Exception], bool],
+) -> list[DaemonError | OSError]:
+    failures: list[DaemonError | OSError] = []
     queue = iter(items)
 
     async def take() -> None:
         for item in queue:
             try:
                 await work(item)
-            except DaemonError as exc:
+            except (DaemonError, OSError) as exc:
                 failures.append(exc)
-            if any(not isinstance(failure, Transient) for failure in failures):
+            if any(map(ends, failures)):
                 return
 
     async with anyio.create_task_group() as tasks:
         for _ in range(min(jobs, len(items))):
             tasks.start_soon(take)
-    if failures:
-        raise _together(failures)
+    return failures
 
 
-def _together(failures: list[DaemonError]) -> DaemonError:
+def _together(failures: list[DaemonError | OSError]) -> DaemonError | OSError:
     if len(failures) == 1:
         return failures[0]
     told = " ".join(str(failure) for failure in failures[:_TOLD])

@@ -1,8 +1,10 @@
 """Copies from S3 to a local disk: parallel, resumed where they were cut, verified, and never twice.
 
-A file appears under its name only when it is whole and verified; until then it is a hidden ``.part`` whose
-name holds a digest of the ETag, so that bytes of another version are never continued. What is finished is
-noted in a ledger beside the files (size, time of change, ETag), which makes a repeat cost one HEAD a file.
+Files are fetched at once, and so are the parts of one file; all share the same number of connections. A
+file appears under its name only when it is whole and verified; until then it is a hidden ``.part`` whose name
+holds a digest of the ETag, and every part is asked for on condition of that ETag, so that two versions are
+never mixed. What is finished is noted in a ledger beside the files (size, time of change, ETag), which makes
+a repeat cost one HEAD a file.
 """
 
 from __future__ import annotations
@@ -13,17 +15,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 from botocore.exceptions import ClientError
 
-from daylily_daemon.adapters.aws import error_code
+from daylily_daemon.adapters.aws import error_code, is_missing
 from daylily_daemon.adapters.s3 import of_place
 from daylily_daemon.adapters.transfer.checksums import (
     Digest,
     Remote,
-    feed,
     look,
 )
 from daylily_daemon.adapters.transfer.copying import (
@@ -31,18 +32,31 @@ from daylily_daemon.adapters.transfer.copying import (
     Damaged,
     Meter,
     OnProgress,
+    Outdated,
     local_files,
     name_of,
     readable,
     retrying,
     run_all,
+    run_parts,
+)
+from daylily_daemon.adapters.transfer.partial import (
+    PIECE_BYTES,
+    Partial,
+    Stretch,
+    Torn,
+    held_bytes,
+    moved,
+    removed,
 )
 from daylily_daemon.domain.errors import Permanent, Transient
 from daylily_daemon.domain.pins import CHANGED, TODO
 
+__all__ = ("LEDGER_FILE", "PIECE_BYTES", "Downloaded", "Fetch", "Ledger", "download", "not_there")
+
 LEDGER_FILE: Final = ".daylily-staged.jsonl"
-PIECE_BYTES: Final = 256 * 1024
-"""Written at once; what a cut connection had brought beyond the last whole piece comes again."""
+BLOCK_BYTES: Final = 4 * PIECE_BYTES
+"""Written at once, and the most that a connection holds in memory."""
 _TOLD: Final = 20
 
 
@@ -125,6 +139,7 @@ class _Download:
         self._root = root
         self._options = options
         self._ledger = ledger
+        self._connections = CapacityLimiter(options.jobs)
         self.remotes: dict[Fetch, Remote] = {}
         self.meter = Meter((), None, None)
         self.unchanged = 0
@@ -143,10 +158,7 @@ class _Download:
         missing: list[str] = []
 
         async def look_at(fetch: Fetch) -> None:
-            async for attempt in retrying(self._options, lambda: 0):
-                with attempt:
-                    remote = await look(self._client, fetch.bucket, fetch.key)
-            if remote:
+            if remote := await self._look(fetch):
                 self.remotes[fetch] = remote
             else:
                 missing.append(fetch.uri)
@@ -171,60 +183,99 @@ class _Download:
         if self._ledger.holds(fetch.dest, remote):
             return 0
         part = _part_of(fetch.dest, remote)
-        return remote.size_bytes - (part.stat().st_size if part.exists() else 0)
+        return remote.size_bytes - held_bytes(part, remote.size_bytes)
+
+    async def _look(self, fetch: Fetch) -> Remote | None:
+        async for attempt in retrying(self._options, lambda: 0):
+            with attempt:
+                return await look(self._client, fetch.bucket, fetch.key)
+        raise AssertionError("retrying returns or raises")
 
     async def _copy(self, fetch: Fetch) -> None:
-        remote: Remote | None = self.remotes[fetch]
-        async for attempt in retrying(self._options, lambda: self.meter.position(fetch)):
+        remote = self.remotes[fetch]
+        tries = retrying(self._options, lambda: self.meter.position(fetch), outdated=True)
+        async for attempt in tries:
             with attempt:
                 if attempt.retry_state.attempt_number > 1:
-                    remote = await look(self._client, fetch.bucket, fetch.key)
-                if remote is None:
-                    raise Permanent(f"{fetch.uri} was removed while it was being copied.")
-                if self.fixed and remote.etag != self.remotes[fetch].etag:
-                    raise Permanent(f"{fetch.uri} {CHANGED}. {TODO}")
+                    remote = await self._look_again(fetch)
                 with local_files(f"Writing {name_of(fetch.dest)}"):
                     await self._ensure(fetch, remote)
                 self.meter.finish(fetch, remote.size_bytes)
 
+    async def _look_again(self, fetch: Fetch) -> Remote:
+        remote = await self._look(fetch)
+        if remote is None:
+            raise Permanent(f"{fetch.uri} was removed while it was being copied.")
+        if self.fixed and remote.etag != self.remotes[fetch].etag:
+            raise Permanent(f"{fetch.uri} {CHANGED}. {TODO}")
+        return remote
+
     async def _ensure(self, fetch: Fetch, remote: Remote) -> None:
-        if await to_thread.run_sync(self._ledger.holds, fetch.dest, remote):
+        target = await to_thread.run_sync(self._opened, fetch, remote)
+        if target is None:
             self.unchanged += 1
             return
-        part = _part_of(fetch.dest, remote)
-        digest = Digest(*_computed(remote))
-        have = await to_thread.run_sync(_resume, part, digest)
-        if have < remote.size_bytes:
-            await self._receive(fetch, remote, _Open(part, have, digest))
-        await to_thread.run_sync(_finish, fetch, remote, part, digest)
-        await to_thread.run_sync(self._ledger.add, fetch.dest, remote)
+        try:
+            await self._fill(fetch, remote, target)
+            await to_thread.run_sync(self._finish, fetch, remote, target)
+        finally:
+            target.close()
 
-    async def _receive(self, fetch: Fetch, remote: Remote, target: _Open) -> None:
-        request = {"Bucket": fetch.bucket, "Key": fetch.key, "IfMatch": f'"{remote.etag}"'}
-        if target.position:
-            request["Range"] = f"bytes={target.position}-"
-        async with of_place(fetch.uri):
+    def _opened(self, fetch: Fetch, remote: Remote) -> Partial | None:
+        """Return the file to fill; None if it is whole."""
+        if self._ledger.holds(fetch.dest, remote):
+            return None
+        return Partial(_part_of(fetch.dest, remote), remote.size_bytes, Digest(*_computed(remote)))
+
+    def _finish(self, fetch: Fetch, remote: Remote, target: Partial) -> None:
+        _verify(fetch, remote, target)
+        moved(target.path, fetch.dest)
+        self._ledger.add(fetch.dest, remote)
+
+    async def _fill(self, fetch: Fetch, remote: Remote, target: Partial) -> None:
+        stretches = await to_thread.run_sync(target.missing, self._options.part_bytes)
+        lacking = sum(stretch.end - stretch.start for stretch in stretches)
+        self.meter.move(fetch, remote.size_bytes - lacking)
+
+        async def receive(stretch: Stretch) -> None:
+            stream = _Stream(fetch, remote, target, stretch.start, stretch.end)
+            async for attempt in retrying(self._options, lambda: stream.position):
+                with attempt, local_files(f"Writing {name_of(fetch.dest)}"):
+                    async with self._connections:
+                        await self._receive(stream)
+
+        await run_parts(stretches, receive, self._options.jobs)
+
+    async def _receive(self, stream: _Stream) -> None:
+        async with of_place(stream.fetch.uri):
             try:
-                answer = await self._client.get_object(**request)
+                answer = await self._client.get_object(**stream.request())
             except ClientError as exc:
-                if error_code(exc) == "PreconditionFailed":
-                    raise Transient(f"{fetch.uri} was replaced while it was being copied.") from exc
+                if error_code(exc) == "PreconditionFailed" or is_missing(exc):
+                    raise stream.replaced() from exc
                 raise
             async with answer["Body"] as body:
-                if answer["ContentLength"] != remote.size_bytes - target.position:
-                    raise Transient(f"{fetch.uri}: S3 did not answer with the bytes asked for.")
-                await self._write(fetch, body, target)
+                stream.check(answer)
+                await self._write(body, stream)
 
-    async def _write(self, fetch: Fetch, body: Any, target: _Open) -> None:
-        file = await to_thread.run_sync(target.part.open, "ab")
+    async def _write(self, body: Any, stream: _Stream) -> None:
+        while stream.position < stream.end:
+            block = bytearray()
+            try:
+                await _fill(block, body, min(BLOCK_BYTES, stream.end - stream.position))
+            finally:  # whole pieces that a broken connection brought are kept
+                if stream.position + len(block) < stream.end:
+                    del block[len(block) // PIECE_BYTES * PIECE_BYTES :]
+                if block:
+                    await self._put(block, stream)
+
+    async def _put(self, block: bytearray, stream: _Stream) -> None:
         try:
-            while piece := await _piece(body):
-                await to_thread.run_sync(_append, file, piece, target.digest)
-                target.position += len(piece)
-                self.meter.move(fetch, target.position)
-            await to_thread.run_sync(_sync, file)
-        finally:
-            file.close()
+            await to_thread.run_sync(stream.target.put, stream.position, block)
+        except Torn as exc:
+            raise _torn(stream.fetch) from exc
+        stream.position += len(block)
+        self.meter.add(stream.fetch, len(block))
 
 
 def not_there(uris: list[str]) -> Permanent:
@@ -237,12 +288,40 @@ def not_there(uris: list[str]) -> Permanent:
 
 
 @dataclass(slots=True)
-class _Open:
-    """A partial file that is being continued."""
+class _Stream:
+    """One part of a file on its way."""
 
-    part: Path
+    fetch: Fetch
+    remote: Remote
+    target: Partial
     position: int
-    digest: Digest
+    """Where in the file the next byte belongs."""
+    end: int
+
+    def request(self) -> dict[str, str]:
+        asked = {"Bucket": self.fetch.bucket, "Key": self.fetch.key}
+        asked["IfMatch"] = f'"{self.remote.etag}"'
+        if not self._is_whole:
+            last = "" if self.end == self.remote.size_bytes else self.end - 1
+            asked["Range"] = f"bytes={self.position}-{last}"
+        return asked
+
+    def check(self, answer: Mapping[str, Any]) -> None:
+        """Raise Transient unless these are the bytes that were asked for, of the version asked for."""
+        if str(answer.get("ETag", "")).strip('"') != self.remote.etag:
+            raise self.replaced()
+        wanted = f"bytes {self.position}-{self.end - 1}/{self.remote.size_bytes}"
+        told = answer.get("ContentRange", "")
+        length = self.end - self.position
+        if answer["ContentLength"] != length or told != ("" if self._is_whole else wanted):
+            raise Transient(f"{self.fetch.uri}: S3 did not answer with the bytes asked for.")
+
+    def replaced(self) -> Outdated:
+        return Outdated(f"{self.fetch.uri} was replaced while it was being copied.")
+
+    @property
+    def _is_whole(self) -> bool:
+        return self.position == 0 and self.end == self.remote.size_bytes
 
 
 class Ledger:
@@ -294,7 +373,7 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 def _part_of(dest: Path, remote: Remote) -> Path:
     name = sha256(os.fsencode(dest.name)).hexdigest()[:16]
-    version = sha256(remote.etag.encode()).hexdigest()[:16]
+    version = sha256(f"{remote.etag} in pieces".encode()).hexdigest()[:16]
     return dest.with_name(f".daylily-{name}-{version}.part")
 
 
@@ -303,50 +382,32 @@ def _computed(remote: Remote) -> tuple[str, int | None]:
     return (checksum.algorithm, checksum.part_bytes) if checksum else ("md5", None)
 
 
-def _resume(part: Path, digest: Digest) -> int:
-    part.parent.mkdir(parents=True, exist_ok=True)
-    return feed(part, digest) if part.exists() else 0
-
-
-def _append(file: BinaryIO, piece: bytes, digest: Digest) -> None:
-    digest.update(piece)
-    file.write(piece)
-
-
-def _sync(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _finish(fetch: Fetch, remote: Remote, part: Path, digest: Digest) -> None:
-    if remote.size_bytes == 0:
-        part.touch()
-    fault = _fault(remote, part, digest)
-    if fault:
-        part.unlink(missing_ok=True)
+def _verify(fetch: Fetch, remote: Remote, target: Partial) -> None:
+    """Raise Damaged unless the content is what S3 says it is."""
+    try:
+        computed = target.finish()
+    except Torn as exc:
+        raise _torn(fetch) from exc
+    checksum = remote.checksum
+    if checksum and computed != checksum.digest:
+        removed(target.path)
+        fault = f"its {checksum.algorithm} is {computed.hex()} in place of {checksum.digest.hex()}"
         raise Damaged(
             f"{fetch.uri} did not arrive as S3 holds it: {fault}. If this goes on, upload it again."
         )
-    part.replace(fetch.dest)
 
 
-def _fault(remote: Remote, part: Path, digest: Digest) -> str:
-    size_bytes = part.stat().st_size
-    if size_bytes != remote.size_bytes:
-        return f"{size_bytes:,} bytes in place of {remote.size_bytes:,}"
-    checksum = remote.checksum
-    computed = digest.digest()
-    if checksum and computed != checksum.digest:
-        return f"its {checksum.algorithm} is {computed.hex()} in place of {checksum.digest.hex()}"
-    return ""
+def _torn(fetch: Fetch) -> Damaged:
+    return Damaged(
+        f"What was received of {fetch.uri} is no longer on the disk as it was written. If this goes on, have "
+        "the disk checked."
+    )
 
 
-async def _piece(body: Any) -> bytes:
-    """Return a full piece, or the end: fewer switches to a thread than with what one packet brings."""
-    piece = bytearray()
-    while len(piece) < PIECE_BYTES:
-        data = await body.read(PIECE_BYTES - len(piece))
+async def _fill(block: bytearray, body: Any, length: int) -> None:
+    """Read up to ``length`` bytes: fewer switches to a thread than with what one packet brings."""
+    while len(block) < length:
+        data = await body.read(length - len(block))
         if not data:
-            break
-        piece += data
-    return bytes(piece)
+            raise Transient("S3 ended its answer before the bytes asked for were there.")
+        block += data

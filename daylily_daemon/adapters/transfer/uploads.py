@@ -1,29 +1,28 @@
 """Copies from local folders to S3: parallel, in parts where a file is large, and never what is there.
 
-Every file goes with its SHA-256, so S3 itself refuses what was damaged on the way. A file that is written to
-meanwhile is noticed by its stamp and sent again; one that does not come to rest counts as left out. An
-upload in parts that was cut is continued: parts S3 already has, with the same digest, are not sent again.
+Files go at once, and so do the parts of one file; all share the same number of connections. Every file goes
+with its SHA-256, so S3 itself refuses what was damaged on the way. A file that is written to meanwhile is
+noticed by its stamp and sent again; one that does not come to rest counts as left out. An upload in parts
+that was cut is continued: parts S3 already has, with the same digest, are not sent again.
 """
 
 from __future__ import annotations
 
 import base64
-import hashlib
-import io
 import os
 import stat
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 
 from daylily_daemon.adapters.aws import translated
 from daylily_daemon.adapters.s3 import pages
 from daylily_daemon.adapters.transfer.checksums import (
+    READ_BYTES,
     Checksum,
-    base64_sha256,
     digest_of_open,
     look,
 )
@@ -43,6 +42,7 @@ from daylily_daemon.adapters.transfer.copying import (
     name_of,
     retrying,
     run_all,
+    run_parts,
     split_uri,
 )
 from daylily_daemon.domain.errors import DaemonError, Impeded, Permanent
@@ -149,14 +149,46 @@ class _UploadSource:
         if not Stamp.of(os.fstat(self.file.fileno())) == self.item.stamp == Stamp.of(there):
             raise _Changed(self.item.name)
 
-    def read_at(self, start: int, length: int) -> bytes:
-        data = bytearray()
-        while len(data) < length:
-            piece = os.pread(self.file.fileno(), length - len(data), start + len(data))
-            if not piece:
-                raise _Changed(self.item.name)
-            data += piece
-        return bytes(data)
+
+class _Slice:
+    """Part of a file, read from the disk as often as the SDK wants it; nothing of it is kept in memory.
+
+    The SDK measures it, and reads it where it signs bodies; what goes to S3 is taken block by block from an
+    iteration, with a hundredth of the switches to a thread that aiohttp makes for a file.
+    """
+
+    def __init__(self, source: _UploadSource, start: int, length: int) -> None:
+        self.source = source
+        self._start = start
+        self._length = length
+        self._at = 0
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._at = offset + (0, self._at, self._length)[whence]
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def read(self, amount: int = -1) -> bytes:
+        """Raises _Changed where the file has become too short."""
+        left = self._length - self._at
+        wanted = left if amount < 0 else min(amount, left)
+        data = os.pread(self.source.file.fileno(), wanted, self._start + self._at)
+        if wanted and not data:
+            raise _Changed(self.source.item.name)
+        self._at += len(data)
+        return data
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while data := await to_thread.run_sync(self.read, READ_BYTES):
+            yield data
+
+    def digest(self, algorithm: str) -> bytes:
+        self.seek(0)
+        found = digest_of_open(self, algorithm)
+        self.seek(0)
+        return found
 
 
 class _Uploads:
@@ -168,6 +200,7 @@ class _Uploads:
         self._client = client
         self._bucket = place.bucket
         self._there = there
+        self._connections = CapacityLimiter(options.jobs)
         self._meter = Meter((), None, None)
         self._unchanged = 0
         self._seen: dict[str, Stamp] = {}
@@ -255,42 +288,47 @@ class _Uploads:
         return await to_thread.run_sync(_matches, source.file, remote.checksum)
 
     async def _send(self, source: _UploadSource) -> None:
-        digest = await to_thread.run_sync(digest_of_open, source.file, "sha256")
-        source.file.seek(0)
-        async with translated(self._uri(source)):
+        body = _Slice(source, 0, source.size_bytes)
+        digest = await to_thread.run_sync(body.digest, "sha256")
+        async with self._connections, translated(self._uri(source)):
             await self._client.put_object(
                 Bucket=self._bucket,
                 Key=source.key,
-                Body=source.file,
+                Body=body,
                 ChecksumAlgorithm="SHA256",
-                ChecksumSHA256=base64.b64encode(digest).decode(),
+                ChecksumSHA256=_base64(digest),
             )
 
     async def _send_in_parts(self, source: _UploadSource) -> None:
         upload = await self._unfinished(source) or await self._begin(source)
         part_bytes = _part_bytes(source.size_bytes, self._options.part_bytes)
-        parts = []
-        for number, start in enumerate(range(0, source.size_bytes, part_bytes), start=1):
+        self._meter.move(source.item.name, 0)
+        parts: dict[int, dict[str, Any]] = {}
+
+        async def send(number: int) -> None:
+            start = (number - 1) * part_bytes
             length = min(part_bytes, source.size_bytes - start)
-            data = await to_thread.run_sync(source.read_at, start, length)
-            parts.append(await self._part(source, upload, number, data))
-            self._meter.move(source.item.name, start + len(data))
+            async with self._connections:
+                parts[number] = await self._part(upload, number, _Slice(source, start, length))
+            self._meter.add(source.item.name, length)
+
+        numbers = range(1, -(-source.size_bytes // part_bytes) + 1)
+        await run_parts(numbers, send, self._options.jobs)
         source.check()
         async with translated(self._uri(source)):
             await self._client.complete_multipart_upload(
                 Bucket=self._bucket,
                 Key=source.key,
                 UploadId=upload.id,
-                MultipartUpload={"Parts": parts},
+                MultipartUpload={"Parts": [parts[number] for number in numbers]},
             )
 
-    async def _part(
-        self, source: _UploadSource, upload: _Unfinished, number: int, data: bytes
-    ) -> dict[str, Any]:
+    async def _part(self, upload: _Unfinished, number: int, part: _Slice) -> dict[str, Any]:
         """Send one part unless S3 has it; return what completing the upload asks of it."""
-        sha256 = base64_sha256(data)
+        source = part.source
+        sha256 = _base64(await to_thread.run_sync(part.digest, "sha256"))
         sent = upload.parts.get(number)
-        if sent is None or not sent.holds(data, sha256):
+        if sent is None or not await to_thread.run_sync(sent.holds, part, sha256):
             async with translated(self._uri(source)):
                 sent = _Part.of(
                     await self._client.upload_part(
@@ -298,7 +336,7 @@ class _Uploads:
                         Key=source.key,
                         UploadId=upload.id,
                         PartNumber=number,
-                        Body=io.BytesIO(data),
+                        Body=part,
                         ChecksumAlgorithm="SHA256",
                         ChecksumSHA256=sha256,
                     )
@@ -357,10 +395,10 @@ class _Part:
     def of(cls, answer: Mapping[str, Any]) -> _Part:
         return cls(answer["ETag"], answer.get("ChecksumSHA256", ""))
 
-    def holds(self, data: bytes, sha256: str) -> bool:
+    def holds(self, part: _Slice, sha256: str) -> bool:
         if self.sha256:
             return self.sha256 == sha256
-        return self.etag.strip('"') == hashlib.md5(data, usedforsecurity=False).hexdigest()
+        return self.etag.strip('"') == part.digest("md5").hex()
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,6 +411,11 @@ def _part_bytes(size_bytes: int, wanted: int) -> int:
     """Return whole MiB, so that no file needs more than 10,000 parts."""
     needed = -(-size_bytes // MAX_PARTS)
     return max(wanted, -(-needed // MIB) * MIB)
+
+
+def _base64(digest: bytes) -> str:
+    """Return a digest the way S3's headers carry it."""
+    return base64.b64encode(digest).decode()
 
 
 def _opened(item: LocalFile) -> BinaryIO:
