@@ -297,14 +297,29 @@ class Relay:
     async def _pass_on(self, deliveries: Sequence[Delivery]) -> _Round:
         """Pass a batch on in one call; where that fails, each message alone, so that one stops no other."""
         round = _Round()
-        all_read = [(delivery, await self._read(delivery, round)) for delivery in deliveries]
-        read = [(delivery, commands) for delivery, commands in all_read if commands is not None]
+        read = await self._read_all(deliveries, round)
         if not await self._send(read, round):
             for one in read:
                 await self._send_alone(one, round)
         if round.done:
             await self.intake.settle(round.done)
         return round
+
+    async def _read_all(
+        self, deliveries: Sequence[Delivery], round: _Round
+    ) -> list[tuple[Delivery, list[Command]]]:
+        """Return what the messages ask for, in their order, without those that cannot be passed on now."""
+        found: dict[int, list[Command]] = {}
+
+        async def read(place: int, delivery: Delivery) -> None:
+            commands = await self._read(delivery, round)
+            if commands is not None:
+                found[place] = commands
+
+        async with create_task_group() as tg:
+            for place, delivery in enumerate(deliveries):
+                tg.start_soon(read, place, delivery)
+        return [(deliveries[place], found[place]) for place in sorted(found)]
 
     async def _read(self, delivery: Delivery, round: _Round) -> list[Command] | None:
         """Return what the message asks for; None if it was parked, or comes again."""

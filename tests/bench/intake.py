@@ -1,20 +1,18 @@
-"""How fast drops are taken in, beside a bare loop of the calls it takes: ``python -m tests.bench.intake [start] [flood]``.
+"""How fast drops are taken in: ``python -m tests.bench.intake [start] [flood]``.
 
 ``start``: from the upload of a trigger to the first job of its workset, and the same in a bare loop of the
 fewest calls that could do it. ``flood``: many drops at once, taken in by the daemon with their inputs checked
-in between, and by a bare loop of the same calls without; in the middle of it one that is urgent. Everything on
-one ministack, in one run.
+in between, and by a bare loop of the same calls without; in the middle of it one that is urgent. Everything
+on one ministack, in one run.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -31,7 +29,7 @@ from daylily_daemon.settings.sources import Sources, load
 from tests import emulators
 from tests.bench.latency import Bench, leave_the_users_aws, started
 from tests.bench.scale import first_token
-from tests.e2e.harness import PREFIX, TINY, Lab, until
+from tests.e2e.harness import PREFIX, Lab, until
 from tests.made import a_workset
 
 STARTS: Final = 15
@@ -115,8 +113,7 @@ class Bare:
                 tg.start_soon(self._read, key)
         for _ in ("checked", "claimed"):
             await self._register(prefix.rsplit("/", maxsplit=1)[-1])
-        with suppress(OSError):
-            subprocess.Popen(["/bin/true"]).wait()
+        await anyio.run_process(["/bin/true"])
 
     async def _read(self, key: str) -> None:
         answer = await self.s3.get_object(Bucket=self.lab.bucket, Key=key)
@@ -180,9 +177,9 @@ def flood(url: str) -> dict[str, float]:
     with started(url, daemon={"max_worksets": 1}) as bench:
         lab = bench.lab
         bench.daemon.terminate()
-        folder = lab.sample("many")
+        files = contents(lab.sample("many"))
         names = [f"many-{n:04}" for n in range(DROPS)]
-        anyio.run(partial(with_clients, lab, partial(_upload_all, folder=folder, names=names)))
+        anyio.run(partial(with_clients, lab, partial(_upload_all, files=files, names=names)))
         ours = _taken_by_the_daemon(bench, names)
         triggers = partial(_put_triggers, names=names)
         anyio.run(partial(with_clients, lab, triggers))
@@ -205,11 +202,13 @@ def _taken_by_the_daemon(bench: Bench, names: Sequence[str]) -> dict[str, float]
     until(lambda: len(daemon.said("command_taken")) >= DROPS / 4, within_s=600)
     lab.configure(daemon={"max_worksets": 4})
     replace(bench, daemon=daemon).reload()
-    urgent = lab.sample("urgent", replace(TINY, priority="urgent"))
+    urgent = lab.sample("urgent")
+    with (urgent / "daylily_work.yaml").open("a", encoding="utf-8") as recipe:
+        recipe.write("priority: urgent\n")
     lab.upload(urgent, "urgent")
     dropped = time()
     lab.drop(urgent)
-    lab.wait_until("urgent", lambda ws: ws.attempt, within_s=600)
+    lab.wait_for("urgent", State.COMPLETE, within_s=600)
     waited = first_token(lab, "urgent").stat().st_mtime - dropped
     until(lambda: len(daemon.said("command_taken")) >= DROPS, within_s=600)
     seconds = monotonic() - began
@@ -217,17 +216,21 @@ def _taken_by_the_daemon(bench: Bench, names: Sequence[str]) -> dict[str, float]
     return {"seconds": seconds, "urgent": waited}
 
 
-async def _upload_all(bare: Bare, folder: Path, names: Sequence[str]) -> None:
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return what a lab uploads before its trigger."""
+    paths = [p for p in folder.rglob("*") if p.is_file() and p.name != "daylily.ready"]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
+async def _upload_all(bare: Bare, files: Mapping[str, bytes], names: Sequence[str]) -> None:
     limit = anyio.CapacityLimiter(UPLOADERS)
 
     async def put(name: str) -> None:
         async with limit:
-            for path in (p for p in folder.rglob("*") if p.is_file()):
-                if path.name != "daylily.ready":
-                    key = f"{PREFIX}{name}/{path.relative_to(folder).as_posix()}"
-                    await bare.s3.put_object(
-                        Bucket=bare.lab.bucket, Key=key, Body=path.read_bytes()
-                    )
+            for path, body in files.items():
+                await bare.s3.put_object(
+                    Bucket=bare.lab.bucket, Key=f"{PREFIX}{name}/{path}", Body=body
+                )
 
     async with anyio.create_task_group() as tg:
         for name in names:
