@@ -1,0 +1,202 @@
+"""Play mutants with mutmut: within a budget of time, from where the last run stopped.
+
+mutmut works in the current folder and keeps its state under ``mutants/`` there. That folder is
+``.cache/mutation``, with a link to everything that lies in the checkout.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import time
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+from hypothesis import Phase, settings
+from mutmut import __main__ as mutmut
+from mutmut.mutation.data import SourceFileMutationData
+from mutmut.runners.harness import PytestRunner
+from mutmut.state import state
+from mutmut.utils.file_utils import walk_mutatable_files
+from mutmut.workers.isolation import ForkRunner
+
+from tests.arch.repository import ROOT
+from tests.mutation import rules
+
+PLACE: Final = ROOT / ".cache" / "mutation"
+TESTS_S: Final = 4.0  # for one mutant, as long as they took on the unchanged program
+LONGEST_S: Final = 2.0
+SHORTER: Final = {"SEEDS": "6"}
+TIMEOUT_FACTOR: Final = 4.0
+MEMORY_BYTES: Final = 4 << 30
+BASE: Final = "origin/main"
+_FAIL_FAST: Final = (Phase.explicit, Phase.generate, Phase.target)
+_KILLED: Final = frozenset({1, 3})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    minutes: float
+    processes: int
+    only: frozenset[str] | None = None
+    """Paths of the sources whose mutants are played; None for all."""
+
+
+class NearestTests(ForkRunner):
+    """Judges a mutant by the tests that come nearest to it, and stops when the budget is used up."""
+
+    def __init__(self, budget: Budget) -> None:
+        super().__init__(max_workers=budget.processes, test_runner=PytestRunner())
+        self._budget = budget
+        self._measured = False
+
+    @cached_property
+    def _breadths(self) -> Counter[str]:
+        """How many functions each test reaches: the fewer, the more it is about any one of them."""
+        reached = state().tests_by_mangled_function_name.values()
+        return Counter(test for tests in reached for test in tests)
+
+    @cached_property
+    def _ends_at(self) -> float:
+        return _now_s() + self._budget.minutes * 60
+
+    def collect_stats(self, tests: Iterable[str] | None) -> int:
+        self._measured = not tests
+        return super().collect_stats(tests)
+
+    def run_clean_tests(self, tests: Iterable[str]) -> int:
+        """Spare what was shown before: that these tests pass on this program."""
+        file, now = PLACE / "passed.sha256", _digest(ROOT / "tests", ROOT / "daylily_daemon")
+        passed = self._measured or (file.exists() and file.read_text() == now)
+        code = 0 if passed else super().run_clean_tests(tests)
+        if code == 0:
+            file.write_text(now)
+        return code
+
+    def submit(
+        self, mutant_name: str, tests: list[str], cpu_time_limit: int, estimated_time: float
+    ) -> None:
+        if _now_s() > self._ends_at:
+            raise KeyboardInterrupt  # which mutmut takes between two mutants, and keeps what it has
+        nearest = list(self._nearest(tests))
+        seconds = sum(map(self._seconds, nearest))
+        limit_s = int((seconds + 2) * TIMEOUT_FACTOR)
+        super().submit(mutant_name, nearest, limit_s, seconds)
+
+    def _nearest(self, tests: Iterable[str]) -> Iterator[str]:
+        left_s = TESTS_S
+        for test in sorted(tests, key=lambda name: (self._breadths[name], name)):
+            if self._seconds(test) <= min(left_s, LONGEST_S):
+                left_s -= self._seconds(test)
+                yield test
+
+    def _seconds(self, test: str) -> float:
+        return state().duration_by_test[test] + 0.001
+
+
+def _now_s() -> float:
+    return time.monotonic()  # noqa: TID251 - no loop runs here
+
+
+def changed_since(base: str) -> frozenset[str]:
+    """Return what differs from the commit at which this branch left ``base``, in the working tree too."""
+    fork = _git("merge-base", base, "HEAD").strip()
+    new = _git("ls-files", "--others", "--exclude-standard")
+    return frozenset([*_git("diff", "--name-only", fork).split(), *new.split()])
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(("git", *arguments), cwd=ROOT, check=True, capture_output=True, text=True)
+    return done.stdout
+
+
+def play(budget: Budget, *, afresh: bool) -> None:
+    """Play what was not played yet. Raises SystemExit if the tests fail on the unchanged program."""
+    if afresh:
+        shutil.rmtree(PLACE, ignore_errors=True)
+    _lay_out()
+    os.chdir(PLACE)
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    os.environ.update(SHORTER, PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    settings.register_profile("mutation", settings.get_profile("ci"), phases=_FAIL_FAST)
+    rules.install()
+    _forget_modules()
+    with _tests_compared():
+        vars(mutmut)["get_mutant_runner"] = lambda _: NearestTests(budget)
+        vars(mutmut)["estimated_worst_case_time"] = _lot
+        vars(mutmut)["collect_source_file_mutation_data"] = _within(budget)
+        mutmut._run((), budget.processes)
+
+
+def _forget_modules() -> None:
+    """The tests that judge are those beside the mutants, and import these."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
+        del sys.modules[name]
+
+
+def _lot(mutant: str) -> float:
+    """Return a mutant's place in the order of playing, so that any first part of them is a fair sample."""
+    return float(zlib.crc32(mutant.encode()))
+
+
+def _within(budget: Budget) -> Any:
+    collect = mutmut.collect_source_file_mutation_data
+
+    def collected(*, mutant_names: tuple[str, ...]) -> tuple[list[Any], dict[str, Any]]:
+        mutants, by_path = collect(mutant_names=mutant_names)
+        wanted = [one for one in mutants if budget.only is None or str(one[0].path) in budget.only]
+        return wanted, by_path
+
+    return collected
+
+
+def _lay_out() -> None:
+    """Link what the checkout holds; copies of tests that are gone must not be played."""
+    PLACE.mkdir(parents=True, exist_ok=True)
+    for link in filter(Path.is_symlink, PLACE.iterdir()):
+        link.unlink()
+    for name in {path.split("/")[0] for path in _git("ls-files").split()}:
+        (PLACE / name).symlink_to(ROOT / name)
+    shutil.rmtree(PLACE / "mutants" / "tests", ignore_errors=True)
+
+
+@contextmanager
+def _tests_compared() -> Iterator[None]:
+    """Play again what lived if the tests are others by now, and measure anew what each of them reaches."""
+    file = PLACE / "tests.sha256"
+    now = _digest(ROOT / "tests")
+    if not file.exists() or file.read_text() != now:
+        Path("mutants/mutmut-stats.json").unlink(missing_ok=True)
+        _forget_what_lived()
+    yield
+    file.write_text(now)
+
+
+def _digest(*folders: Path) -> str:
+    sources = {path for folder in folders for path in folder.rglob("*.py")}
+    found = hashlib.sha256()
+    for path in sorted(sources - set(Path(__file__).parent.iterdir())):
+        found.update(str(path).encode() + path.read_bytes())
+    return found.hexdigest()
+
+
+def _forget_what_lived() -> None:
+    for path in walk_mutatable_files():
+        data = SourceFileMutationData(path=path)
+        data.load()
+        results = data.exit_code_by_key
+        data.exit_code_by_key = {
+            name: code if code in _KILLED else None for name, code in results.items()
+        }
+        if results:
+            data.save()
