@@ -194,6 +194,23 @@ def test_the_same_command_twice_changes_nothing(
         assert again.effects == ()
 
 
+def test_of_what_is_bounded_the_oldest_is_forgotten() -> None:
+    ws, now = started(), NOW
+    for number in range(30):
+        now += timedelta(seconds=1)
+        ask = Retry() if number % 2 else Ignore()
+        command = Command(id=f"c{number}", workset_id=ID, by="me", ask=ask)
+        ws = decide(ws, Commanded(command), POLICY, now).workset
+    newest = range(30 - SEEN_LIMIT, 30)
+    assert ws.seen_commands == tuple(f"c{number}" for number in newest)
+    assert [t.at for t in ws.history] == [NOW + timedelta(seconds=n + 1) for n in newest]
+    assert len(newest) == HISTORY_LIMIT
+    vouching = Command(id="v", workset_id=ID, by="me", ask=HostLost())
+    lost = replace(in_progress(), inbox=(vouching,), seen_commands=ws.seen_commands)
+    seen = decide(lost, replace(CLAIM, sees_job=False), POLICY, now).workset.seen_commands
+    assert seen == (*ws.seen_commands[1:], "v")
+
+
 def test_every_state_has_a_row() -> None:
     assert set(NEXT) == set(State)
 
