@@ -7,6 +7,7 @@ mutmut works in the current folder and keeps its state under ``mutants/`` there.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import resource
 import shutil
@@ -15,7 +16,7 @@ import sys
 import time
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -75,8 +76,11 @@ class NearestTests(ForkRunner):
         return super().collect_stats(tests)
 
     def run_clean_tests(self, tests: Iterable[str]) -> int:
-        """Spare what was shown before: that these tests pass on this program."""
-        file, now = PLACE / "passed.sha256", _digest(ROOT / "tests", ROOT / "daylily_daemon")
+        """Spare what is known of this program: its tests passed when mutmut measured what they reach."""
+        file, now = (
+            PLACE / "passed.sha256",
+            _digest(*_sources(ROOT / "daylily_daemon")),
+        )
         passed = self._measured or (file.exists() and file.read_text() == now)
         code = 0 if passed else super().run_clean_tests(tests)
         if code == 0:
@@ -172,22 +176,50 @@ def _lay_out() -> None:
 
 @contextmanager
 def _tests_compared() -> Iterator[None]:
-    """Play again what lived if the tests are others by now, and measure anew what each of them reaches."""
-    file = PLACE / "tests.sha256"
-    now = _digest(ROOT / "tests")
-    if not file.exists() or file.read_text() != now:
-        Path("mutants/mutmut-stats.json").unlink(missing_ok=True)
+    """Play again what lived if the tests are others by now, and measure anew what the changed ones reach."""
+    file = PLACE / "tests.json"
+    before = json.loads(file.read_text()) if file.exists() else {}
+    now = {str(path.relative_to(ROOT)): _digest(path) for path in _sources(ROOT / "tests")}
+    changed = {name for name in before.keys() | now.keys() if before.get(name) != now.get(name)}
+    if changed:
+        _forget_what_they_reach(changed)
         _forget_what_lived()
+    file.write_text(json.dumps(now))
     yield
-    file.write_text(now)
 
 
-def _digest(*folders: Path) -> str:
+def _sources(*folders: Path) -> set[Path]:
     sources = {path for folder in folders for path in folder.rglob("*.py")}
+    return sources - set(Path(__file__).parent.iterdir())
+
+
+def _digest(*paths: Path) -> str:
     found = hashlib.sha256()
-    for path in sorted(sources - set(Path(__file__).parent.iterdir())):
-        found.update(str(path).encode() + path.read_bytes())
+    for path in sorted(paths):
+        found.update(path.read_bytes())
     return found.hexdigest()
+
+
+def _forget_what_they_reach(files: Set[str]) -> None:
+    """Let mutmut measure the tests of these files as new ones; of all, if it is no file of tests alone."""
+    stats = Path("mutants/mutmut-stats.json")
+    if not stats.exists():
+        return
+    if not all(Path(name).name.startswith("test_") for name in files):
+        stats.unlink()
+        return
+    known = json.loads(stats.read_text())
+    reached = known["tests_by_mangled_function_name"]
+    known["tests_by_mangled_function_name"] = {
+        function: [test for test in tests if test.partition("::")[0] not in files]
+        for function, tests in reached.items()
+    }
+    known["duration_by_test"] = {
+        test: seconds
+        for test, seconds in known["duration_by_test"].items()
+        if test.partition("::")[0] not in files
+    }
+    stats.write_text(json.dumps(known))
 
 
 def _forget_what_lived() -> None:
