@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import resource
 import shutil
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import time
 import zlib
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Set
 from contextlib import contextmanager
@@ -25,10 +27,14 @@ from typing import Any, Final
 
 from hypothesis import Phase, settings
 from mutmut import __main__ as mutmut
-from mutmut.mutation.data import SourceFileMutationData
+from mutmut.configuration import config
+from mutmut.mutation.data import MutantLineSpans, SourceFileMutationData
+from mutmut.mutation.file_mutation import FailedTypeCheckMutant, MutatedMethodLocation
 from mutmut.runners.harness import PytestRunner
 from mutmut.state import state
-from mutmut.utils.file_utils import walk_mutatable_files
+from mutmut.type_checking import run_type_checker
+from mutmut.utils.file_utils import change_cwd, walk_mutatable_files
+from mutmut.utils.format_utils import get_mutant_name
 from mutmut.workers.isolation import ForkRunner
 
 from tests.arch.repository import ROOT
@@ -137,6 +143,7 @@ def play(budget: Budget, *, afresh: bool) -> None:
     _forget_modules()
     with _tests_compared():
         vars(mutmut)["get_mutant_runner"] = lambda _: NearestTests(budget)
+        vars(mutmut)["filter_mutants_with_type_checker"] = _refused_by_mypy
         vars(mutmut)["estimated_worst_case_time"] = _lot
         vars(mutmut)["collect_source_file_mutation_data"] = _within(budget)
         mutmut._run((), budget.processes)
@@ -146,6 +153,29 @@ def _forget_modules() -> None:
     """The tests that judge are those beside the mutants, and import these."""
     for name in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
         del sys.modules[name]
+
+
+def _refused_by_mypy() -> dict[str, FailedTypeCheckMutant]:
+    """Return what the type checker lets nobody merge; parsing all mutants to find it takes minutes."""
+    with change_cwd("mutants"):
+        errors = run_type_checker(config().type_check_command)
+    refused: dict[str, FailedTypeCheckMutant] = {}
+    spans: dict[Path, list[tuple[int, int, str]]] = {}
+    for error in errors:
+        path = error.file_path.relative_to(Path("mutants").absolute())
+        lines = spans.setdefault(path, sorted(_lines_of(path)))
+        start, end, name = lines[max(0, bisect_right(lines, (error.line_number, math.inf)) - 1)]
+        if start <= error.line_number <= end and "__mutmut_orig" not in name:
+            place = MutatedMethodLocation(path, name, start, end)
+            mutant = get_mutant_name(path, name)
+            refused[mutant] = FailedTypeCheckMutant(place, mutant, error)
+    return refused
+
+
+def _lines_of(path: Path) -> Iterator[tuple[int, int, str]]:
+    index = MutantLineSpans.load(path)
+    for name, span in index.span_by_function_name.items() if index else ():
+        yield span.start, span.end, name
 
 
 def _lot(mutant: str) -> float:

@@ -128,9 +128,9 @@ class Life:
             try:
                 decision = decide(self.ws, event, POLICY, self.now)
             except InboxFull as exc:
-                self.lines.append(f"{_shown(event)}: {exc}")
+                self.lines.append(f"{shown(event)}: {exc}")
                 continue
-            self._tell(_shown(event), self.ws, decision)
+            self._tell(shown(event), self.ws, decision)
             self.ws = decision.workset
         return self
 
@@ -157,9 +157,9 @@ class Life:
         self.lines.append(f"{event}: {after.state}{', due' if due(after, self.now) else ''}")
         self.lines += [f"    {line}" for line in _changes("", before, after)]
         for one in (*decision.records, *decision.effects, *decision.answers):
-            self.lines.append(f"    + {_shown(one)}")
+            self.lines.append(f"    + {shown(one)}")
         if resume(after) != decision.effects:
-            self.lines.append(f"    resume: {_shown(resume(after))}")
+            self.lines.append(f"    resume: {shown(resume(after))}")
 
 
 def _changes(place: str, before: Any, after: Any) -> Iterator[str]:
@@ -174,12 +174,12 @@ def _changes(place: str, before: Any, after: Any) -> Iterator[str]:
         for number, (old, new) in enumerate(zip(before, after, strict=True)):
             yield from _changes(f"{place}.{number}", old, new)
     elif isinstance(after, tuple) and isinstance(before, tuple) and after[:-1] == before:
-        yield f"{place} + {_shown(after[-1])}"
+        yield f"{place} + {shown(after[-1])}"
     else:
-        yield f"{place} {_shown(after)}".lstrip()
+        yield f"{place} {shown(after)}".lstrip()
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     match value:
         case str() if len(value) > 500:
             return f"{value[:40]}… of {len(value)}"
@@ -188,9 +188,9 @@ def _shown(value: Any) -> str:
         case datetime():
             return f"+{(value - NOW).total_seconds():.0f}s"
         case Mapping():
-            return f"{{{', '.join(f'{key}: {_shown(one)}' for key, one in value.items())}}}"
+            return f"{{{', '.join(f'{key}: {shown(one)}' for key, one in value.items())}}}"
         case tuple() | list():
-            return f"[{', '.join(map(_shown, value))}]"
+            return f"[{', '.join(map(shown, value))}]"
         case _ if is_dataclass(value) and not isinstance(value, type):
             return f"{type(value).__name__}({', '.join(_parts(value))})"
         case _:
@@ -202,7 +202,7 @@ def _parts(value: Any) -> Iterator[str]:
     for field in fields(value):
         default = field.default_factory() if field.default_factory is not MISSING else field.default
         if (inner := getattr(value, field.name)) != default:
-            yield f"{field.name}={_shown(inner)}"
+            yield f"{field.name}={shown(inner)}"
 
 
 def ready() -> Life:
