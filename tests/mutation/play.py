@@ -18,7 +18,7 @@ import time
 import zlib
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -49,6 +49,8 @@ MEMORY_BYTES: Final = 4 << 30
 BASE: Final = "origin/main"
 _FAIL_FAST: Final = (Phase.explicit, Phase.generate, Phase.target)
 _KILLED: Final = frozenset({1, 3})
+REFUSED: Final = 37
+"""The code of a mutant that the type checker refuses."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,6 +171,7 @@ def _refused_by_mypy() -> dict[str, FailedTypeCheckMutant]:
             place = MutatedMethodLocation(path, name, start, end)
             mutant = get_mutant_name(path, name)
             refused[mutant] = FailedTypeCheckMutant(place, mutant, error)
+    _forget_results(lambda mutant, code: (code == REFUSED) != (mutant in refused))
     return refused
 
 
@@ -253,12 +256,16 @@ def _forget_what_they_reach(files: Set[str]) -> None:
 
 
 def _forget_what_lived() -> None:
+    _forget_results(lambda mutant, code: code not in _KILLED)
+
+
+def _forget_results(is_stale: Callable[[str, int | None], bool]) -> None:
     for path in walk_mutatable_files():
         data = SourceFileMutationData(path=path)
         data.load()
-        results = data.exit_code_by_key
+        known = data.exit_code_by_key
         data.exit_code_by_key = {
-            name: code if code in _KILLED else None for name, code in results.items()
+            name: None if is_stale(name, code) else code for name, code in known.items()
         }
-        if results:
+        if data.exit_code_by_key != known:
             data.save()

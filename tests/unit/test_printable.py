@@ -87,6 +87,12 @@ def test_no_text_at_all_gets_through_and_plain_text_is_untouched(text: str) -> N
     assert printable.one_line(shown) == shown
 
 
+def test_four_marks_on_a_character_are_a_language_and_a_fifth_is_spelled_out() -> None:
+    four = "a" + "\u0301" * 4 + "b" + "\u0301" * 4
+    assert printable.one_line(four) == four
+    assert printable.one_line(four + "\u0301") == four + "\\u0301"
+
+
 def test_lines_keeps_line_ends_and_tabs_and_nothing_else() -> None:
     assert printable.lines("a\tb\r\nc\rd\x0be\u2028f") == "a\tb\nc\\rd\\x0be\\u2028f"
 
