@@ -17,7 +17,8 @@ _arrange = file_mutation.function_trampoline_arrangement
 _PROPERTY: Final = m.Decorator(decorator=m.Name("property"))
 _LOG: Final = m.Call(
     func=m.Attribute(
-        value=m.OneOf(m.Name("log"), m.Attribute(attr=m.Name("log"))),
+        value=m.Name("log") | m.Name("bound"),
+        attr=m.OneOf(*map(m.Name, ("debug", "info", "warning", "error", "exception", "bind"))),
     )
 )
 
@@ -26,14 +27,14 @@ class Visitor(file_mutation.MutationVisitor):
     def _skip_node_and_children(self, node: cst.CSTNode) -> bool:
         if _is_property(node):
             return False
-        return _is_wording(node) or super()._skip_node_and_children(node)
+        return is_wording(node) or super()._skip_node_and_children(node)
 
 
 def _is_property(node: cst.CSTNode) -> bool:
     return m.matches(node, m.FunctionDef(decorators=[_PROPERTY]))
 
 
-def _is_wording(node: cst.CSTNode) -> bool:
+def is_wording(node: cst.CSTNode) -> bool:
     """Tell what is for people, whose words no test compares: sentences (they hold blanks), and log lines."""
     if isinstance(node, cst.SimpleString):
         return " " in node.raw_value.strip()
