@@ -23,8 +23,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
+import structlog
 from hypothesis import Phase, settings
 from mutmut import __main__ as mutmut
 from mutmut.configuration import config
@@ -143,6 +144,7 @@ def play(budget: Budget, *, afresh: bool) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     os.environ.update(SHORTER, PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     settings.register_profile("mutation", settings.get_profile("ci"), phases=_FAIL_FAST)
+    structlog.configure(processors=[_drop])
     rules.install()
     _forget_modules()
     with _tests_compared():
@@ -151,6 +153,11 @@ def play(budget: Budget, *, afresh: bool) -> None:
         vars(mutmut)["estimated_worst_case_time"] = _lot
         vars(mutmut)["collect_source_file_mutation_data"] = _within(budget)
         mutmut._run((), budget.processes)
+
+
+def _drop(*event: object) -> NoReturn:
+    """Drawing the traceback of a log event takes longer than a test."""
+    raise structlog.DropEvent
 
 
 def _forget_modules() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -27,8 +27,16 @@ from daylily_daemon.engine.writer import Applied, Holder, Overtaken, Writer
 from daylily_daemon.ports import Change, Conflict, Worksets
 from tests.fakes.store import Counter, MemoryWorksets, Table
 from tests.made import NOW, a_workset, asked, running
+from tests.sim.hunt import quietly
 from tests.unit.daemons import play
 from tests.unit.dials import some_dials
+
+
+@pytest.fixture(autouse=True)
+def silence() -> Iterator[None]:
+    """Nobody reads these logs, and drawing a traceback takes seconds."""
+    with quietly():
+        yield
 
 
 @dataclass

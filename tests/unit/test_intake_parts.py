@@ -45,7 +45,9 @@ from daylily_daemon.ports import Conflict, Delivery, Unreadable
 from tests.fakes.store import MemoryTrail
 from tests.made import a_workset
 from tests.unit.daemons import play
-from tests.unit.test_engine_parts import Odd, Store, Watch, a_writer
+from tests.unit.test_engine_parts import Odd, Store, Watch, a_writer, silence
+
+__all__ = ["silence"]
 
 
 def a_command(id: str = "c1", workset: str = "w1", **ask: Any) -> Command:
