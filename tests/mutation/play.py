@@ -214,6 +214,21 @@ def _lay_out() -> None:
     for name in {path.split("/")[0] for path in _git("ls-files").split()}:
         (PLACE / name).symlink_to(ROOT / name)
     shutil.rmtree(PLACE / "mutants" / "tests", ignore_errors=True)
+    _drop_what_is_torn()
+
+
+def _drop_what_is_torn() -> None:
+    """mutmut writes its files in place: one that a kill has torn is as good as none, with its mutants."""
+    for file in (
+        *PLACE.glob("*.json"),
+        *PLACE.glob("mutants/*.json"),
+        *PLACE.glob("mutants/**/*.py.meta"),
+    ):
+        try:
+            json.loads(file.read_text())
+        except ValueError:
+            file.unlink()
+            file.with_suffix("").unlink(missing_ok=True)
 
 
 @contextmanager
