@@ -172,28 +172,43 @@ def test_a_call_without_an_answer_is_repeated_with_longer_pauses_and_what_is_in_
         troubles: list[str] = []
 
         async def look() -> None:
-            await anyio.sleep(100)
-            troubles.append(stage.item.trouble)
+            for pause_s in (100, 150):
+                await anyio.sleep(pause_s)
+                troubles.append(stage.item.trouble)
 
         async with anyio.create_task_group() as tg:
             tg.start_soon(look)
             await stage.driven()
         pauses = [round(b - a) for a, b in pairwise(stage.runner.times("ensure"))]
         assert pauses == [2, 4, 8, 16, 32, 60, 60, 60]
-        assert troubles == ["no socket"]
-        assert stage.item.trouble == ""
+        assert troubles == ["no socket", ""], "it is gone as soon as it is over"
         assert stage.item.state is State.COMPLETE
+
+    play(story)
+
+
+def test_an_old_trouble_is_over_once_the_job_is_seen() -> None:
+    async def story() -> None:
+        stage = Stage(at_run(HELD, trouble="no runner"), wait=[30.0])
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(stage.driven)
+            await anyio.sleep(5)
+            assert stage.item.trouble == ""
+        quiet = Stage(wait=[14.0], progress=[Progress(0.5, "half")])
+        await quiet.driven()
+        assert len(quiet.store.at) == 2, "progress that stays the same is written once"
 
     play(story)
 
 
 def test_a_job_out_of_sight_for_long_is_looked_for_and_only_then_let_go() -> None:
     async def story() -> None:
+        await anyio.sleep(1000)
         gone = Stage(wait=[Transient("no answer")], look=[Transient("its host is gone")])
         with pytest.raises(ExceptionGroup) as left:
             await gone.driven()
         assert "its host is gone" in repr(left.value)
-        assert gone.runner.times("look")[0] == 302.0
+        assert gone.runner.times("look")[0] == 1302.0
         there = Stage(wait=[*[Transient("no answer")] * 14, None])
         there.runner.answers["wait"][-1] = GOOD
         assert (await there.driven()).state is State.COMPLETE
@@ -362,6 +377,7 @@ def test_a_run_in_progress_is_looked_at_before_it_is_claimed() -> None:
             await anyio.sleep(1)
             assert beside.item.step is not None
             assert beside.item.step.place == "/k/1-run", "it stays where it is"
+            assert beside.item.step.scope == "host:1/other"
 
     play(story)
 

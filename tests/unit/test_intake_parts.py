@@ -13,7 +13,6 @@ import pytest
 from anyio import current_time
 
 from daylily_daemon.domain.errors import (
-    DaemonError,
     Impeded,
     InboxFull,
     Newer,
@@ -21,26 +20,16 @@ from daylily_daemon.domain.errors import (
     Transient,
 )
 from daylily_daemon.domain.model import (
-    Accepted,
     Answer,
     Command,
     CommandEffect,
-    Inspection,
-    Plan,
     SetPriority,
-    State,
     Submit,
     WorksetId,
 )
 from daylily_daemon.domain.model import Priority as P
 from daylily_daemon.domain.workset import Workset
-from daylily_daemon.engine.backlog import Backlog, BeatObserver
-from daylily_daemon.engine.doorbell import HIDDEN_S, HOLD_TRIES, Doorbell, Relay, park
-from daylily_daemon.engine.health import Health
-from daylily_daemon.engine.inspector import BREAKS, Inspector
-from daylily_daemon.engine.intake import Intake
-from daylily_daemon.engine.wakeup import Wakeup
-from daylily_daemon.engine.writer import Applied, Overtaken
+from daylily_daemon.engine.doorbell import HIDDEN_S, HOLD_TRIES, Doorbell, park
 from daylily_daemon.ports import Conflict, Delivery, Unreadable
 from tests.fakes.store import MemoryTrail
 from tests.made import a_workset
@@ -73,6 +62,8 @@ class Box:
     parked: list[tuple[str, str]] = field(default_factory=list)
     kept: list[tuple[float, int]] = field(default_factory=list)
     received: int = 0
+    slow_s: float = 0.0
+    """How long it takes to delete and to hide."""
 
     async def receive(self) -> Sequence[Delivery]:
         self.received += 1
@@ -81,9 +72,11 @@ class Box:
         return self.batch
 
     async def settle(self, deliveries: Sequence[Delivery]) -> None:
+        await anyio.sleep(self.slow_s)
         self.settled += [delivery.receipt for delivery in deliveries]
 
     async def keep(self, deliveries: Sequence[Delivery], hidden_s: int) -> None:
+        await anyio.sleep(self.slow_s)
         self.kept.append((current_time(), hidden_s))
         if self.keep_error:
             raise self.keep_error
@@ -181,6 +174,66 @@ def test_who_ends_with_messages_in_hand_gives_them_back() -> None:
     async def story() -> None:
         bell = await Bell(a_delivery(a_command()), answers=[Transient("no")] * 50).rings(4.5)
         assert [hidden for _, hidden in bell.box.kept] == [HIDDEN_S, 0]
+
+    play(story)
+
+
+@pytest.mark.parametrize(
+    ("slow_s", "ends_at", "given_back"), [(0.9, 5.65, True), (9.0, 5.75, False)]
+)
+def test_giving_messages_back_takes_a_second_at_most(
+    slow_s: float, ends_at: float, given_back: bool
+) -> None:
+    async def story() -> None:
+        bell = Bell(a_delivery(a_command()), answers=[Transient("no")] * 50)
+        with anyio.move_on_after(4.7):
+            async with anyio.create_task_group() as tg:
+                tg.start_soon(bell.doorbell.listen)
+                await anyio.sleep(4.6)
+                bell.box.slow_s = slow_s
+        assert (0 in [hidden for _, hidden in bell.box.kept]) is given_back
+        assert current_time() <= ends_at
+
+    play(story)
+
+
+def test_who_ends_in_the_middle_of_an_answer_deletes_what_is_answered() -> None:
+    async def story() -> None:
+        bell = await Bell(a_delivery(a_command()), answers=[2.0]).rings(1.0)
+        assert bell.box.settled == ["c1"]
+        assert current_time() == 2.0
+
+    play(story)
+
+
+def test_deleting_that_never_ends_holds_nobody_up() -> None:
+    async def story() -> None:
+        bell = Bell(a_delivery(a_command()))
+        bell.box.slow_s = 1e9
+        await bell.rings(5.0)
+        assert (bell.box.received, bell.box.settled) == (2, []), "after its share of the time"
+
+    play(story)
+
+
+def test_a_command_that_was_overtaken_is_decided_anew_on_what_is_there() -> None:
+    async def story() -> None:
+        bell = Bell(a_delivery(a_command(priority=P.LOW)))
+        there = bell.store.hold(a_workset("w1", priority=P.URGENT))
+        commit = bell.store.commit
+        conflicts = [Conflict(there)]
+
+        async def overtaken(change: Any) -> Workset:
+            stored = commit(change) if not conflicts else None
+            bell.store.changes += [] if stored else [change]
+            if stored is None:
+                raise conflicts.pop()
+            return await stored
+
+        bell.store.commit = overtaken  # type: ignore[method-assign]
+        await bell.rings()
+        assert bell.stored[0].priority is P.LOW
+        assert len(bell.store.changes) == 2
 
     play(story)
 
@@ -306,218 +359,5 @@ def test_a_workset_whose_item_was_removed_goes_on_with_its_numbers() -> None:
         await again.rings()
         assert again.stored[0].last_seq == 2
         assert [r.seq for r in bell.store.table.records[WorksetId("w1")]] == [1, 2]
-
-    play(story)
-
-
-@dataclass
-class Looks:
-    """Looks at S3 that fail for one workset."""
-
-    error: Exception | None = None
-    missed: list[Command] = field(default_factory=list)
-    looks: list[float] = field(default_factory=list)
-
-    async def as_it_is(self, command: Command) -> Command:
-        if self.error and command.workset_id == "w1":
-            raise self.error
-        return replace(command, by="looked at")
-
-    async def unannounced(self) -> Sequence[Command]:
-        self.looks.append(current_time())
-        return self.missed
-
-
-async def relayed(box: Box, out: Box, looks: Looks, for_s: float = 30.0, **set_to: Any) -> None:
-    relay = Relay(intake=box, commands=out, drops=looks, **set_to)
-    with anyio.move_on_after(for_s):
-        await relay.listen()
-
-
-def test_events_are_looked_at_passed_on_in_one_batch_and_deleted() -> None:
-    async def story() -> None:
-        box, out = (
-            Box([a_delivery(a_command()), a_delivery(a_command("c2", "w2")), a_delivery()]),
-            Box(),
-        )
-        await relayed(box, out, Looks())
-        assert [(c.id, c.by) for c in out.sent] == [("c1", "looked at"), ("c2", "looked at")]
-        assert box.settled == ["c1", "c2", "r"]
-
-    play(story)
-
-
-def test_events_that_cannot_be_passed_on_together_are_passed_on_one_by_one() -> None:
-    async def story() -> None:
-        box = Box([a_delivery(a_command()), a_delivery(a_command("c2", "w2"))])
-        out = Box(send_errors=[Transient("no"), Permanent("too large")])
-        await relayed(box, out, Looks())
-        assert (box.parked, box.settled) == ([("c1", "too large")], ["c2"])
-
-    play(story)
-
-
-@pytest.mark.parametrize(
-    ("error", "tries", "parked", "hidden"),
-    [
-        (Permanent("never"), 1, 1, 0),
-        (Odd(), 3, 0, 0),
-        (Odd(), 4, 1, 0),
-        (Transient("no"), 9, 0, 6),
-    ],
-)
-def test_an_event_is_parked_for_what_is_its_own_trouble_and_held_for_ours(
-    error: Exception, tries: int, parked: int, hidden: int
-) -> None:
-    async def story() -> None:
-        box = Box([a_delivery(a_command(), tries=tries)])
-        await relayed(box, Box(), Looks(error))
-        assert (len(box.parked), len(box.kept), box.settled) == (parked, hidden, [])
-
-    play(story)
-
-
-def test_what_no_event_told_of_is_sent_and_looked_for_again_after_the_pause() -> None:
-    async def story() -> None:
-        store, out, looks = Store(), Box(), Looks(missed=[a_command()])
-        writer = a_writer(store)
-        intake = Intake(
-            events=Box(),
-            commands=out,
-            drops=looks,
-            trail=MemoryTrail(store.table),
-            writer=writer,
-            live=writer.live,
-            health=Health(Watch()),
-            answer_s=5.0,
-        )
-        with anyio.move_on_after(700):
-            async with anyio.create_task_group() as tg:
-                intake.start(tg, lambda _: None)
-        assert looks.looks == [0.0, 600.0]
-        assert [c.id for c in out.sent] == ["c1", "c1"]
-        assert out.received == 3, "two doorbells listen, and one of them got a batch"
-
-    play(story)
-
-
-# The check of an input.
-
-
-@dataclass
-class Checks:
-    answers: list[Any]
-    asked: int = 0
-
-    async def inspect(self, workset: Workset) -> Inspection:
-        self.asked += 1
-        match self.answers.pop(0):
-            case Exception() as error:
-                raise error
-            case float() as pause_s:
-                await anyio.sleep(pause_s)
-        return Accepted(Plan(pipeline="demo", steps=("run",)))
-
-
-def an_inspector(store: Store, *answers: Any) -> Inspector:
-    writer = a_writer(store)
-    backlog = Backlog(owner="me", observer=BeatObserver(60.0), index_lag_s=30.0)
-    return Inspector(writer=writer, inputs=Checks(list(answers)), backlog=backlog, wakeup=Wakeup())
-
-
-async def checked(inspector: Inspector, ws: Workset) -> Applied | Overtaken | DaemonError:
-    try:
-        return await inspector.check(ws)
-    except DaemonError as exc:
-        return exc
-
-
-def test_an_input_that_is_good_has_a_plan() -> None:
-    async def story() -> None:
-        store = Store()
-        found = await checked(an_inspector(store, None), store.hold(a_workset("w1")))
-        assert isinstance(found, Applied)
-        assert found.workset.plan is not None
-
-    play(story)
-
-
-def test_a_check_takes_so_long_and_no_longer_and_people_see_why_it_waits() -> None:
-    async def story() -> None:
-        store = Store()
-        store.hold(a_workset("w1"))
-        inspector = an_inspector(store, 899.0, 901.0)
-        assert isinstance(await checked(inspector, store.table.worksets[WorksetId("w1")]), Applied)
-        late = store.hold(a_workset("w1"))
-        found = await checked(inspector, late)
-        assert isinstance(found, Transient)
-        assert current_time() == 899.0 + 900.0
-        told = "its input could not be checked: The check of its input gave no answer within 900 s."
-        assert store.table.worksets[late.id].waiting_for == told
-
-    play(story)
-
-
-def test_why_an_input_is_not_checked_is_said_once_a_minute_at_most_and_not_twice() -> None:
-    async def story() -> None:
-        store = Store()
-        ws = store.hold(a_workset("w1"))
-        inspector = an_inspector(store, *(Transient(f"no {n}") for n in range(8)))
-        await anyio.sleep(1)
-        for pause_s in (0.0, 30.0, 29.0, 1.0):
-            await anyio.sleep(pause_s)
-            await checked(inspector, store.table.worksets[ws.id])
-        assert [round(at) for at in store.at] == [1, 61]
-        assert store.table.worksets[ws.id].waiting_for.endswith("no 3")
-        same = store.hold(replace(ws, waiting_for="its input could not be checked: no 4"))
-        await anyio.sleep(100)
-        await checked(inspector, same)
-        assert len(store.at) == 2
-        long = store.hold(ws)
-        inspector.inputs = Checks([Transient("x" * 500)])
-        await checked(inspector, long)
-        assert len(store.table.worksets[ws.id].waiting_for) == 300
-
-    play(story)
-
-
-def test_a_check_that_breaks_five_times_in_a_row_parks_its_workset_with_the_reason() -> None:
-    async def story() -> None:
-        store = Store()
-        ws = store.hold(a_workset("w1"))
-        broken = [*[Odd()] * (BREAKS - 1), None, *[Odd()] * BREAKS]
-        inspector = an_inspector(store, *broken)
-        for _ in range(2 * BREAKS):
-            store.hold(ws)
-            await checked(inspector, ws)
-        assert store.table.worksets[ws.id].state is State.READY, "a good one starts the count anew"
-        store.hold(ws)
-        found = await checked(inspector, ws)
-        assert isinstance(found, Applied)
-        assert found.workset.state is State.ERROR
-        assert found.workset.error_details == (
-            "w1: The check of this input broke 5 times in a row, for a reason nobody foresaw. "
-            "Report it with the daemon's log (event unexpected); after an upgrade retry the workset."
-        )
-
-    play(story)
-
-
-def test_trouble_of_ours_never_parks_an_input() -> None:
-    async def story() -> None:
-        store = Store()
-        ws = store.hold(a_workset("w1"))
-        inspector = an_inspector(store, *[Transient("no")] * 20)
-        for _ in range(20):
-            assert isinstance(await checked(inspector, ws), Transient)
-
-    play(story)
-
-
-def test_a_check_that_was_overtaken_learns_what_is_there() -> None:
-    async def story() -> None:
-        store = Store(answers=[Conflict(None)])
-        inspector = an_inspector(store, None)
-        assert await checked(inspector, a_workset("w1")) == Overtaken(None)
 
     play(story)
