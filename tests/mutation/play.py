@@ -38,7 +38,7 @@ from mutmut.utils.file_utils import change_cwd, walk_mutatable_files
 from mutmut.utils.format_utils import get_mutant_name
 from mutmut.workers.isolation import ForkRunner
 
-from tests.arch.repository import ROOT
+from tests.arch.repository import ROOT, files
 from tests.mutation import rules
 
 PLACE: Final = ROOT / ".cache" / "mutation"
@@ -122,8 +122,12 @@ def _now_s() -> float:
 
 
 def changed_since(base: str) -> frozenset[str]:
-    """Return what differs from the commit at which this branch left ``base``, in the working tree too."""
-    fork = _git("merge-base", base, "HEAD").strip()
+    """Return what differs from the commit at which this branch left ``base``, in the working tree too.
+
+    Where there is no ``base``, in a clone of something else, what differs from the last commit.
+    """
+    known = _git("for-each-ref", f"refs/remotes/{base}")
+    fork = _git("merge-base", base, "HEAD").strip() if known else "HEAD"
     new = _git("ls-files", "--others", "--exclude-standard")
     return frozenset([*_git("diff", "--name-only", fork).split(), *new.split()])
 
@@ -211,7 +215,7 @@ def _lay_out() -> None:
     PLACE.mkdir(parents=True, exist_ok=True)
     for link in filter(Path.is_symlink, PLACE.iterdir()):
         link.unlink()
-    for name in {path.split("/")[0] for path in _git("ls-files").split()}:
+    for name in {path.relative_to(ROOT).parts[0] for path in files()}:
         (PLACE / name).symlink_to(ROOT / name)
     shutil.rmtree(PLACE / "mutants" / "tests", ignore_errors=True)
     _drop_what_is_torn()
