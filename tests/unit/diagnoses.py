@@ -84,6 +84,16 @@ TEXTS: Final[Mapping[str, str]] = {
         "Error in rule a:\n    jobid: 3\nTrying to restart job 3.\nFinished job 3.\n"
         "Error in rule b:\n    jobid: 4\n"
     ),
+    "snakemake, table": (
+        "Building DAG of jobs...\njob       count    min threads\n-------  -----\nsort      1   1\n\n"
+        "a line of a tool\njob done\nSNAKEMAKE\nversion 5\n\nlast"
+    ),
+    "snakemake, one rule twice": (
+        "Error in rule a:\n    jobid: 3\n    output: o\n\nError in rule a:\n    jobid: 9\n    output: o\n"
+        "    log: l/a.log\n\nError in rule a:\n    jobid: 10\n    output: o\n    log: l/b.log\n"
+    ),
+    "nextflow, many": "".join(f"Error executing process > 'P{n}'\n" for n in range(101)),
+    "a line with X": "Error in rule a:\n    jobid: 3\n    log: l\n\nNo space left on deviceX",
     "snakemake, many": "".join(f"Error in rule r{n}:\n    jobid: {n}\n\n" for n in range(12)),
 }
 ENDS: Final = (

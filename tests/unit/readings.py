@@ -26,6 +26,10 @@ from tests.unit.lives import shown
 GOLDEN: Final = Path(__file__).resolve().parents[1] / "golden" / "readings.txt"
 FIVE: Final = b"RUN_ID\tSAMPLE_ID\tLANE\tR1_FQ\tR2_FQ\n"
 MORE_RECIPES: Final = (
+    b"pipeline: demo\nsamples: [{sample_id: S1, fastq_r1: a_R1.fq.gz}]\n",
+    b'dy-r: x\nworkdir_name: "w\\u00a0"\n',
+    'dy-r: x\nworkdir_name: "  w \\t"\nclone: {größe: x, "a\\tb": y}\n'.encode(),
+    f"dy-r: x\nclone: {{{'k' * 80}: x}}\nrun: {{{'k' * 81}: x}}\n".encode(),
     b"dy-r: produce_x -p\n",
     b"dy_r: produce_x\ndy-r: produce_y\n",
     b"run: {suffix: produce_x --config a=b}\nclone: [-t, main, 'a b']\nworkdir_name: w-1\n",
@@ -58,6 +62,7 @@ MORE_RECIPES: Final = (
     b"Samples: [{sample_id: S1, fastq_r1: a}]\nretries: 3\ncluster: east\ndy_R: x\nexport-URI: s3://b/\n",
 )
 MORE_ROWS: Final = (
+    b'r1\tS1\t1\ta_R1.fq.gz\'\tna\nr1\tS2\t1\t"b"""\tna\n',
     b"r1\tS1\t1\ta_R1.fastq.gz\ta_R2.fastq.gz\n",
     b"r1\tS1\t1\ts3://lab/x/a_R1.fastq.gz\ts3://lab/x/a_R2.fastq.gz\nr1\tS1\t2\t/fsx/b.fq\tNA\n",
     b"# a comment\n\nr1\tS.1-a_b\t1\tsub dir/a_R1.fq\t\n\n",
@@ -74,6 +79,7 @@ MORE_ROWS: Final = (
     b"r1\tS1\t1\t\\\\host\\share\\a.fq\tna\nr1\tS2\t1\td:/a.fq\tna\nr1\tS3\t1\tgs://b/a.fq\tna\n",
 )
 MORE_SHEETS: Final = (
+    b"SAMPLE_ID\tR1_FQ\tCOVERAGE\nS1\ta\tdeep\nS2\tb\t200\n",
     b"SAMPLE_ID\tONT_CRAM\tONT_FASTQ_PREFIX\nS1\ta.cram\tfolder/run\nS2\tna\tfolder/\n",
     b"SAMPLE_ID\tPB_BAM\tCOVERAGE\nS1\ta.bam\t30\nS2\tb.bam\tna\nS3\tc.bam\t0.5\n",
     b"SAMPLE_ID\tR1_FQ\tSUBSAMPLE_PCT\tNOTES\nS1\ta\t1\tx\nS2\tb\t50\ty\nS3\tc\t.25\t\nS4\td\t100.0\t\n",

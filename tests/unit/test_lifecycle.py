@@ -38,6 +38,7 @@ from daylily_daemon.domain.model import (
     Plan,
     Priority,
     Problem,
+    Progress,
     Refused,
     Retry,
     SetPriority,
@@ -46,6 +47,7 @@ from daylily_daemon.domain.model import (
     Unwanted,
     WorksetId,
 )
+from daylily_daemon.domain.remarks import Remarks
 from daylily_daemon.domain.run import StepEnd
 from daylily_daemon.domain.workset import Workset
 from tests.made import a_run, a_workset, at_run
@@ -438,3 +440,22 @@ def test_missing_rights_of_ours_use_up_a_try_only_in_a_step_that_is_not_our_own(
         denied = JobExited(ws.job, Outcome(ended=Ended.EXITED, code=1, tail=tail))
         after = decide(ws, denied, POLICY, NOW).workset
         assert (after.state, after.retry_count) == (State.RETRYING, tries)
+
+
+some = st.builds(
+    Remarks,
+    progress=st.none()
+    | st.builds(Progress, st.sampled_from([None, 0.5]), st.sampled_from(["", "x"])),
+    trouble=st.none() | st.sampled_from(["", "odd"]),
+    unclear=st.none() | st.booleans(),
+    confirmed=st.none() | st.sampled_from([JobName("a"), JobName("b")]),
+)
+
+
+@given(some, some)
+def test_what_is_remarked_is_neither_lost_nor_told_twice(older: Remarks, newer: Remarks) -> None:
+    run = a_run("run")
+    assert newer.over(older).on(run) == newer.on(older.on(run))
+    assert newer.beyond(newer) == Remarks()
+    assert newer.beyond(Remarks()) == newer
+    assert newer.beyond(older).on(older.on(run)) == newer.over(older).on(run)

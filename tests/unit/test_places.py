@@ -249,6 +249,18 @@ def test_what_includes_a_closed_place_is_closed_only_where_all_below_it_is_meant
     assert (judge(place, use, LAND) is None) is is_open
 
 
+def test_a_folder_above_the_worksets_is_closed_as_an_input_and_one_file_there_is_not() -> None:
+    land = Territory(control=S3Place("lab", "a/b/"), own=S3Place("lab", "a/b/me/"))
+    assert judge(s3("a/", "lab"), Use.FILE, land) is not None
+    assert judge(s3("a", "lab"), Use.FILE, land) is None
+    assert judge(s3("c/", "lab"), Use.FILE, land) is None
+
+
+def test_a_path_of_a_file_address_keeps_its_letters() -> None:
+    assert mentioned("file:///X/a") == (LocalPlace("/X/a"), LocalPlace("/X/a"))
+    assert mentioned("s3n://b/k s3a://c/ gs://d/e") == (S3Place("b", "k"), S3Place("c", ""))
+
+
 def test_lists_open_the_places_they_name_and_the_own_folder_stays_open() -> None:
     land = Territory(
         control=CONTROL,

@@ -107,6 +107,20 @@ def test_a_log_loses_its_colours_and_links_and_shows_every_other_escape() -> Non
     assert _read(raw) == "ok here\n\\x1b]0;title\\x07\ufffd\ufffd\n"
 
 
+def test_a_sequence_that_is_whole_holds_nothing_back_and_half_a_one_does() -> None:
+    assert LogText().read(b"\x1b[31mred") == "red"
+    log = LogText()
+    assert (log.read(b"a\x1b[3"), log.read(b"1mb"), log.rest()) == ("a", "b", "")
+    assert (log.read(b"end\r"), log.read(b"\nnext"), log.read(b"\r"), log.rest()) == (
+        "end",
+        "\nnext",
+        "",
+        "\n",
+    )
+    long = b"\x1b]8;" + b"x" * 2099
+    assert LogText().read(long) != ""
+
+
 def test_a_progress_bar_becomes_lines() -> None:
     assert _read(b"10%\r20%\r", b"\n30%\r\n") == "10%\n20%\n30%\n"
 

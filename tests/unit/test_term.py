@@ -36,7 +36,7 @@ from daylily_daemon.engine.lease import LeaseConfig, Term, claim
 from daylily_daemon.ports import Conflict
 from tests.made import NOW, a_workset, at_run, running
 from tests.unit.daemons import play
-from tests.unit.test_engine_parts import Store, a_writer
+from tests.unit.test_engine_parts import Store, Watch, a_writer
 
 LEASE = LeaseConfig(ttl_s=60.0, margin_s=10.0, beat_s=15.0)
 JOB = JobName("w1.1.run")
@@ -54,8 +54,9 @@ class Stage:
     """A term of a workset, and the store behind it."""
 
     def __init__(self, ws: Workset = HELD) -> None:
-        self.store = Store()
-        self.term = Term(a_writer(self.store), LEASE, self.store.hold(ws), current_time())
+        self.store, self.watch = Store(), Watch()
+        writer = replace(a_writer(self.store), clock=self.watch)
+        self.term = Term(writer, LEASE, self.store.hold(ws), current_time())
         self.commands: list[Command] = []
         self.term.on_command = self.commands.append
 
@@ -97,10 +98,11 @@ def test_a_term_is_trusted_for_the_ttl_without_the_margin_from_before_the_reques
 def test_a_quiet_term_beats_every_beat_and_each_beat_is_seen_in_the_item() -> None:
     async def story() -> None:
         stage = Stage()
+        stage.watch.at = NOW + timedelta(seconds=7)
         assert await stage.keeping(nothing, 50) == [15.0, 30.0, 45.0]
         assert stage.item.beat == 3
         assert stage.item.lock is not None
-        assert stage.item.lock.expires_at == NOW + timedelta(seconds=60)
+        assert stage.item.lock.expires_at == NOW + timedelta(seconds=67)
         assert stage.term.trusted.deadline == 95.0
 
     play(story)
