@@ -94,6 +94,7 @@ TEXTS: Final[Mapping[str, str]] = {
     ),
     "nextflow, many": "".join(f"Error executing process > 'P{n}'\n" for n in range(101)),
     "a line with X": "Error in rule a:\n    jobid: 3\n    log: l\n\nNo space left on deviceX",
+    "snakemake, command": "Building DAG of jobs...\nShell command: cmd x\ncmd x\nout\n",
     "snakemake, many": "".join(f"Error in rule r{n}:\n    jobid: {n}\n\n" for n in range(12)),
 }
 ENDS: Final = (
