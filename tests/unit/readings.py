@@ -26,7 +26,7 @@ from tests.unit.lives import shown
 GOLDEN: Final = Path(__file__).resolve().parents[1] / "golden" / "readings.txt"
 FIVE: Final = b"RUN_ID\tSAMPLE_ID\tLANE\tR1_FQ\tR2_FQ\n"
 MORE_RECIPES: Final = (
-    'pipeline: demo\nsamples: [{sample_id: S1, fastq_r1: a, "fastq_r\\u0662": b}]\n'.encode(),
+    b'pipeline: demo\nsamples: [{sample_id: S1, fastq_r1: a, "fastq_r\\u0662": b}]\n',
     b"pipeline: demo\nsamples: [{sample_id: S1, fastq_r1: a_R1.fq.gz}]\n",
     b'dy-r: x\nworkdir_name: "w\\u00a0"\n',
     'dy-r: x\nworkdir_name: "  w \\t"\nclone: {größe: x, "a\\tb": y}\n'.encode(),
