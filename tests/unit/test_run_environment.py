@@ -126,3 +126,8 @@ def test_a_failure_ends_the_run_unless_plan_or_pipeline_says_otherwise() -> None
 def test_without_a_step_there_is_no_job(nothing: Workset) -> None:
     with pytest.raises(Permanent, match="no job to stop"):
         a_shepherd().stop_job(nothing)
+
+
+def test_without_a_run_and_a_plan_a_step_learns_of_its_input_alone() -> None:
+    bare = replace(WORKSET, run=None, plan=None)
+    assert run_environment(bare) == {"DAYLILY_INPUT_URI": "s3://lab/p/HG002/"}
