@@ -71,9 +71,9 @@ def test_the_end_is_told_with_the_first_warning_and_how_many_more(
     assert done.records[-1].message.endswith(told)
 
 
-def test_a_position_of_a_customers_list_needs_no_key() -> None:
+def test_a_position_has_a_key_whoever_asks() -> None:
     one = Query(states=(State.READY,), customer="c")
-    assert fits(one, Position(0, "", "w1"))
+    assert not fits(one, Position(0, "", "w1"))
     assert fits(one, Position(0, "9#", "w1"))
 
 

@@ -12,13 +12,13 @@ import anyio
 import pytest
 from anyio import current_time, sleep
 
-from daylily_daemon.domain.errors import Impeded, Permanent, Transient, Unexpected
+from daylily_daemon.domain.errors import Impeded, Permanent, Transient, Unexpected, leaf
 from daylily_daemon.domain.events import Asked, Claimed, Commanded, InputNotChecked, Noted
 from daylily_daemon.domain.model import Cancel, Command, Record, State, Submit, WorksetId
 from daylily_daemon.domain.remarks import Remarks
 from daylily_daemon.domain.routing import Filter, Routing
 from daylily_daemon.domain.workset import Workset
-from daylily_daemon.engine.boundary import aside, for_ever, foreign_as_unexpected, leaf
+from daylily_daemon.engine.boundary import aside, for_ever, foreign_as_unexpected
 from daylily_daemon.engine.dials import Live
 from daylily_daemon.engine.health import FORGIVEN, TEXT_LIMIT, Health, PortHealth, guarded
 from daylily_daemon.engine.remarks import remark, say_trouble
