@@ -57,7 +57,9 @@ def _report(modules: Sequence[Module]) -> int:
 
 def _write(modules: Sequence[Module]) -> int:
     today = datetime.now(UTC).date()  # noqa: TID251 - the date of a measurement
-    measured = f"Played on {today}.\n\n{table(modules)}"
+    left = sum(module.tally.left for module in modules)
+    rest = f"; {left:,} mutants are left, those of them that mypy refuses too" if left else ""
+    measured = f"Played on {today}{rest}.\n\n{table(modules)}"
     text = PAGE.read_text(encoding="utf-8")
     text, found = BLOCK.subn(lambda m: f"{m[1]}{measured}\n{m[2]}", text)
     PAGE.write_text(text, encoding="utf-8")

@@ -61,10 +61,9 @@ class Tally:
 
     def __str__(self) -> str:
         left = f"{self.left:,}" if self.left else ""
+        rate = f"{self.rate:.1f} %" if self.played else "-"
         counts = f"{self.killed:,} | {self.timed_out:,} | {self.lived:,} | {left}"
-        return (
-            f"| {self.name} | {self.refused:,} | {self.played:,} | {counts} | {self.rate:.1f} % |"
-        )
+        return f"| {self.name} | {self.refused:,} | {self.played:,} | {counts} | {rate} |"
 
 
 @dataclass(frozen=True, slots=True)
