@@ -10,7 +10,7 @@ demo_options = $(if $(WORKSETS),--worksets $(WORKSETS)) \
 	$(if $(filter 1 yes true,$(KEEP)),--keep)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test sim soak reliability check docs lock clean
+.PHONY: help venv demo test sim soak mutate reliability check docs lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -34,6 +34,10 @@ sim: ## Run the simulation with many storms (SEEDS=2500)
 
 soak: ## Run the simulation for long, every pair of crash points too (SEEDS=20000)
 	@PAIRS=$(or $(PAIRS),1000000) $(MAKE) sim SEEDS=$(or $(SEEDS),20000)
+
+mutate: ## Play mutants of domain and engine, from where the last run stopped (MINUTES=60, CHANGED=1, FRESH=1)
+	@scripts/venv.sh dev
+	@MINUTES=$(or $(MINUTES),60) CHANGED=$(CHANGED) FRESH=$(FRESH) $(BIN)/python -m tests.mutation $(ARGS)
 
 reliability: ## Measure everything docs/reliability.md claims, and write it there
 	@scripts/venv.sh dev

@@ -39,8 +39,9 @@ FAST = CopyOptions(longest_pause_s=0.01, multipart_bytes=6 * MIB, part_bytes=5 *
 class Seen:
     method: str
     path: str
-    range: str
     query: str
+    range: str
+    if_match: str
 
 
 @dataclass
@@ -60,9 +61,8 @@ class Wire:
         return [seen for seen in self.seen if seen.method == method]
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        seen = Seen(
-            request.method, request.path, request.headers.get("Range", ""), request.query_string
-        )
+        told = [request.headers.get(name, "") for name in ("Range", "If-Match")]
+        seen = Seen(request.method, request.path, request.query_string, *told)
         self.seen.append(seen)
         part = request.query.get("partNumber")
         stop = self.stop_uploads_after_part
@@ -189,6 +189,8 @@ async def test_a_download_that_was_cut_goes_on_where_it_stopped(
     assert ranges[0] == ""
     assert ranges[1].startswith("bytes=")
     assert int(ranges[1].removeprefix("bytes=").removesuffix("-")) >= 1 * MIB
+    version = (await s3.head_object(Bucket=bucket, Key="reads.fastq.gz"))["ETag"]
+    assert [seen.if_match for seen in wire.of("GET")] == [version, version], "of one version alone"
 
 
 async def test_many_cuts_are_no_reason_to_give_up_while_bytes_still_arrive(
@@ -229,9 +231,21 @@ async def test_bytes_of_a_replaced_object_are_not_continued(
     with pytest.raises(Transient):
         await download(s3, [wanted], tmp_path, options=CopyOptions(tries=1, longest_pause_s=0.01))
     await put(s3, bucket, "reads", content(2 * MIB, 2))
-    wire.cuts = []
+    wire.cuts, wire.seen = [], []
     await fetch(s3, tmp_path, wanted)
     assert (tmp_path / "reads").read_bytes() == content(2 * MIB, 2)
+    assert [seen.range for seen in wire.of("GET")] == [""]
+
+
+async def test_a_file_has_its_name_only_once_the_disk_has_its_bytes(
+    s3: Any, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dest, synced = tmp_path / "reads", list[tuple[int, bool]]()
+    seen = lambda fd: synced.append((os.fstat(fd).st_size, dest.exists()))  # noqa: E731
+    monkeypatch.setattr(os, "fsync", seen)
+    await put(s3, bucket, "reads", content(1000))
+    await fetch(s3, tmp_path, Fetch(bucket, "reads", dest))
+    assert synced == [(1000, False)]
 
 
 async def test_an_object_damaged_on_the_way_is_fetched_again(
@@ -436,6 +450,24 @@ async def test_an_upload_in_parts_that_was_cut_sends_only_the_rest(
     assert ["partNumber=3" in query or "partNumber=4" in query for query in sent] == [True, True]
     await fetch(s3, tmp_path, Fetch(bucket, "out/large.bam", tmp_path / "back"))
     assert (tmp_path / "back").read_bytes() == content(16 * MIB)
+
+
+async def test_parts_that_an_earlier_upload_of_other_bytes_has_left_are_sent_again(
+    s3: Any, bucket: str, wire: Wire, tmp_path: Path
+) -> None:
+    source = tmp_path / "results"
+    source.mkdir()
+    (source / "large.bam").write_bytes(content(16 * MIB, 1))
+    wire.stop_uploads_after_part = 2
+    with pytest.raises(Permanent, match="EntityTooSmall"):
+        await upload(s3, source, f"s3://{bucket}/out/", options=FAST)
+    changed = content(5 * MIB, 1) + content(11 * MIB, 2)
+    (source / "large.bam").write_bytes(changed)
+    wire.stop_uploads_after_part, wire.seen = None, []
+    await upload(s3, source, f"s3://{bucket}/out/", options=FAST)
+    assert len(wire.of("PUT")) == 3, "the first part is what it was"
+    await fetch(s3, tmp_path, Fetch(bucket, "out/large.bam", tmp_path / "back"))
+    assert (tmp_path / "back").read_bytes() == changed
 
 
 async def test_links_that_lead_out_of_the_folder_are_left_out_and_named(

@@ -153,6 +153,7 @@ def test_every_attribute_is_always_there_or_known_as_one_to_take_away(ws: Workse
         details=mappings,
         notify=st.booleans(),
         owed=st.sets(texts.filter(bool), max_size=3).map(frozenset),
+        given_up=st.sets(texts.filter(bool), max_size=3).map(frozenset),
     )
 )
 def test_a_record_survives_its_item(record: Record) -> None:

@@ -222,6 +222,27 @@ def test_any_report_becomes_one_that_can_be_stored(found: dict[str, object]) -> 
     assert all(isinstance(text, str) for text in report.warnings_of(found))
 
 
+def test_a_report_is_kept_to_its_bounds_and_not_one_less() -> None:
+    deep = {"1": {"2": {"3": {"4": {"5": 1}}}}}
+    assert report.bounded(deep) == {"1": {"2": {"3": {"4": "(left out)"}}}}
+    assert report.bounded({"1": [[[[1]]]]}) == {"1": [[["(left out)"]]]}
+    many = {f"k{n}": n for n in range(report.KEYS + 1)}
+    assert report.bounded(many) == {f"k{n}": n for n in range(report.KEYS)}
+    long = report.bounded({"l": list(range(report.KEYS)), "after": 1})
+    assert long == {"l": list(range(report.KEYS - 1))}
+    full = report.bounded({f"k{n}": [] for n in range(report.KEYS - 1)} | {"last": [1, 2]})
+    assert full["last"] == []
+    assert report.bounded({"k" * 81: "v" * 501, "": 1}) == {"k" * 80: "v" * 500}
+    odd = {"a": 10**30, "b": 10**30 - 1, "c": 1e31, "d": 1e-31, "e": -1e29, "f": 0.0, "g": object()}
+    assert report.bounded(odd) == {
+        **{"a": "a whole number of 100 bits", "b": 10**30 - 1, "c": "1e+31", "d": "1e-31"},
+        **{"e": -1e29, "f": 0.0, "g": "(left out)"},
+    }
+    assert report.merged({"a": 1, "b": 2}, {"b": 3}) == {"b": 3, "a": 1}
+    assert report.warnings_of({"warnings": ["w", "", 1, "x", "y", "z"]}) == ("w", "x", "y")
+    assert report.warnings_of({"warnings": "text"}) == ()
+
+
 def _size(value: object) -> int:
     if isinstance(value, dict):
         return sum(1 + _size(v) for v in value.values())

@@ -9,6 +9,7 @@ from typing import Any
 
 import anyio
 
+from daylily_daemon.domain.errors import Permanent
 from daylily_daemon.domain.model import (
     CommandEffect,
     HostLost,
@@ -70,6 +71,31 @@ def test_a_flood_for_a_machine_that_is_gone_is_answered_and_so_is_who_vouches_fo
         assert refused == 40, "those that found no room have an answer"
         assert all(a is not None and a.effect is not CommandEffect.QUEUED for a in effects)
         assert max(commands.received.values()) < MOST_RECEIVES
+
+    play(story)
+
+
+class Refusing(MemoryWorksets):
+    """A store that says a definite no to whatever is written of one workset."""
+
+    async def commit(self, change: Change) -> Workset:
+        if change.after.id == "w1":
+            raise Permanent("the item would become too large")
+        return await super().commit(change)
+
+
+def test_a_command_that_can_never_be_stored_is_parked_with_the_reason_and_not_deleted() -> None:
+    async def story() -> None:
+        world = World()
+        await world.submit("w1", "w2")
+        wired: dict[str, Any] = {"worksets": Refusing(world.table)}
+        async with daemon(world, parts=replace(parts_of(world), **wired)):
+            await until(lambda: bool(world.commands.parked), within_s=60)
+            await until(lambda: not world.commands.messages, within_s=60)
+            await until(lambda: world.workset("w2").state is State.COMPLETE)
+        assert [reason for _, reason in world.commands.parked] == [
+            "the item would become too large"
+        ]
 
     play(story)
 

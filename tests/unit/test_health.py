@@ -253,3 +253,9 @@ def test_a_state_directory_that_hangs_holds_nobody_up(
         return anyio.current_time() - before
 
     assert anyio.run(play) < 0.4
+
+
+@pytest.mark.parametrize("name", ["started_at", "stopping_at", "stopped_at", "seen_at"])
+def test_a_status_takes_no_time_without_a_zone(name: str) -> None:
+    with pytest.raises(ValueError, match="no time zone"):
+        _status(**{name: NOW.replace(tzinfo=None)})

@@ -38,6 +38,7 @@ from daylily_daemon.domain.model import (
     Plan,
     Priority,
     Problem,
+    Progress,
     Refused,
     Retry,
     SetPriority,
@@ -46,6 +47,7 @@ from daylily_daemon.domain.model import (
     Unwanted,
     WorksetId,
 )
+from daylily_daemon.domain.remarks import Remarks
 from daylily_daemon.domain.run import StepEnd
 from daylily_daemon.domain.workset import Workset
 from tests.made import a_run, a_workset, at_run
@@ -192,6 +194,23 @@ def test_the_same_command_twice_changes_nothing(
         again = decide(once, event, POLICY, NOW + timedelta(hours=1))
         assert again.workset == once
         assert again.effects == ()
+
+
+def test_of_what_is_bounded_the_oldest_is_forgotten() -> None:
+    ws, now = started(), NOW
+    for number in range(30):
+        now += timedelta(seconds=1)
+        ask = Retry() if number % 2 else Ignore()
+        command = Command(id=f"c{number}", workset_id=ID, by="me", ask=ask)
+        ws = decide(ws, Commanded(command), POLICY, now).workset
+    newest = range(30 - SEEN_LIMIT, 30)
+    assert ws.seen_commands == tuple(f"c{number}" for number in newest)
+    assert [t.at for t in ws.history] == [NOW + timedelta(seconds=n + 1) for n in newest]
+    assert len(newest) == HISTORY_LIMIT
+    vouching = Command(id="v", workset_id=ID, by="me", ask=HostLost())
+    lost = replace(in_progress(), inbox=(vouching,), seen_commands=ws.seen_commands)
+    seen = decide(lost, replace(CLAIM, sees_job=False), POLICY, now).workset.seen_commands
+    assert seen == (*ws.seen_commands[1:], "v")
 
 
 def test_every_state_has_a_row() -> None:
@@ -421,3 +440,22 @@ def test_missing_rights_of_ours_use_up_a_try_only_in_a_step_that_is_not_our_own(
         denied = JobExited(ws.job, Outcome(ended=Ended.EXITED, code=1, tail=tail))
         after = decide(ws, denied, POLICY, NOW).workset
         assert (after.state, after.retry_count) == (State.RETRYING, tries)
+
+
+some = st.builds(
+    Remarks,
+    progress=st.none()
+    | st.builds(Progress, st.sampled_from([None, 0.5]), st.sampled_from(["", "x"])),
+    trouble=st.none() | st.sampled_from(["", "odd"]),
+    unclear=st.none() | st.booleans(),
+    confirmed=st.none() | st.sampled_from([JobName("a"), JobName("b")]),
+)
+
+
+@given(some, some)
+def test_what_is_remarked_is_neither_lost_nor_told_twice(older: Remarks, newer: Remarks) -> None:
+    run = a_run("run")
+    assert newer.over(older).on(run) == newer.on(older.on(run))
+    assert newer.beyond(newer) == Remarks()
+    assert newer.beyond(Remarks()) == newer
+    assert newer.beyond(older).on(older.on(run)) == newer.over(older).on(run)

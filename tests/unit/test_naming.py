@@ -18,6 +18,19 @@ def test_a_trigger_id_is_the_same_for_the_same_write_and_another_for_another() -
     assert len({first, trigger_id("bucket", "a/daylily.ready", "v2")}) == 2
 
 
+def test_names_that_others_have_stored_stay_what_they_are_for_ever() -> None:
+    assert trigger_id("lab", "p/HG002/daylily.ready", "v1") == (
+        "0d9d5cae0dbdc4109d69e79c6f7a3c895d853b33"
+    )
+    assert safe_id("blood panel #3") == "blood-panel-3-77547ba8"
+    assert (
+        safe_id("x" * 90)
+        == "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx-efdfd9ee"
+    )
+    assert safe_id("half \udcff") == "half-bc360076"
+    assert safe_id("-a_-") == "a-0f03cf49"
+
+
 def test_a_trigger_id_cannot_be_forged_by_moving_a_border_between_its_parts() -> None:
     assert trigger_id("ab", "c", "d") != trigger_id("a", "bc", "d")
     assert trigger_id("a", "b", "cd") != trigger_id("a", "bc", "d")

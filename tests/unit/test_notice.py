@@ -165,6 +165,66 @@ def test_details_nested_without_end_are_cut_and_not_a_crash() -> None:
     assert "nested too deeply" in json.dumps(notice.plain(deep))
 
 
+def _nested(levels: int) -> Any:
+    return {"in": _nested(levels - 1)} if levels else "end"
+
+
+def test_details_are_told_down_to_the_sixteenth_level() -> None:
+    assert notice.plain(_nested(notice.DEPTH_LIMIT)) == _nested(notice.DEPTH_LIMIT)
+    assert notice.plain(_nested(notice.DEPTH_LIMIT + 1)) != _nested(notice.DEPTH_LIMIT + 1)
+    assert notice.plain([[{1}]], 14) == [["(nested too deeply to be shown)"]]
+
+
+def test_what_is_as_long_as_it_may_be_is_told_whole_and_one_character_more_is_cut() -> None:
+    head, tail = "a" * notice.MESSAGE_LIMIT, "b" * notice.EXCERPT_LIMIT
+    told = notice.body(a_record(message=head, error_details=tail))
+    assert (told["message"], told["error_details"]) == (head, tail)
+    cut = notice.body(a_record(message=f"{head}c", error_details=f"c{tail}"))
+    assert (cut["message"], cut["error_details"]) == (f"{head[1:]}…", f"…{tail[1:]}")
+    fits = {"k": "x" * (notice.DETAILS_LIMIT - len('{"k": ""}'))}
+    assert notice.body(a_record(details=fits))["details"] == fits
+    assert "excerpt" in notice.body(a_record(details={"k": fits["k"] + "x"}))["details"]
+    assert notice.one_line("a  b\tc\nd", 7) == "a b c d"
+    assert notice.one_line("a  b\tc\nd", 6) == "a b c…"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (Decimal(2**63), float(2**63)),
+        (Decimal(2**63 - 1), 2**63 - 1),
+        (Decimal(-(2**63)), -float(2**63)),
+        (Decimal("-2.5"), -2.5),
+        (True, True),
+        ([1.5, "a\x00b"], [1.5, "a\N{REPLACEMENT CHARACTER}b"]),
+    ],
+)
+def test_numbers_keep_their_value(value: Any, expected: Any) -> None:
+    found = notice.plain(value)
+    assert (found, type(found)) == (expected, type(expected))
+
+
+@pytest.mark.parametrize("state", State)
+def test_a_notice_reads_as_it_always_has(state: State) -> None:
+    """In full, but for what to do next, which is another test's."""
+    record = a_record(
+        state=state,
+        previous=State.READY,
+        type=RecordType.STEP,
+        message="m\r\nn",
+        customer_id="clinic",
+        cluster_name="",
+        error_details="why",
+        details={"n": 1},
+    )
+    assert notice.text(record) == (
+        f"Workset: HG002-run7\nEvent: step\nState: {state} (before: ready)\nPriority: normal\n"
+        "Customer: clinic\nAt: 2026-03-01T12:30:05Z\nDelivery: HG002-run7/7\n\n"
+        f"m\nn\n\nWhat to do next: {notice.next_step(record)}\n\n"
+        'Error details:\nwhy\n\nDetails:\n{\n  "n": 1\n}'
+    )
+
+
 def test_times_are_told_in_utc() -> None:
     east = timezone(timedelta(hours=5))
     at = datetime(2026, 3, 1, 17, tzinfo=east)

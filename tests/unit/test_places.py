@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,6 +17,7 @@ from daylily_daemon.domain.places import (
     leads_upwards,
     mentioned,
     submission_place_problem,
+    territory,
 )
 from daylily_daemon.domain.sheet import LocalPlace, S3Place
 
@@ -160,6 +163,102 @@ def test_results_never_go_where_recipe_sheet_and_sentinels_lie(key: str) -> None
     fault = judge(s3(key), Use.EXPORT, LAND)
     assert fault is not None
     assert "s3://lab-control/drops/" in fault[0] + fault[1]
+
+
+@dataclass(frozen=True)
+class Drops:
+    bucket: str = "lab-control"
+    prefix: str = "drops/"
+
+
+def test_a_territory_is_made_of_what_an_operator_writes() -> None:
+    land = territory(Drops(), ["s3://reads", "s3://refs/hg38/"], ["s3://out/lab-a/x"], ["/fsx/x"])
+    assert land == Territory(
+        control=CONTROL,
+        inputs=(S3Place("reads", ""), S3Place("refs", "hg38/")),
+        exports=(S3Place("out", "lab-a/x"),),
+        closed=("/fsx/x",),
+    )
+
+
+FEW = Territory(
+    control=CONTROL, own=OWN, inputs=(S3Place("reads", ""),), exports=(S3Place("out", "a/"),)
+)
+LOCAL = LocalPlace("/fsx/data/worksets/x/")
+OPEN = "Use one of those, or ask an operator to open the place (settings `places`)"
+COPY = "Copy the file elsewhere, or upload it to S3 and give that address"
+ITSELF = "Name the place itself, without `..`, `//` and encoded signs"
+RESULTS = "Give s3://lab-control/drops/HG002/results/ or a folder below it, or leave the key out"
+OUTSIDE = "Name a place in s3://lab-control/drops/HG002/ or outside of the worksets"
+DROPS = "reaches below s3://lab-control/drops/ outside this workset's own folder."
+INPUT = "is where this workset's own input lies, which results could replace."
+
+
+@pytest.mark.parametrize(
+    ("place", "use", "land", "what", "todo"),
+    [
+        (s3("x", "y"), Use.FILE, FEW, "is not open to worksets. Inputs may come from s3://reads/.", OPEN),
+        (s3("x", "y"), Use.EXPORT, FEW, "is not open to worksets. Results may go to s3://out/a/.", OPEN),
+        (s3("drops/HG002/"), Use.EXPORT, LAND, INPUT, RESULTS),
+        (s3("drops/x/a.fq"), Use.FILE, LAND, DROPS, OUTSIDE),
+        (
+            s3("own/../a", "b"),
+            Use.EXPORT,
+            Territory(own=S3Place("b", "own/")),
+            "holds or disguises this workset's own folder s3://b/own/.",
+            ITSELF,
+        ),
+        (LOCAL, Use.FILE, LAND, "reaches into /fsx/data/worksets, which is not open to worksets.", COPY),
+        (
+            LocalPlace("/x"),
+            Use.FILE,
+            Territory(local_roots=("/a", "/b/")),
+            "is not below /a or /b/, and local input is taken from there alone.",
+            "Copy it there, or upload it to S3 and give that address",
+        ),
+    ],
+)  # fmt: skip
+def test_who_names_a_closed_place_is_told_what_it_reaches_and_what_to_do(
+    place: S3Place | LocalPlace, use: Use, land: Territory, what: str, todo: str
+) -> None:
+    name = place.path if isinstance(place, LocalPlace) else str(place)
+    assert judge(place, use, land) == (f"{name} {what}", todo)
+
+
+@pytest.mark.parametrize(
+    ("place", "use", "is_open"),
+    [
+        (s3("drop"), Use.FILE, True),
+        (s3("drop"), Use.MENTION, True),
+        (s3("drop"), Use.PREFIX, False),
+        (s3("d/"), Use.FILE, True),
+        (s3(""), Use.FILE, False),
+        (s3("drops/"), Use.FILE, False),
+        (LocalPlace("/fsx/data"), Use.FILE, True),
+        (LocalPlace("/fsx/data/"), Use.FILE, False),
+        (LocalPlace("/fsx/data"), Use.PREFIX, False),
+        (LocalPlace("/fsx/data"), Use.EXPORT, False),
+        (LocalPlace("/fsx/data/"), Use.MENTION, True),
+        (LocalPlace("/dev/null"), Use.FILE, False),
+        (LocalPlace("/fsx"), Use.FILE, True),
+    ],
+)
+def test_what_includes_a_closed_place_is_closed_only_where_all_below_it_is_meant(
+    place: S3Place | LocalPlace, use: Use, is_open: bool
+) -> None:
+    assert (judge(place, use, LAND) is None) is is_open
+
+
+def test_a_folder_above_the_worksets_is_closed_as_an_input_and_one_file_there_is_not() -> None:
+    land = Territory(control=S3Place("lab", "a/b/"), own=S3Place("lab", "a/b/me/"))
+    assert judge(s3("a/", "lab"), Use.FILE, land) is not None
+    assert judge(s3("a", "lab"), Use.FILE, land) is None
+    assert judge(s3("c/", "lab"), Use.FILE, land) is None
+
+
+def test_a_path_of_a_file_address_keeps_its_letters() -> None:
+    assert mentioned("file:///X/a") == (LocalPlace("/X/a"), LocalPlace("/X/a"))
+    assert mentioned("s3n://b/k s3a://c/ gs://d/e") == (S3Place("b", "k"), S3Place("c", ""))
 
 
 def test_lists_open_the_places_they_name_and_the_own_folder_stays_open() -> None:
@@ -308,3 +407,11 @@ def test_a_workset_is_what_lies_in_the_folder_of_its_name() -> None:
     assert folder_problem("drops/HG002/", ME) is None
     assert "is not a workset id" in str(folder_problem("drops/HG 002/", ME))
     assert "but that of 'victim'" in str(folder_problem("drops/victim/", ME))
+    assert str(folder_problem("drops/victim/", ME)) == (
+        "HG002, folder: 'drops/victim/' is not the folder of workset HG002, but that of 'victim'. "
+        "Submit 'victim' itself, or copy the files into a folder of the name HG002."
+    )
+    assert str(submission_place_problem("b", "p/", ME, CONTROL)) == (
+        "HG002, folder: 's3://b/p/' is not the folder of workset HG002. "
+        "Put the files into s3://lab-control/drops/HG002/ and submit that."
+    )

@@ -87,6 +87,12 @@ def test_no_text_at_all_gets_through_and_plain_text_is_untouched(text: str) -> N
     assert printable.one_line(shown) == shown
 
 
+def test_four_marks_on_a_character_are_a_language_and_a_fifth_is_spelled_out() -> None:
+    four = "a" + "\u0301" * 4 + "b" + "\u0301" * 4
+    assert printable.one_line(four) == four
+    assert printable.one_line(four + "\u0301") == four + "\\u0301"
+
+
 def test_lines_keeps_line_ends_and_tabs_and_nothing_else() -> None:
     assert printable.lines("a\tb\r\nc\rd\x0be\u2028f") == "a\tb\nc\\rd\\x0be\\u2028f"
 
@@ -99,6 +105,20 @@ def _read(*pieces: bytes) -> str:
 def test_a_log_loses_its_colours_and_links_and_shows_every_other_escape() -> None:
     raw = b"\x1b[1;32mok\x1b[0m \x1b]8;;http://x\x07here\x1b]8;;\x07\n\x1b]0;title\x07\x9b\xff\n"
     assert _read(raw) == "ok here\n\\x1b]0;title\\x07\ufffd\ufffd\n"
+
+
+def test_a_sequence_that_is_whole_holds_nothing_back_and_half_a_one_does() -> None:
+    assert LogText().read(b"\x1b[31mred") == "red"
+    log = LogText()
+    assert (log.read(b"a\x1b[3"), log.read(b"1mb"), log.rest()) == ("a", "b", "")
+    assert (log.read(b"end\r"), log.read(b"\nnext"), log.read(b"\r"), log.rest()) == (
+        "end",
+        "\nnext",
+        "",
+        "\n",
+    )
+    long = b"\x1b]8;" + b"x" * 2099
+    assert LogText().read(long) != ""
 
 
 def test_a_progress_bar_becomes_lines() -> None:
