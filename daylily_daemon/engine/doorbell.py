@@ -20,7 +20,14 @@ from datetime import datetime
 from typing import Final
 
 import structlog
-from anyio import CancelScope, create_task_group, current_time, get_cancelled_exc_class, sleep
+from anyio import (
+    CancelScope,
+    Semaphore,
+    create_task_group,
+    current_time,
+    get_cancelled_exc_class,
+    sleep,
+)
 
 from daylily_daemon.domain.errors import (
     AlreadyDone,
@@ -42,6 +49,8 @@ log = structlog.get_logger()
 
 BREAKS: Final = 3
 """Deliveries of one message that may meet trouble of its own; the next one parks it with that reason."""
+HANDS: Final = 4
+"""Batches of one queue that are in hand at once: trouble of a few messages does not keep the others."""
 HOLD_TRIES: Final = 20
 HOLD_CAP_S: Final = 30.0
 """Longest pause between two tries of messages in hand."""
@@ -76,6 +85,37 @@ class _Hand:
 
     mailbox: Mailbox
     deliveries: Sequence[Delivery]
+
+
+async def _listen(
+    what: str, mailbox: Mailbox, take: Callable[[_Hand], Awaitable[None]], pause_s: float
+) -> None:
+    """Receive until cancelled, and take up to ``HANDS`` batches at the same time."""
+    free = Semaphore(HANDS)
+
+    async def taken(hand: _Hand) -> None:
+        try:
+            with foreign_as_unexpected(what):
+                await take(hand)
+        except DaemonError as exc:
+            log.warning("trouble", at=what, error=str(exc))
+            await sleep(pause_s)
+        finally:
+            free.release()
+
+    async def receive() -> None:
+        await free.acquire()
+        deliveries: Sequence[Delivery] = ()
+        try:
+            deliveries = await mailbox.receive()
+        finally:
+            if not deliveries:
+                free.release()
+        if deliveries:
+            tg.start_soon(taken, _Hand(mailbox, deliveries))
+
+    async with create_task_group() as tg:
+        await for_ever(what, receive, pause_s)
 
 
 async def _patiently(
@@ -130,12 +170,10 @@ class Doorbell:
 
     async def listen(self) -> None:
         """Answer messages until cancelled."""
-        await for_ever("the command queue", self._listen_once, self.pause_s)
+        await _listen("the command queue", self.mailbox, self._take, self.pause_s)
 
-    async def _listen_once(self) -> None:
-        hand = _Hand(self.mailbox, await self.mailbox.receive())
-        if hand.deliveries:
-            await _patiently(hand, self._answer, self.pause_s, self.written)
+    async def _take(self, hand: _Hand) -> None:
+        await _patiently(hand, self._answer, self.pause_s, self.written)
 
     async def _answer(self, deliveries: Sequence[Delivery]) -> _Round:
         """Worksets at the same time, the commands of one workset in their order."""
@@ -287,12 +325,11 @@ class Relay:
     pause_s: float = 1.0
 
     async def listen(self) -> None:
-        await for_ever("the intake queue", self._listen_once, self.pause_s)
+        """Pass events on until cancelled."""
+        await _listen("the intake queue", self.intake, self._take, self.pause_s)
 
-    async def _listen_once(self) -> None:
-        hand = _Hand(self.intake, await self.intake.receive())
-        if hand.deliveries:
-            await _patiently(hand, self._pass_on, self.pause_s, self.sent)
+    async def _take(self, hand: _Hand) -> None:
+        await _patiently(hand, self._pass_on, self.pause_s, self.sent)
 
     async def _pass_on(self, deliveries: Sequence[Delivery]) -> _Round:
         """Pass a batch on in one call; where that fails, each message alone, so that one stops no other."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Container
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final
 
 import structlog
@@ -16,7 +17,15 @@ from anyio.abc import TaskGroup
 
 from daylily_daemon.domain.errors import DaemonError, Transient, Unexpected
 from daylily_daemon.domain.events import InputNotChecked, Inspected
-from daylily_daemon.domain.model import Category, Inspection, Problem, Refused, State, WorksetId
+from daylily_daemon.domain.model import (
+    Category,
+    Inspection,
+    Priority,
+    Problem,
+    Refused,
+    State,
+    WorksetId,
+)
 from daylily_daemon.domain.workset import Workset
 from daylily_daemon.engine.backlog import Backlog
 from daylily_daemon.engine.boundary import foreign_as_unexpected
@@ -29,6 +38,10 @@ log = structlog.get_logger()
 
 BREAKS: Final = 5
 """Checks of one workset in a row that may meet something unforeseen, before it is parked for that."""
+CHECKS_AT_ONCE: Final = 8
+"""A flood of drops is taken in faster than its inputs are looked at."""
+SLOW_S: Final = 5.0
+"""After so long a check takes no place of another: its disk may hang."""
 REMARK_S: Final = 60.0
 """Least time between two writes about why one workset cannot be checked."""
 
@@ -44,16 +57,27 @@ class Inspector:
     wakeup: Wakeup
     """Called when a check has ended."""
 
-    _checking: set[WorksetId] = field(default_factory=set)
+    _newest: bool = False
+    _checking: dict[WorksetId, float] = field(default_factory=dict)
+    """Since when each is being checked."""
     _broke: dict[WorksetId, int] = field(default_factory=dict)
     _remarked_at: dict[WorksetId, float] = field(default_factory=dict)
 
     def check_what_is_due(self, tg: TaskGroup, held: Container[WorksetId]) -> None:
-        """Begin to check the input of every workset whose time has come."""
-        for ws in self.backlog.to_check(held, current_time()):
-            if ws.id not in self._checking:
-                self._checking.add(ws.id)
-                tg.start_soon(self._check_one, ws)
+        """Begin to check inputs whose time has come, as many as may be checked at once.
+
+        In turn of the oldest and of the newest: nobody waits for ever, and in a flood of drops one that its
+        recipe makes urgent is not the last to be found so.
+        """
+        due = self.backlog.to_check(held, current_time())
+        left = sorted((ws for ws in due if ws.id not in self._checking), key=_since)
+        now = current_time()
+        quick = sum(now - began < SLOW_S for began in self._checking.values())
+        for _ in range(min(len(left), CHECKS_AT_ONCE - quick)):
+            self._newest = not self._newest
+            ws = left.pop(-1 if self._newest else 0)
+            self._checking[ws.id] = now
+            tg.start_soon(self._check_one, ws)
 
     async def _check_one(self, ws: Workset) -> None:
         again_at = current_time() + self.writer.live.current.input_poll_s
@@ -65,7 +89,7 @@ class Inspector:
         else:
             self._learn(ws, found, again_at)
         finally:
-            self._checking.discard(ws.id)
+            self._checking.pop(ws.id, None)
             self.wakeup.call()
 
     def _learn(self, ws: Workset, found: Applied | Overtaken, again_at: float) -> None:
@@ -112,6 +136,11 @@ class Inspector:
             return
         self._remarked_at[ws.id] = current_time()
         await remark(self.writer, ws, InputNotChecked(said))
+
+
+def _since(ws: Workset) -> tuple[bool, datetime]:
+    """Urgent ones, as far as that is known, count as new."""
+    return ws.priority is Priority.URGENT, ws.request.submitted_at or ws.created_at
 
 
 def _given_up(ws: Workset) -> Refused:

@@ -36,9 +36,6 @@ class Intake:
     health: Health
     answer_s: float
     """As in Doorbell."""
-    doorbells: int = 2
-    relays: int = 2
-    """While one receives, the other passes on."""
 
     def start(self, tg: TaskGroup, on_stored: Callable[[Workset], None]) -> None:
         """Take in until cancelled; ``on_stored`` is called with what a command has made of a workset."""
@@ -56,10 +53,8 @@ class Intake:
             on_workset=on_stored,
             answer_s=self.answer_s,
         )
-        for _ in range(self.relays):
-            tg.start_soon(relay.listen)
-        for _ in range(self.doorbells):
-            tg.start_soon(doorbell.listen)
+        tg.start_soon(relay.listen)
+        tg.start_soon(doorbell.listen)
         tg.start_soon(for_ever, "the listing of drops", self._find_missed, RECONCILE_PAUSE_S)
 
     async def _find_missed(self) -> None:

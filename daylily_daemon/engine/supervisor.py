@@ -1,6 +1,6 @@
 """The supervision tree, and the order in which it dies.
 
-intake (relay, doorbells, listing)       first: nothing new comes in
+intake (relay, doorbell, listing)        first: nothing new comes in
 sweep (adoption, checks, admission)
 tender: a shepherd per workset, each in its term    let go of their leases; jobs run on
 outbox                                   last: pays what the others still owed
