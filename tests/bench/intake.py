@@ -54,6 +54,10 @@ class Bare:
 
     async def take_in(self) -> list[str]:
         """Take one batch from S3's events to items; return the prefixes."""
+        await self.pass_on()
+        return await self.register()
+
+    async def pass_on(self) -> None:
         events = await self._receive(self.intake)
         keys = [
             record["s3"]["object"]["key"]
@@ -75,12 +79,17 @@ class Bare:
             ]
             await self.sqs.send_message_batch(QueueUrl=self.commands, Entries=entries)
         await self._delete(self.intake, events)
+
+    async def register(self) -> list[str]:
         commands = await self._receive(self.commands)
         async with anyio.create_task_group() as tg:
             for message in commands:
-                tg.start_soon(self._register, message["Body"].split("/")[-2])
+                tg.start_soon(self.write, message["Body"].split("/")[-2])
         await self._delete(self.commands, commands)
         return [message["Body"].rpartition("/")[0] for message in commands]
+
+    async def trigger(self, key: str) -> None:
+        await self.s3.put_object(Bucket=self.lab.bucket, Key=key, Body=b"")
 
     async def _receive(self, url: str) -> list[Any]:
         answer = await self.sqs.receive_message(
@@ -95,7 +104,7 @@ class Bare:
             ]
             await self.sqs.delete_message_batch(QueueUrl=url, Entries=entries)
 
-    async def _register(self, name: str) -> None:
+    async def write(self, name: str) -> None:
         tables = self.lab.settings["tables"]
         item = typed_item(workset_to_item(a_workset(f"bare-{name}")))
         rows = [{"workset_id": {"S": f"bare-{name}"}, "seq": {"S": s}} for s in ("1", "once")]
@@ -114,7 +123,7 @@ class Bare:
             for key in texts:
                 tg.start_soon(self._read, key)
         for _ in ("checked", "claimed"):
-            await self._register(prefix.rsplit("/", maxsplit=1)[-1])
+            await self.write(prefix.rsplit("/", maxsplit=1)[-1])
         await anyio.run_process(["/bin/true"])
 
     async def _read(self, key: str) -> None:
@@ -157,17 +166,26 @@ def _start(lab: Lab, name: str) -> float:
 
 
 async def _bare_starts(bare: Bare) -> list[float]:
-    found = []
-    for n in range(STARTS):
-        folder = bare.lab.sample(f"bare-{n}")
-        bare.lab.upload(folder, folder.name)
-        began = monotonic()
-        key = f"{PREFIX}{folder.name}/daylily.ready"
-        await bare.s3.put_object(Bucket=bare.lab.bucket, Key=key, Body=b"")
-        while not (prefixes := await bare.take_in()):
-            pass
-        await bare.start(prefixes[0])
-        found.append(monotonic() - began)
+    """Both queues are listened to all the time, as a daemon does."""
+    found: list[float] = []
+    began = 0.0
+
+    async def listen() -> None:
+        while True:
+            await bare.pass_on()
+
+    async with anyio.create_task_group() as tg:
+        tg.start_soon(listen)
+        for n in range(STARTS):
+            folder = bare.lab.sample(f"bare-{n}")
+            bare.lab.upload(folder, folder.name)
+            began = monotonic()
+            tg.start_soon(bare.trigger, f"{PREFIX}{folder.name}/daylily.ready")
+            while not (prefixes := await bare.register()):
+                pass
+            await bare.start(prefixes[0])
+            found.append(monotonic() - began)
+        tg.cancel_scope.cancel()
     return found
 
 

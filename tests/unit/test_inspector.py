@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import Any
 
 import anyio
@@ -16,6 +17,7 @@ from daylily_daemon.domain.model import (
     Accepted,
     Inspection,
     Plan,
+    Priority,
     State,
     WorksetId,
 )
@@ -25,7 +27,7 @@ from daylily_daemon.engine.inspector import BREAKS, Inspector
 from daylily_daemon.engine.wakeup import Wakeup
 from daylily_daemon.engine.writer import Applied, Overtaken
 from daylily_daemon.ports import Conflict
-from tests.made import a_workset
+from tests.made import NOW, a_workset
 from tests.unit.daemons import play
 from tests.unit.test_engine_parts import Odd, Store, a_writer, silence
 
@@ -147,5 +149,63 @@ def test_a_check_that_was_overtaken_learns_what_is_there() -> None:
         store = Store(answers=[Conflict(None)])
         inspector = an_inspector(store, None)
         assert await checked(inspector, a_workset("w1")) == Overtaken(None)
+
+    play(story)
+
+
+@dataclass
+class Hanging:
+    """A check that says which workset it looks at, and ends only for those that are let go."""
+
+    order: list[str] = field(default_factory=list)
+    ends: dict[str, anyio.Event] = field(default_factory=dict)
+
+    async def inspect(self, workset: Workset) -> Inspection:
+        self.order.append(workset.id)
+        await self.ends.setdefault(workset.id, anyio.Event()).wait()
+        return Accepted(Plan(pipeline="demo", steps=("run",)))
+
+
+def a_flood(store: Store, count: int) -> tuple[Inspector, Hanging]:
+    inspector, hanging = an_inspector(store), Hanging()
+    inspector.inputs = hanging
+    for n in range(count):
+        at = NOW + timedelta(seconds=n)
+        ws = store.hold(a_workset(f"w{n:02}", submitted_at=at))
+        inspector.backlog.stored(ws, 0.0)
+    return inspector, hanging
+
+
+def test_inputs_of_a_flood_are_checked_a_few_at_a_time_the_newest_and_the_oldest_in_turn() -> None:
+    async def story() -> None:
+        store = Store()
+        inspector, hanging = a_flood(store, 20)
+        urgent = a_workset("urgent", priority=Priority.URGENT, submitted_at=NOW)
+        inspector.backlog.stored(store.hold(urgent), 0.0)
+        async with anyio.create_task_group() as tg:
+            inspector.check_what_is_due(tg, ())
+            inspector.check_what_is_due(tg, ())
+            await anyio.sleep(1)
+            assert hanging.order == ["urgent", "w00", "w19", "w01", "w18", "w02", "w17", "w03"]
+            hanging.ends["w00"].set()
+            await anyio.sleep(1)
+            inspector.check_what_is_due(tg, ())
+            await anyio.sleep(1)
+            assert hanging.order[8:] == ["w16"]
+            tg.cancel_scope.cancel()
+
+    play(story)
+
+
+def test_a_check_that_hangs_takes_no_place_of_another() -> None:
+    async def story() -> None:
+        inspector, hanging = a_flood(Store(), 20)
+        async with anyio.create_task_group() as tg:
+            for asked_at, checking in ((0, 8), (4.9, 8), (5.1, 16), (10.2, 20)):
+                await anyio.sleep_until(asked_at)
+                inspector.check_what_is_due(tg, ())
+                await anyio.lowlevel.checkpoint()
+                assert len(hanging.order) == checking
+            tg.cancel_scope.cancel()
 
     play(story)

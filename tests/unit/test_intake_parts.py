@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
@@ -29,10 +29,12 @@ from daylily_daemon.domain.model import (
 )
 from daylily_daemon.domain.model import Priority as P
 from daylily_daemon.domain.workset import Workset
+from daylily_daemon.engine import doorbell
 from daylily_daemon.engine.doorbell import HIDDEN_S, HOLD_TRIES, Doorbell, park
 from daylily_daemon.ports import Conflict, Delivery, Unreadable
 from tests.fakes.store import MemoryTrail
 from tests.made import a_workset
+from tests.sim.planting import put
 from tests.unit.daemons import play
 from tests.unit.test_engine_parts import Odd, Store, Watch, a_writer, silence
 
@@ -243,10 +245,12 @@ def test_messages_that_alone_meet_trouble_are_left_to_come_again_once_others_suc
         written = iter(range(1000))
         nothing = [Transient("no")] * 1000
         others = Bell(a_delivery(a_command()), answers=nothing, written=partial(next, written))
-        await others.rings(2000)
+        with put((doorbell, "HANDS", 1)):
+            await others.rings(2000)
         assert (len(others.box.kept), others.box.received) == (HOLD_TRIES - 1, 2)
         alone = Bell(a_delivery(a_command()), answers=nothing, written=lambda: 0)
-        await alone.rings(2000)
+        with put((doorbell, "HANDS", 1)):
+            await alone.rings(2000)
         assert len(alone.box.kept) > HOLD_TRIES
         assert alone.box.received == 1
         pauses = [round(b - a) for (a, _), (b, _) in pairwise(alone.box.kept)]
@@ -361,3 +365,28 @@ def test_a_workset_whose_item_was_removed_goes_on_with_its_numbers() -> None:
         assert [r.seq for r in bell.store.table.records[WorksetId("w1")]] == [1, 2]
 
     play(story)
+
+
+def test_batches_are_taken_side_by_side_so_that_trouble_of_one_keeps_no_other() -> None:
+    async def story() -> None:
+        box = Boxes([a_delivery(a_command(f"c{n}", f"w{n}"))] for n in range(9))
+        bell = Bell(answers=[Transient("no")] * 10_000)
+        listening = replace(bell.doorbell, mailbox=box)
+        with anyio.move_on_after(100):
+            await listening.listen()
+        assert box.received == doorbell.HANDS, "no more than can be in hand"
+
+    play(story)
+
+
+class Boxes(Box):
+    """A batch for every receive."""
+
+    def __init__(self, batches: Iterable[list[Delivery]]) -> None:
+        super().__init__()
+        self.batches = list(batches)
+
+    async def receive(self) -> Sequence[Delivery]:
+        self.received += 1
+        batch: list[Delivery] = self.batches.pop()
+        return batch

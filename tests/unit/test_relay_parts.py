@@ -17,10 +17,12 @@ from daylily_daemon.domain.errors import (
 from daylily_daemon.domain.model import (
     Command,
 )
+from daylily_daemon.engine import doorbell
 from daylily_daemon.engine.doorbell import HIDDEN_S, Relay
 from daylily_daemon.engine.health import Health
 from daylily_daemon.engine.intake import Intake
 from tests.fakes.store import MemoryTrail
+from tests.sim.planting import put
 from tests.unit.daemons import play
 from tests.unit.test_engine_parts import Odd, Store, Watch, a_writer, silence
 from tests.unit.test_intake_parts import Box, a_command, a_delivery
