@@ -102,6 +102,32 @@ def test_a_job_that_gets_no_user_namespace_says_what_to_do() -> None:
     assert "leave runner.user empty" in done.stderr
 
 
+@pytest.mark.reported(
+    "C",
+    "supplementary groups are kept when privileges are dropped (ClickHouse/ClickHouse#105247, "
+    "haskell/process#149, coreos/ignition#2242, roehling/postsrsd#133)",
+)
+@pytest.mark.needs_root
+def test_a_command_has_the_groups_of_its_user_and_none_of_the_daemons() -> None:
+    own, daemons = [NOBODY.pw_gid, 4343], [0, 4242]
+    numbers = (NOBODY.pw_uid, NOBODY.pw_gid, ",".join(map(str, own)))
+    with subprocess.Popen(
+        [sys.executable, "-IS", enter.__file__, *map(str, numbers), "sh", "-c", "echo; read end"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd="/",
+        extra_groups=daemons,
+    ) as command:
+        assert command.stdout is not None
+        assert command.stdout.readline() == b"\n"
+        status = Path(f"/proc/{command.pid}/status").read_text(encoding="utf-8")
+        command.communicate(b"\n")
+    said = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    assert sorted(map(int, said["Groups"].split())) == sorted(own)
+    assert set(said["Uid"].split()) == {str(NOBODY.pw_uid)}
+    assert set(said["Gid"].split()) == {str(NOBODY.pw_gid)}
+
+
 @pytest.mark.parametrize("folder", ["/with space", "/with:colon", "/with%h", "/a/../b", "relative"])
 def test_a_path_that_a_unit_might_read_otherwise_is_refused(folder: str) -> None:
     job = replace(job_in(Path("/srv")), run_dir=f"{folder}/ws/r1")
