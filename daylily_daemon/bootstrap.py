@@ -53,7 +53,7 @@ from daylily_daemon.engine.supervisor import Snapshot, Supervisor
 from daylily_daemon.engine.tender import Place
 from daylily_daemon.engine.writer import Writer
 from daylily_daemon.ports import Notifier, Trail
-from daylily_daemon.runners import RUNNERS, machine_of, runner_kind
+from daylily_daemon.runners import Runners
 from daylily_daemon.settings.model import ChannelSettings, NotificationsSettings, Settings
 from daylily_daemon.settings.sources import shipped
 
@@ -360,7 +360,7 @@ class Hooks:
 
 @asynccontextmanager
 async def open_daemon(
-    tools: Tools, dials: Dials, environ: Mapping[str, str], owner: str, hooks: Hooks
+    tools: Tools, dials: Dials, runners: Runners, owner: str, hooks: Hooks
 ) -> AsyncIterator[Daemon]:
     """Wire a daemon. Raises Permanent for what ``init`` has not made, Transient if AWS is away."""
     settings = tools.settings
@@ -392,7 +392,7 @@ async def open_daemon(
             on_records=on_records,
         )
         inner = Inner(writer=writer, live=live, outbox=outbox, trail=trail, health=health)
-        supervisor = await _supervisor(tools, environ, inner)
+        supervisor = await _supervisor(tools, runners, inner)
         supervisor.on_pass = hooks.on_pass
         yield Daemon(supervisor=supervisor, live=live, channels=channels)
 
@@ -419,12 +419,10 @@ class Inner:
     health: Health
 
 
-async def _supervisor(tools: Tools, environ: Mapping[str, str], inner: Inner) -> Supervisor:
+async def _supervisor(tools: Tools, runners: Runners, inner: Inner) -> Supervisor:
     settings, state = tools.settings, StateDir(tools.settings.daemon.state_dir)
     live, health = inner.live, inner.health
-    made = {name: make(settings, environ) for name, make in RUNNERS.items()}
-    runners = {name: guarded(runner, "runner", health) for name, runner in made.items()}
-    kind = runner_kind(settings, environ)
+    by_name = {name: guarded(one, "runner", health) for name, one in runners.by_name.items()}
     known = tools.worksets.announced
     origin, folders = origin_of(settings), (settings.daemon.state_dir, settings.daemon.data_dir)
     inputs = S3Inputs(
@@ -442,13 +440,13 @@ async def _supervisor(tools: Tools, environ: Mapping[str, str], inner: Inner) ->
         live=live,
         lease=lease_of(settings),
         place=Place(
-            runner=kind,
-            scope=runners[kind].scope,
+            runner=runners.kind,
+            scope=by_name[runners.kind].scope,
             data_dir=str(settings.daemon.data_dir),
             jobs_dir=state.jobs,
-            former_scopes=frozenset({f"host:{machine_of(settings).host_id}"}),
+            former_scopes=runners.former_scopes,
         ),
-        shepherd=Shepherd(runners=runners, live=live),
+        shepherd=Shepherd(runners=by_name, live=live),
         inputs=guarded(inputs, "inputs", health),
         intake=Intake(
             events=guarded(await tools.intake(), "intake", health),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Final, get_args
 
 from daylily_daemon.adapters import identity
@@ -56,6 +57,28 @@ def runner_kind(settings: Settings, environ: Mapping[str, str]) -> str:
     if settings.runner.kind != "auto":
         return settings.runner.kind
     return "tmux" if shutil.which("tmux", path=environ.get("PATH")) else "process"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runners:
+    """Every runner of a daemon by its name, and what tells its runs from those of others."""
+
+    by_name: Mapping[str, Runner]
+    kind: str
+    """The name of the one that takes new runs."""
+    former_scopes: frozenset[str]
+
+
+def runners_of(settings: Settings, environ: Mapping[str, str]) -> Runners:
+    """Make every runner. Raises Impeded and Transient.
+
+    May hang: it reads the state directory, and asks the directory of users. One caller at a time.
+    """
+    return Runners(
+        by_name={name: make(settings, environ) for name, make in RUNNERS.items()},
+        kind=runner_kind(settings, environ),
+        former_scopes=frozenset({f"host:{machine_of(settings).host_id}"}),
+    )
 
 
 def run_as_of(settings: Settings) -> RunAs | None:

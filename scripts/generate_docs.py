@@ -27,13 +27,12 @@ import refused_examples
 import reported_cases
 import settings_pages
 import simulated
-import typer
 
 from daylily_daemon.adapters.envelopes import Origin, submission
 from daylily_daemon.adapters.inputs import S3Inputs
 from daylily_daemon.adapters.objects import Denied
 from daylily_daemon.bootstrap import pipelines_of
-from daylily_daemon.cli.app import app
+from daylily_daemon.cli.app import whole_program
 from daylily_daemon.domain import columns, document, model, recipe, sheet, table
 from daylily_daemon.domain.commands import apply
 from daylily_daemon.domain.decision import NEXT
@@ -134,7 +133,7 @@ def _table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def commands() -> str:
     rows = [
         (f"`{path} {_arguments(command)}`".replace(" `", "`"), _first_line(command))
-        for path, command in _leaves("", typer.main.get_command(app))
+        for path, command in _leaves("", whole_program())
     ]
     return _table(("command", "what it does"), rows)
 

@@ -19,6 +19,7 @@ from daylily_daemon.application.health import judged
 from daylily_daemon.domain.errors import DaemonError, errors_alone
 from daylily_daemon.domain.listing import Query, fits
 from daylily_daemon.domain.model import (
+    MOST_LISTED,
     WORKSET_ID,
     Priority,
     Record,
@@ -89,7 +90,6 @@ _RANK: Final = {
 }
 ORDER: Final = tuple(sorted(State, key=total("queries.RANK", _RANK, tuple(State)).__getitem__))
 """In which all states are listed: what runs, what needs somebody, what waits, what is over."""
-MOST_LISTED: Final = 1000
 CUSTOMER_CHARS: Final = 200
 LONGEST_AGE_S: Final = 100 * 365 * 86_400.0
 _PREFIX: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")

@@ -1,30 +1,130 @@
-"""The command line: every command, in the order of ``--help``."""
+"""The command line: every command, in the order of ``--help``.
+
+The table says of each command what the list of them shows, so that a help and the completion of a shell need
+none of them. The module of a command is imported when that command is chosen.
+"""
 
 from __future__ import annotations
 
 import sys
-from importlib.metadata import version as installed_version
+from collections.abc import Mapping
+from importlib import import_module
 from io import StringIO
-from typing import Annotated
+from typing import Annotated, Any, Final, NamedTuple
 
 import typer
+from typer._completion_classes import completion_init
+from typer.core import TyperCommand
 
-from daylily_daemon.cli import (
-    asking,
-    demo,
-    dlq,
-    explain,
-    printing,
-    run,
-    setup,
-    status,
-    steps,
-    submit,
-    worksets,
-)
+from daylily_daemon.cli import later, printing
 from daylily_daemon.cli.options import Exit, UsageError, reporting
+from daylily_daemon.cli.parsing import LazyCommand, LazyGroup
+
+
+class Entry(NamedTuple):
+    """What is known of a command before it is imported."""
+
+    place: str
+    """The module in this package, and the function or the group of commands in it."""
+    line: str
+    """The first line of its help."""
+
+
+COMMANDS: Final[Mapping[str, Entry]] = {
+    "run": Entry(
+        "run.run", "Run the daemon in the foreground until SIGTERM; SIGHUP reloads the settings."
+    ),
+    "demo": Entry(
+        "demo.demo",
+        "Run sample worksets from drop to results on an emulated AWS, and show every step.",
+    ),
+    "init": Entry(
+        "setup.init",
+        "Make or complete tables, queues, topic and bucket notification. Running it twice changes nothing.",
+    ),
+    "check-config": Entry(
+        "setup.check_config",
+        "Print the settings that would be in force and where each comes from, or every problem at once.",
+    ),
+    "submit": Entry(
+        "submit.submit",
+        "Submit a workset: a folder of the control bucket, or a local folder, which is uploaded first.",
+    ),
+    "list": Entry(
+        "worksets.list_",
+        "List worksets: those that run, that need somebody, that wait, and that are over.",
+    ),
+    "show": Entry("worksets.show", "Show everything about one workset."),
+    "events": Entry("worksets.events", "Show the audit trail of one workset, oldest first."),
+    "logs": Entry(
+        "worksets.logs", "Print the log of a workset's job. Works on the host that runs it."
+    ),
+    "cancel": Entry("asking.cancel", "Stop a running workset, or take a waiting one out."),
+    "retry": Entry(
+        "asking.retry",
+        "Run a failed, parked, canceled or ignored workset again, from the step that failed.",
+    ),
+    "ignore": Entry("asking.ignore", "Leave a workset alone until somebody retries it."),
+    "priority": Entry("asking.priority", "Change the priority of a workset."),
+    "explain": Entry("explain.explain", "Say why a workset is where it is, and what to do."),
+    "status": Entry(
+        "status.status",
+        "Show whether the daemon of this host is well, how many worksets are in each state, and the queues.",
+    ),
+    "stage": Entry(
+        "steps.stage",
+        "Bring recipe, sample sheet and all input files of a workset to a local folder.",
+    ),
+    "export": Entry(
+        "steps.export",
+        "Copy every file of a folder to S3, except those S3 has already with the same content.",
+    ),
+    "fastq-report": Entry(
+        "steps.fastq_report",
+        "Read all FASTQ files of a sample sheet and report reads, bases, GC and mean quality a sample.",
+    ),
+    "collect-metrics": Entry(
+        "steps.collect_metrics",
+        "Count files and bytes of the results, and samples, reads and bases where summary.tsv has them.",
+    ),
+    "dlq": Entry("dlq.app", "Messages that were given up."),
+}
+
+
+class CommandTable(LazyGroup):
+    """Lists the commands by their lines; the one that is chosen is imported whole."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        for name, entry in COMMANDS.items():
+            self.add_command(TyperCommand(name, help=entry.line))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, listed, rest = super().resolve_command(ctx, args)
+        return name, imported(name) if listed and name else None, rest
+
+
+def imported(name: str) -> Any:
+    """Return a command with its options, of the module it is in."""
+    module, _, what = COMMANDS[name].place.partition(".")
+    found = getattr(import_module(f"daylily_daemon.cli.{module}"), what)
+    if isinstance(found, typer.Typer):
+        return typer.main.get_command(found)
+    alone = typer.Typer(add_completion=False, rich_markup_mode=None)
+    alone.command(name, cls=LazyCommand)(found)
+    return typer.main.get_command(alone)
+
+
+def whole_program() -> Any:
+    """Return the program with every command imported, as its documentation needs it."""
+    program = typer.main.get_command(app)
+    for name in COMMANDS:
+        program.add_command(imported(name), name)  # type: ignore[attr-defined]
+    return program
+
 
 app = typer.Typer(
+    cls=CommandTable,
     name="daylily-daemon",
     no_args_is_help=True,
     add_completion=False,
@@ -37,7 +137,7 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        printing.say(installed_version("daylily-daemon"))
+        printing.say(later.metadata.version("daylily-daemon"))
         raise typer.Exit
 
 
@@ -50,28 +150,10 @@ def _main(
     """Options before the command."""
 
 
-app.command("run")(run.run)
-app.command("demo")(demo.demo)
-app.command("init")(setup.init)
-app.command("check-config")(setup.check_config)
-app.command("submit")(submit.submit)
-app.command("list")(worksets.list_)
-app.command("show")(worksets.show)
-app.command("events")(worksets.events)
-app.command("logs")(worksets.logs)
-app.command("cancel")(asking.cancel)
-app.command("retry")(asking.retry)
-app.command("ignore")(asking.ignore)
-app.command("priority")(asking.priority)
-app.command("explain")(explain.explain)
-app.command("status")(status.status)
-app.add_typer(dlq.app, name="dlq", help="Messages that were given up.")
-steps.register(app)
-
-
 def main() -> None:
     """Run the command of this process; whatever becomes of it, people read sentences."""
     printing.prepare()
+    completion_init()
     with printing.to_the_end():
         code = _code()
     sys.exit(code)

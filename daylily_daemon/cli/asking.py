@@ -12,15 +12,11 @@ import socket
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from daylily_daemon.application import requests
-from daylily_daemon.application.backend import Backend
-from daylily_daemon.application.requests import Followed
-from daylily_daemon.application.wording import sentence
-from daylily_daemon.cli import output, printing
+from daylily_daemon.cli import later, printing
 from daylily_daemon.cli.options import (
     ConfigOption,
     Exit,
@@ -32,7 +28,6 @@ from daylily_daemon.cli.options import (
     reporting,
     with_backend,
 )
-from daylily_daemon.composition.shapes import command_shape
 from daylily_daemon.domain.model import (
     Ask,
     Cancel,
@@ -43,6 +38,10 @@ from daylily_daemon.domain.model import (
     Retry,
     SetPriority,
 )
+
+if TYPE_CHECKING:
+    from daylily_daemon.application.backend import Backend
+    from daylily_daemon.application.requests import Followed
 
 TIMEOUT_S: Final = 60.0
 NAME_CHARS: Final = 64
@@ -102,18 +101,18 @@ def _ask(id: str, ask: Ask, how: How) -> None:
 
 
 async def _asked(id: str, ask: Ask, how: How, backend: Backend) -> Followed:
-    command = await requests.ask(backend, id, ask, asked_by())
+    command = await later.requests.ask(backend, id, ask, asked_by())
     if not how.wait:
-        return Followed(command, None)
+        return later.requests.Followed(command, None)
     timeout_s = TIMEOUT_S if how.timeout_s is None else how.timeout_s
-    return await requests.answer_to(backend, command, timeout_s)
+    return await later.requests.answer_to(backend, command, timeout_s)
 
 
 def _tell(outcome: Followed, how: How) -> None:
     command, answer = outcome.command, outcome.answer
     what = f"{verb(command.ask)} of {command.workset_id}"
     if how.json:
-        output.print_json(as_json(outcome))
+        later.output.print_json(as_json(outcome))
     elif not how.wait:
         printing.say(
             f"{what} is asked for. `daylily-daemon events {command.workset_id}` shows what became of it, "
@@ -131,13 +130,13 @@ def _tell(outcome: Followed, how: How) -> None:
         )
     elif outcome.is_stopping:
         printing.complain(
-            f"{command.workset_id}: {sentence(answer.text)} Its job has not ended yet."
+            f"{command.workset_id}: {later.wording.sentence(answer.text)} Its job has not ended yet."
         )
     elif exit_code_of(outcome) is Exit.OK:
         state = f" It is {outcome.workset.shown_state}." if outcome.workset else ""
-        printing.say(f"{command.workset_id}: {sentence(answer.text)}{state}")
+        printing.say(f"{command.workset_id}: {later.wording.sentence(answer.text)}{state}")
     else:
-        printing.complain(f"{command.workset_id}: {sentence(answer.text)}")
+        printing.complain(f"{command.workset_id}: {later.wording.sentence(answer.text)}")
 
 
 def verb(ask: Ask) -> str:
@@ -149,7 +148,7 @@ def as_json(outcome: Followed) -> dict[str, Any]:
     answer = outcome.answer
     said = {"effect": answer.effect, "text": answer.text} if answer else {"effect": None}
     state = outcome.workset.shown_state if outcome.workset else None
-    return {**command_shape(outcome.command), **said, "state": state}
+    return {**later.shapes.command_shape(outcome.command), **said, "state": state}
 
 
 def cancel(

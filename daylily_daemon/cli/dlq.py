@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Annotated, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from daylily_daemon.application.errors import NotFound
-from daylily_daemon.application.wording import when
-from daylily_daemon.cli import output, printing
-from daylily_daemon.cli.layout import Grid, GridColumn
+from daylily_daemon.cli import later, printing
 from daylily_daemon.cli.options import (
     ConfigOption,
     JsonOption,
@@ -20,17 +18,12 @@ from daylily_daemon.cli.options import (
     reporting,
     run_async,
 )
-from daylily_daemon.composition.backend import open_given_up
-from daylily_daemon.ports import DeadLetter, GivenUp
+from daylily_daemon.cli.parsing import LazyCommand, LazyGroup
+
+if TYPE_CHECKING:
+    from daylily_daemon.ports import DeadLetter, GivenUp
 
 T = TypeVar("T")
-LISTED: Final = (
-    GridColumn(heading="MESSAGE"),
-    GridColumn(heading="QUEUE", missed=1),
-    GridColumn(heading="SENT (UTC)", missed=2),
-    GridColumn(heading="TRIES", missed=3),
-    GridColumn(heading="REASON"),
-)
 IdArgument = Annotated[
     str, typer.Argument(metavar="MESSAGE", help="Id of the message, or how it begins.")
 ]
@@ -38,14 +31,20 @@ OptionalId = Annotated[
     str, typer.Argument(metavar="[MESSAGE]", help="Id of the message, or how it begins.")
 ]
 AllOption = Annotated[bool, typer.Option("--all", help="Every message.")]
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    cls=LazyGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    help="Messages that were given up.",
+)
 
 
 def _work(config: ConfigOption, set_: SetOption, do: Callable[[GivenUp], Awaitable[T]]) -> T:
     found = loaded(config, set_)
 
     async def work() -> T:
-        async with open_given_up(found.settings) as given_up:
+        async with later.backend.open_given_up(found.settings) as given_up:
             return await do(given_up)
 
     return run_async(work)
@@ -62,7 +61,7 @@ def _json(letter: DeadLetter) -> dict[str, object]:
     }
 
 
-@app.command("list")
+@app.command("list", cls=LazyCommand)
 def list_(config: ConfigOption = None, set_: SetOption = None, json: JsonOption = False) -> None:
     """List the messages that were given up, with the reason.
 
@@ -72,19 +71,15 @@ def list_(config: ConfigOption = None, set_: SetOption = None, json: JsonOption 
     if unseen:
         printing.complain(_more(unseen))
     if json:
-        output.print_json([_json(letter) for letter in letters])
+        later.output.print_json([_json(letter) for letter in letters])
         return
     if not letters and not unseen:
         printing.say("No message was given up.")
         return
-    rows = [
-        (found.id, found.queue, when(found.sent_at), str(found.tries), found.reason)
-        for found in letters
-    ]
-    printing.say_grid(Grid(columns=LISTED, rows=rows))
+    printing.say_grid(later.output.letters_grid(letters))
 
 
-@app.command()
+@app.command(cls=LazyCommand)
 def show(
     message: IdArgument,
     config: ConfigOption = None,
@@ -101,13 +96,13 @@ def show(
 
     letter = _work(config, set_, find)
     if json:
-        output.print_json(_json(letter))
+        later.output.print_json(_json(letter))
         return
     pairs = [(name, str(value)) for name, value in _json(letter).items()]
     printing.say_facts(pairs)
 
 
-@app.command()
+@app.command(cls=LazyCommand)
 def replay(
     message: OptionalId = "",
     all_: AllOption = False,
@@ -129,7 +124,7 @@ def replay(
     printing.say(f"{_messages(_work(config, set_, send))} sent again.")
 
 
-@app.command()
+@app.command(cls=LazyCommand)
 def drop(
     message: OptionalId = "",
     all_: AllOption = False,

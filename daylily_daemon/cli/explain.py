@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from daylily_daemon.application import queries
-from daylily_daemon.application.backend import Backend
-from daylily_daemon.cli import output, printing
+from typing import TYPE_CHECKING
+
+from daylily_daemon.cli import later, printing
 from daylily_daemon.cli.options import (
     ConfigOption,
     JsonOption,
@@ -13,6 +13,10 @@ from daylily_daemon.cli.options import (
     loaded,
     with_backend,
 )
+
+if TYPE_CHECKING:
+    from daylily_daemon.application.backend import Backend
+    from daylily_daemon.application.queries import Explanation
 
 
 def explain(
@@ -26,13 +30,15 @@ def explain(
     Example: daylily-daemon explain HG002-run7
     """
 
-    async def ask(backend: Backend) -> queries.Explanation:
-        return await queries.explain(backend, workset)
+    async def ask(backend: Backend) -> Explanation:
+        return await later.queries.explain(backend, workset)
 
     found = with_backend(loaded(config, set_), ask)
     ws, lines = found.workset, found.lines
     if json:
-        output.print_json({"workset_id": ws.id, "state": ws.shown_state, "why": "\n".join(lines)})
+        later.output.print_json(
+            {"workset_id": ws.id, "state": ws.shown_state, "why": "\n".join(lines)}
+        )
         return
     for line in lines:
         printing.say(line)

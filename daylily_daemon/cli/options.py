@@ -11,18 +11,18 @@ from contextlib import contextmanager
 from enum import IntEnum
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import anyio
 import typer
 
-from daylily_daemon import telemetry
-from daylily_daemon.application.backend import Backend
 from daylily_daemon.application.errors import Invalid, NotFound
-from daylily_daemon.cli import printing
-from daylily_daemon.composition.backend import open_backend
+from daylily_daemon.cli import later, printing
 from daylily_daemon.domain.errors import CREDENTIALS, DaemonError, Impeded, Transient, leaf
-from daylily_daemon.settings.sources import BadSettings, Loaded, Sources, load
+
+if TYPE_CHECKING:
+    from daylily_daemon.application.backend import Backend
+    from daylily_daemon.settings.sources import Loaded, Sources
 
 T = TypeVar("T")
 UsageError: Final[Any] = next(
@@ -75,7 +75,7 @@ def sources(
             raise Usage(f"--set {text}: write it as KEY=VALUE, for example control.bucket=lab.")
         pairs[key.strip()] = value
     pairs.update({k.replace("__", "."): v for k, v in flags.items() if v is not None})
-    return Sources(
+    return later.sources.Sources(
         config=config, environment=os.environ, command_line=pairs, required=tuple(required)
     )
 
@@ -83,8 +83,8 @@ def sources(
 def loaded(config: Path | None, settings: list[str] | None, *required: str) -> Loaded:
     """Load settings for a command that talks to AWS; what is wrong with them ends the command."""
     with reporting():
-        found = load(sources(config, settings, *required))
-    telemetry.configure("warning", json=False)
+        found = later.sources.load(sources(config, settings, *required))
+    later.telemetry.configure("warning", json=False)
     return found
 
 
@@ -112,7 +112,6 @@ def exit_code(error: BaseException) -> Exit:
 
 
 _CODES: Final = (
-    (BadSettings, Exit.USAGE),
     (Usage, Exit.USAGE),
     (Invalid, Exit.USAGE),
     (NotFound, Exit.NOT_FOUND),
@@ -159,5 +158,5 @@ def with_backend(found: Loaded, work: Callable[[Backend], Awaitable[T]]) -> T:
 
 
 async def _with_backend(found: Loaded, work: Callable[[Backend], Awaitable[T]]) -> T:
-    async with open_backend(found.settings) as backend:
+    async with later.backend.open_backend(found.settings) as backend:
         return await work(backend)

@@ -10,10 +10,12 @@ from typing import Any, Final
 from daylily_daemon.application.wording import progress_text, reason_text, when
 from daylily_daemon.cli import printing
 from daylily_daemon.cli.layout import Grid, GridColumn, Piece
-from daylily_daemon.composition.shapes import timestamp
 from daylily_daemon.domain.model import Record, State
+from daylily_daemon.domain.notice import stamp
 from daylily_daemon.domain.totality import total
 from daylily_daemon.domain.workset import Workset
+from daylily_daemon.ports import DeadLetter
+from daylily_daemon.settings.sources import Effective
 
 _COLOURS: Final = {
     State.READY: "cyan",
@@ -45,6 +47,14 @@ RECORDS: Final = (
     GridColumn(heading="STATE"),
     GridColumn(heading="WHAT"),
 )
+LETTERS: Final = (
+    GridColumn(heading="MESSAGE"),
+    GridColumn(heading="QUEUE", missed=1),
+    GridColumn(heading="SENT (UTC)", missed=2),
+    GridColumn(heading="TRIES", missed=3),
+    GridColumn(heading="REASON"),
+)
+SETTINGS: Final = (GridColumn(heading="SETTING"), GridColumn(heading="VALUE (FROM)"))
 
 
 def print_json(value: Any) -> None:
@@ -55,7 +65,7 @@ def _plain(value: Any) -> Any:
     """Return ``value`` as JSON has it."""
     match value:
         case datetime():
-            return timestamp(value)
+            return stamp(value)
         case float() if not isfinite(value):
             return str(value)
         case None | bool() | int() | float() | str():
@@ -131,3 +141,13 @@ def _record_row(record: Record) -> tuple[str, ...]:
     told += [f"{c} was given up" for c in sorted(record.given_up)]
     what = f"{record.message} ({', '.join(told)})" if told else record.message
     return str(record.seq), when(record.at), record.type, state, what
+
+
+def letters_grid(letters: Sequence[DeadLetter]) -> Grid:
+    rows = [(a.id, a.queue, when(a.sent_at), str(a.tries), a.reason) for a in letters]
+    return Grid(columns=LETTERS, rows=rows)
+
+
+def settings_grid(settings: Sequence[Effective]) -> Grid:
+    rows = [(one.key, f"{one.value_shown} ({one.origin})".lstrip()) for one in settings]
+    return Grid(columns=SETTINGS, rows=rows)

@@ -12,29 +12,13 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import IO, Any, Final, NoReturn
+from typing import IO, TYPE_CHECKING, Any, Final, NoReturn
 
-from rich.console import Console
-from rich.live import Live
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
-from rich.text import Text
+from daylily_daemon.cli import later
 
-from daylily_daemon.cli.layout import Grid, Line, Piece, facts, wrapped
-from daylily_daemon.domain import printable
+if TYPE_CHECKING:
+    from daylily_daemon.cli.layout import Grid, Line
 
-
-class _Plain(Console):
-    """Draws what it is given, markup and emoji codes as text; a broken pipe is left to ``to_the_end``."""
-
-    def __init__(self, *, stderr: bool = False) -> None:
-        super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False)
-
-    def on_broken_pipe(self) -> None:
-        raise BrokenPipeError
-
-
-_out: Final = _Plain()
-_err: Final = _Plain(stderr=True)
 
 UNKNOWN_WIDTH: Final = 80
 BROKEN_PIPE: Final = 141
@@ -62,24 +46,29 @@ def _open_what_is_closed() -> None:
 
 def say(text: str = "", style: str = "") -> None:
     """Print sentences for whoever asked; on a terminal they are broken between words."""
-    _print(_out, ((Piece(line, style),) for line in wrapped(text, width())))
+    _print(_lines(text, width(), style))
 
 
 def say_whole(text: str) -> None:
     """Print a line that is meant to be copied: a command, an address. It is never broken."""
-    _print(_out, ((Piece(line),) for line in wrapped(text, None)))
+    _print(_lines(text, None))
 
 
 def complain(text: str, style: str = "red") -> None:
     """Print sentences on stderr."""
     with _heard_or_not():
-        _print(_err, ((Piece(line, style),) for line in wrapped(text, _width(sys.stderr))))
+        _print(_lines(text, _width(sys.stderr), style), stderr=True)
 
 
 def complain_as_it_is(text: str) -> None:
     """Print on stderr what was laid out already: the help of a command, a tail of a log."""
     with _heard_or_not():
-        _print(_err, ((Piece(line),) for line in wrapped(text, None)))
+        _print(_lines(text, None), stderr=True)
+
+
+def _lines(text: str, room: int | None, style: str = "") -> Iterator[Line]:
+    layout = later.layout
+    return ((layout.Piece(line, style),) for line in layout.wrapped(text, room))
 
 
 @contextmanager
@@ -94,22 +83,23 @@ def _heard_or_not() -> Iterator[None]:
 
 
 def say_facts(pairs: Iterable[tuple[str, str]]) -> None:
-    _print(_out, facts(pairs, width()))
+    _print(later.layout.facts(pairs, width()))
 
 
 def say_grid(grid: Grid) -> None:
-    _print(_out, grid.lines(width()))
+    _print(grid.lines(width()))
 
 
 def say_json(value: Any) -> None:
     """Print ``value``, which holds only what JSON has. What a terminal might obey is written as an escape."""
     text = json.dumps(value, indent=2, ensure_ascii=False)
-    _out.file.write("".join(_escaped(char) for char in text) + "\n")
-    _out.file.flush()
+    out = later.drawing.out()
+    out.file.write("".join(_escaped(char) for char in text) + "\n")
+    out.file.flush()
 
 
 def _escaped(char: str) -> str:
-    return char if char == "\n" or printable.is_plain(char) else json.dumps(char)[1:-1]
+    return char if char == "\n" or later.printable.is_plain(char) else json.dumps(char)[1:-1]
 
 
 def write_bytes(data: bytes) -> None:
@@ -121,8 +111,9 @@ def write_bytes(data: bytes) -> None:
 
 def write_text(text: str) -> None:
     """Write lines that were made printable already, without adding a line end."""
-    _out.file.write(text)
-    _out.file.flush()
+    out = later.drawing.out()
+    out.file.write(text)
+    out.file.flush()
 
 
 def width() -> int | None:
@@ -137,24 +128,6 @@ def is_terminal() -> bool:
 def log_stream() -> IO[str]:
     """Return where log lines go; only ``telemetry`` writes there, through the same rules."""
     return sys.stderr
-
-
-def bars() -> Progress:
-    """Return bars for a copy, on stderr; they leave nothing behind."""
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn())
-    return Progress(*columns, console=_err, transient=True)
-
-
-@contextmanager
-def live() -> Iterator[Live]:
-    """Show a table that changes, on a terminal; it leaves nothing behind."""
-    with Live(console=_out, refresh_per_second=8, transient=True) as shown:
-        yield shown
-
-
-def drawn(grid: Grid) -> Text:
-    """Return a table for ``live``."""
-    return Text("\n", no_wrap=True).join(_text(line) for line in grid.lines(width()))
 
 
 @contextmanager
@@ -206,17 +179,10 @@ def _width(stream: IO[str]) -> int | None:
         return UNKNOWN_WIDTH
 
 
-def _print(console: Console, lines: Iterable[Line]) -> None:
+def _print(lines: Iterable[Line], *, stderr: bool = False) -> None:
+    console = later.drawing.err() if stderr else later.drawing.out()
     for line in lines:
-        console.print(_text(line), soft_wrap=True)
-
-
-def _text(line: Line) -> Text:
-    text = Text()
-    for run in line:
-        text.append(run.text, run.style or None)
-    text.rstrip()
-    return text
+        console.print(later.drawing.text(line), soft_wrap=True)
 
 
 def leave(code: int) -> NoReturn:

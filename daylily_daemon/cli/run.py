@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
-from daylily_daemon.cli import printing
+from daylily_daemon.cli import later, printing
 from daylily_daemon.cli.options import ConfigOption, SetOption, reporting, sources
-from daylily_daemon.composition import service
 
 
 def run(config: ConfigOption = None, set_: SetOption = None) -> None:
@@ -16,4 +15,4 @@ def run(config: ConfigOption = None, set_: SetOption = None) -> None:
     """
     with reporting():
         where = partial(sources, config, set_, "control.bucket")
-        printing.leave(service.life(where, printing.log_stream()))
+        printing.leave(later.service.life(where, printing.log_stream()))

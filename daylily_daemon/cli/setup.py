@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
-from daylily_daemon.bootstrap import dials_of
-from daylily_daemon.cli import output, printing
-from daylily_daemon.cli.layout import Grid, GridColumn
+from daylily_daemon.cli import later, printing
 from daylily_daemon.cli.options import (
     ConfigOption,
     JsonOption,
@@ -18,12 +16,9 @@ from daylily_daemon.cli.options import (
     run_async,
     sources,
 )
-from daylily_daemon.composition.provisioning import provisioning
 from daylily_daemon.domain.errors import DaemonError
-from daylily_daemon.settings.sources import describe, load
 
 Problems = list[str]
-SHOWN: Final = tuple(GridColumn(heading=name) for name in ("SETTING", "VALUE (FROM)"))
 
 
 def init(
@@ -53,7 +48,7 @@ def init(
         done: list[str] = []
         waits = printing.complain
         how = {"create_bucket": create_bucket, "drop_old_indexes": drop_old_indexes}
-        async with provisioning(found.settings, tell=waits, **how) as missing:
+        async with later.provisioning.provisioning(found.settings, tell=waits, **how) as missing:
             async for part in missing:
                 if not json:
                     printing.say(f"{'would ' if dry_run else ''}{part.what}")
@@ -64,7 +59,7 @@ def init(
 
     done = run_async(work)
     if json:
-        output.print_json({"dry_run": dry_run, "steps": done})
+        later.output.print_json({"dry_run": dry_run, "steps": done})
     elif not done:
         printing.say("Everything is there already.")
 
@@ -78,21 +73,20 @@ def check_config(
     """
     problems: Problems = []
     try:
-        found = load(sources(config, set_, "control.bucket"))
-        dials_of(found.settings)
+        found = later.sources.load(sources(config, set_, "control.bucket"))
+        later.bootstrap.dials_of(found.settings)
     except DaemonError as exc:
         problems = [str(p) for p in getattr(exc, "problems", ())] or [str(exc)]
     if problems:
         if json:
-            output.print_json({"problems": problems})
+            later.output.print_json({"problems": problems})
         for problem in problems:
             printing.complain(f"- {problem}", style="")
         what = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         printing.complain(f"{what}; nothing was changed.", style="")
         raise typer.Exit(2)
-    rows = describe(found)
+    rows = later.sources.describe(found)
     if json:
-        output.print_json({r.key: {"value": r.value_shown, "origin": r.origin} for r in rows})
+        later.output.print_json({r.key: {"value": r.value_shown, "origin": r.origin} for r in rows})
         return
-    shown = [(row.key, f"{row.value_shown} ({row.origin})".lstrip()) for row in rows]
-    printing.say_grid(Grid(columns=SHOWN, rows=shown))
+    printing.say_grid(later.output.settings_grid(rows))

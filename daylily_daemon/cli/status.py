@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import anyio
 import typer
 
-from daylily_daemon.application import health, queries
-from daylily_daemon.application.queries import Figures
-from daylily_daemon.cli import output, printing
+from daylily_daemon.cli import later, printing
 from daylily_daemon.cli.options import (
     ConfigOption,
     Exit,
@@ -19,14 +17,16 @@ from daylily_daemon.cli.options import (
     loaded,
     reporting,
 )
-from daylily_daemon.composition.backend import open_backend
-from daylily_daemon.composition.host import daemon_here, status_as_written
-from daylily_daemon.domain.daemon import Reload
 from daylily_daemon.domain.errors import DaemonError, leaf
 from daylily_daemon.domain.model import State
-from daylily_daemon.settings.sources import Loaded
 
-Counted = tuple[Figures, DaemonError | None]
+if TYPE_CHECKING:
+    from daylily_daemon.application.health import LocalDaemon
+    from daylily_daemon.application.queries import Figures
+    from daylily_daemon.domain.daemon import Reload
+    from daylily_daemon.settings.sources import Loaded
+
+Counted: TypeAlias = "tuple[Figures, DaemonError | None]"
 """What AWS knows, or why nothing is known of it."""
 
 
@@ -39,28 +39,26 @@ def status(config: ConfigOption = None, set_: SetOption = None, json: JsonOption
     """
     found = loaded(config, set_)
     state_dir = found.settings.daemon.state_dir
-    daemon = health.judged(daemon_here(state_dir))
+    daemon = later.health.judged(later.host.daemon_here(state_dir))
     if not json:
         said = ["well" if daemon.verdict.healthy else "NOT WELL", *daemon.verdict.lines]
         printing.say_facts([("daemon", "\n".join(said)), *_reload(daemon)])
     with reporting():
         counted = _counted(found)
     if json:
-        output.print_json(_as_json(daemon, status_as_written(state_dir), counted))
+        later.output.print_json(_as_json(daemon, later.host.status_as_written(state_dir), counted))
     else:
         _say(counted)
     raise typer.Exit(int(_code(daemon, counted[1])))
 
 
-def _code(daemon: health.LocalDaemon, trouble: DaemonError | None) -> Exit:
+def _code(daemon: LocalDaemon, trouble: DaemonError | None) -> Exit:
     if not daemon.verdict.healthy:
         return Exit.FAILED
     return exit_code(trouble) if trouble else Exit.OK
 
 
-def _as_json(
-    daemon: health.LocalDaemon, said: dict[str, Any] | None, counted: Counted
-) -> dict[str, Any]:
+def _as_json(daemon: LocalDaemon, said: dict[str, Any] | None, counted: Counted) -> dict[str, Any]:
     figures, trouble = counted
     return {
         "daemon": said,
@@ -86,8 +84,8 @@ def _say(counted: Counted) -> None:
 
 def _counted(found: Loaded) -> Counted:
     async def count() -> Figures:
-        async with open_backend(found.settings) as backend:
-            return await queries.figures(backend)
+        async with later.backend.open_backend(found.settings) as backend:
+            return await later.queries.figures(backend)
 
     try:
         return anyio.run(count), None
@@ -95,10 +93,10 @@ def _counted(found: Loaded) -> Counted:
         trouble = leaf(exc)
         if not isinstance(trouble, DaemonError):
             raise
-        return Figures(), trouble
+        return later.queries.Figures(), trouble
 
 
-def _reload(daemon: health.LocalDaemon) -> list[tuple[str, str]]:
+def _reload(daemon: LocalDaemon) -> list[tuple[str, str]]:
     reload = daemon.status.last_reload if daemon.status else None
     if reload is None:
         return []

@@ -9,9 +9,8 @@ from typing import Annotated
 
 import typer
 
-from daylily_daemon.cli import printing
+from daylily_daemon.cli import later, printing
 from daylily_daemon.cli.options import reporting, run_async
-from daylily_daemon.composition import steps
 from daylily_daemon.domain.places import Shared
 
 JobsOption = Annotated[int, typer.Option("--jobs", min=1, max=64, help="Connections at once.")]
@@ -37,7 +36,7 @@ def stage(
 
     Example: daylily-daemon stage s3://lab/daylily_monitoring/active_worksets/HG002-run7/ /fsx/stage/x
     """
-    run_async(partial(steps.stage, input_uri, dest.absolute(), pin, jobs, printing.say_whole))
+    run_async(partial(later.steps.stage, input_uri, dest.absolute(), pin, jobs, printing.say_whole))
 
 
 def export(
@@ -81,7 +80,7 @@ def export(
 
     Example: daylily-daemon export /fsx/work/HG002-run7/results s3://lab/results/HG002-run7/
     """
-    wanted = steps.Export(
+    wanted = later.steps.Export(
         source=source_dir.absolute(),
         uri=s3_uri,
         within=tuple(within or ()),
@@ -89,7 +88,7 @@ def export(
         shared=shared,
         report=report,
     )
-    run_async(partial(steps.export, wanted, jobs, printing.say_whole))
+    run_async(partial(later.steps.export, wanted, jobs, printing.say_whole))
 
 
 def fastq_report(
@@ -107,7 +106,7 @@ def fastq_report(
     """
 
     with reporting():
-        steps.report_fastq(sheet, dest, partial(time.sleep, pace), printing.say_whole)
+        later.steps.report_fastq(sheet, dest, partial(time.sleep, pace), printing.say_whole)
 
 
 def collect_metrics(
@@ -119,12 +118,4 @@ def collect_metrics(
     Example: daylily-daemon collect-metrics /fsx/work/x/results --output /fsx/work/x/metrics.json
     """
     with reporting():
-        steps.write_metrics(results, output, printing.say_whole)
-
-
-def register(app: typer.Typer) -> None:
-    """Add these commands to the program."""
-    app.command("stage")(stage)
-    app.command("export")(export)
-    app.command("fastq-report")(fastq_report)
-    app.command("collect-metrics")(collect_metrics)
+        later.steps.write_metrics(results, output, printing.say_whole)

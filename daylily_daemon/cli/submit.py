@@ -9,16 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import anyio
 import typer
 
-from daylily_daemon.application import requests
-from daylily_daemon.application.queries import workset_id
-from daylily_daemon.application.requests import ENDED, Followed, Submission
-from daylily_daemon.application.wording import reason_text, sentence
-from daylily_daemon.cli import output, printing
+from daylily_daemon.cli import later, printing
 from daylily_daemon.cli.asking import TimeoutOption, asked_by, check_wait, exit_code_of
 from daylily_daemon.cli.options import (
     ConfigOption,
@@ -30,10 +26,12 @@ from daylily_daemon.cli.options import (
     reporting,
     run_async,
 )
-from daylily_daemon.composition.backend import Uploader, Watching, open_uploading
-from daylily_daemon.composition.shapes import workset_shape
 from daylily_daemon.domain.model import CommandEffect, Priority, State, WorksetId
-from daylily_daemon.settings.model import Settings
+
+if TYPE_CHECKING:
+    from daylily_daemon.application.requests import Followed
+    from daylily_daemon.composition.backend import Uploader
+    from daylily_daemon.settings.model import Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +82,9 @@ def submit(
     )
     outcome = run_async(partial(_submit, wish, found.settings))
     if json:
-        output.print_json(_as_json(outcome) if wait else {"workset_id": outcome.command.workset_id})
+        later.output.print_json(
+            _as_json(outcome) if wait else {"workset_id": outcome.command.workset_id}
+        )
     else:
         _tell(outcome, wait=wait)
     if wait:
@@ -95,7 +95,7 @@ def _as_json(outcome: Followed) -> dict[str, Any]:
     ws, answer = outcome.workset, outcome.answer
     return {
         "workset_id": outcome.command.workset_id,
-        **(workset_shape(ws) if ws else {}),
+        **(later.shapes.workset_shape(ws) if ws else {}),
         "effect": answer.effect if answer else None,
         "text": answer.text if answer else "",
     }
@@ -106,7 +106,7 @@ def _code(outcome: Followed) -> Exit:
     ws = outcome.workset
     if (code := exit_code_of(outcome)) is not Exit.OK:
         return code
-    if ws is None or ws.state not in ENDED:
+    if ws is None or ws.state not in later.requests.ENDED:
         return Exit.NOT_REACHABLE
     return Exit.OK if ws.state is State.COMPLETE else Exit.FAILED
 
@@ -126,42 +126,44 @@ def _tell(outcome: Followed, *, wait: bool) -> None:
             f"does.{outcome.hint}"
         )
     elif answer.effect in (CommandEffect.NONE, CommandEffect.REFUSED):
-        printing.complain(sentence(answer.text))
+        printing.complain(later.wording.sentence(answer.text))
     elif ws is not None:
-        printing.say(f"{id} is {ws.shown_state}. {reason_text(ws)}".rstrip())
+        printing.say(f"{id} is {ws.shown_state}. {later.wording.reason_text(ws)}".rstrip())
 
 
 async def _submit(wish: SubmitWish, settings: Settings) -> Followed:
-    async with open_uploading(settings) as (backend, uploader):
+    async with later.backend.open_uploading(settings) as (backend, uploader):
         if wish.is_local:
             id = await _named_by(anyio.Path(wish.source))
             upload = partial(_upload, uploader, Path(wish.source), id)
         else:
-            id, upload = requests.in_control_bucket(backend, wish.source), None
-        submission = Submission(
+            id, upload = later.requests.in_control_bucket(backend, wish.source), None
+        submission = later.requests.Submission(
             id=id, by=asked_by(), customer=wish.customer, priority=wish.priority
         )
-        command = await requests.submit(backend, submission, upload)
+        command = await later.requests.submit(backend, submission, upload)
         if wish.wait:
-            return await requests.end_of(backend, command, wish.timeout_s)
-        hint = requests.why_no_answer(backend, unless_none_ran=True)
-        return Followed(command, None, hint=hint)
+            return await later.requests.end_of(backend, command, wish.timeout_s)
+        hint = later.requests.why_no_answer(backend, unless_none_ran=True)
+        return later.requests.Followed(command, None, hint=hint)
 
 
 async def _named_by(folder: anyio.Path) -> WorksetId:
     if not await folder.is_dir():
         raise Usage(f"{folder} is neither a folder of this host nor an s3:// address.")
-    return workset_id((await folder.resolve()).name)
+    return later.queries.workset_id((await folder.resolve()).name)
 
 
 async def _upload(uploader: Uploader, folder: Path, id: WorksetId, uri: str) -> None:
-    with printing.bars() as bars:
+    with later.drawing.bars() as bars:
         task = bars.add_task(f"uploading {id}", total=None)
 
         def show(done: int, total: int) -> None:
             bars.update(task, completed=done, total=total)
 
-        await uploader.upload(folder, id, Watching(absent=_tell_absent, progress=show), uri)
+        await uploader.upload(
+            folder, id, later.backend.Watching(absent=_tell_absent, progress=show), uri
+        )
 
 
 def _tell_absent(absent: str) -> None:

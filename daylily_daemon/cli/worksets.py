@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from daylily_daemon.application import queries
-from daylily_daemon.application.backend import Backend
-from daylily_daemon.application.queries import Listed, Listing
-from daylily_daemon.cli import output, printing
+from daylily_daemon.cli import later, printing
 from daylily_daemon.cli.options import (
     ConfigOption,
     JsonOption,
@@ -21,36 +18,44 @@ from daylily_daemon.cli.options import (
     seconds,
     with_backend,
 )
-from daylily_daemon.composition.host import attach_command, log_of
-from daylily_daemon.composition.shapes import record_shape, workset_shape
-from daylily_daemon.domain import printable
-from daylily_daemon.domain.model import Priority, State
+from daylily_daemon.domain.model import MOST_LISTED, Priority, State
+
+if TYPE_CHECKING:
+    from daylily_daemon.application.backend import Backend
+    from daylily_daemon.application.queries import Listed
 
 StateOption = Annotated[
     list[State] | None, typer.Option("--state", help="Only these states; may be repeated.")
+]
+CustomerOption = Annotated[str, typer.Option("--customer", help="Only this customer.")]
+PriorityOption = Annotated[
+    Priority | None, typer.Option("--priority", help="Only of this priority.")
+]
+OlderOption = Annotated[
+    str, typer.Option("--older-than", metavar="AGE", help="First submitted before: 90m, 7d.")
+]
+NewerOption = Annotated[
+    str, typer.Option("--newer-than", metavar="AGE", help="First submitted since: 90m, 7d.")
+]
+PrefixOption = Annotated[str, typer.Option("--prefix", metavar="ID", help="Whose id begins so.")]
+LimitOption = Annotated[
+    int, typer.Option("--limit", min=1, max=MOST_LISTED, help="At most so many.")
+]
+CursorOption = Annotated[
+    str | None,
+    typer.Option("--cursor", help="Go on where a page ended. '' is the first, for --json."),
 ]
 
 
 def list_(
     state: StateOption = None,
-    customer: Annotated[str, typer.Option("--customer", help="Only this customer.")] = "",
-    priority: Annotated[
-        Priority | None, typer.Option("--priority", help="Only of this priority.")
-    ] = None,
-    older: Annotated[
-        str, typer.Option("--older-than", metavar="AGE", help="First submitted before: 90m, 7d.")
-    ] = "",
-    newer: Annotated[
-        str, typer.Option("--newer-than", metavar="AGE", help="First submitted since: 90m, 7d.")
-    ] = "",
-    prefix: Annotated[str, typer.Option("--prefix", metavar="ID", help="Whose id begins so.")] = "",
-    limit: Annotated[
-        int, typer.Option("--limit", min=1, max=queries.MOST_LISTED, help="At most so many.")
-    ] = 100,
-    cursor: Annotated[
-        str | None,
-        typer.Option("--cursor", help="Go on where a page ended. '' is the first, for --json."),
-    ] = None,
+    customer: CustomerOption = "",
+    priority: PriorityOption = None,
+    older: OlderOption = "",
+    newer: NewerOption = "",
+    prefix: PrefixOption = "",
+    limit: LimitOption = 100,
+    cursor: CursorOption = None,
     config: ConfigOption = None,
     set_: SetOption = None,
     json: JsonOption = False,
@@ -63,36 +68,49 @@ def list_(
     Example: daylily-daemon list --state in_progress --state error
     """
     with reporting():
-        listing = Listing(
+        listing = later.queries.Listing(
             states=tuple(state or ()),
             customer=customer,
             priority=priority,
-            older_than_s=seconds(older) if older else None,
-            newer_than_s=seconds(newer) if newer else None,
+            older_than_s=_age_s(older),
+            newer_than_s=_age_s(newer),
             prefix=prefix,
         )
-    found = loaded(config, set_)
-    ask = partial(queries.list_worksets, listing=listing, cursor=cursor or "", limit=limit)
-    listed = with_backend(found, ask)
+    ask = partial(later.queries.list_worksets, listing=listing, cursor=cursor or "", limit=limit)
+    listed = with_backend(loaded(config, set_), ask)
     if json:
-        items = [workset_shape(ws) for ws in listed.worksets]
-        paged = {"items": items, "next": listed.cursor or None}
-        output.print_json(items if cursor is None else paged)
-    elif listed.worksets:
-        printing.say_grid(output.list_grid(listed.worksets))
+        _print_page(listed, paged=cursor is not None)
+    else:
+        _say_page(listed, every=listing == later.queries.Listing())
+
+
+def _age_s(text: str) -> float | None:
+    return seconds(text) if text else None
+
+
+def _print_page(listed: Listed, *, paged: bool) -> None:
+    items = [later.shapes.workset_shape(ws) for ws in listed.worksets]
+    if paged:
+        later.output.print_json({"items": items, "next": listed.cursor or None})
+        return
+    later.output.print_json(items)
+    _say_more(listed)
+
+
+def _say_page(listed: Listed, *, every: bool) -> None:
+    if listed.worksets:
+        printing.say_grid(later.output.list_grid(listed.worksets))
+    elif not listed.cursor and every:
+        printing.say("There are no worksets here yet. `daylily-daemon submit` adds one.")
     elif not listed.cursor:
-        printing.say(_nothing(listing))
-    if listed.cursor and not (json and cursor is not None):
-        _say_more(listed)
-
-
-def _nothing(listing: Listing) -> str:
-    if listing == Listing():
-        return "There are no worksets here yet. `daylily-daemon submit` adds one."
-    return "There are no such worksets."
+        printing.say("There are no such worksets.")
+    _say_more(listed)
 
 
 def _say_more(listed: Listed) -> None:
+    """Say how to go on, if there may be more."""
+    if not listed.cursor:
+        return
     n = len(listed.worksets)
     what = f"{n} are shown, and there may be more" if n else "None was found so far"
     printing.complain(f"{what}. To go on, give the same options and:", style="")
@@ -110,12 +128,12 @@ def show(
     Example: daylily-daemon show HG002-run7
     """
     found = loaded(config, set_)
-    ws = with_backend(found, partial(queries.show, text=workset))
+    ws = with_backend(found, partial(later.queries.show, text=workset))
     if json:
-        output.print_json(workset_shape(ws))
+        later.output.print_json(later.shapes.workset_shape(ws))
         return
-    printing.say_facts(output.facts(ws))
-    if command := attach_command(ws, found.settings.daemon.state_dir):
+    printing.say_facts(later.output.facts(ws))
+    if command := later.host.attach_command(ws, found.settings.daemon.state_dir):
         printing.say_whole(f"watch it: {command}")
 
 
@@ -129,14 +147,14 @@ def events(
 
     Example: daylily-daemon events HG002-run7
     """
-    found = with_backend(loaded(config, set_), partial(queries.events, text=workset))
+    found = with_backend(loaded(config, set_), partial(later.queries.events, text=workset))
     if found.more:
-        told = f"Only the first {queries.RECORDS:,} records are shown."
+        told = f"Only the first {later.queries.RECORDS:,} records are shown."
         printing.complain(told, style="")
     if json:
-        output.print_json([record_shape(record) for record in found.records])
+        later.output.print_json([later.shapes.record_shape(record) for record in found.records])
     else:
-        printing.say_grid(output.records_grid(found.records))
+        printing.say_grid(later.output.records_grid(found.records))
 
 
 def logs(
@@ -162,10 +180,10 @@ def logs(
 
 
 async def _logs(id: str, step: str, lines: int, how: tuple[bool, bool], backend: Backend) -> None:
-    ws = await queries.show(backend, id)
+    ws = await later.queries.show(backend, id)
     follow_, raw = how
-    text = printable.LogText()
-    async for piece in log_of(ws, step, lines, on=follow_):
+    text = later.printable.LogText()
+    async for piece in later.host.log_of(ws, step, lines, on=follow_):
         if raw:
             printing.write_bytes(piece)
         else:

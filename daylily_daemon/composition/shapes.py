@@ -6,10 +6,7 @@ from typing import Any
 
 from daylily_daemon.adapters.codec import command_to_dict, record_to_item, workset_to_item
 from daylily_daemon.domain.model import Command, Record
-from daylily_daemon.domain.notice import stamp
 from daylily_daemon.domain.workset import Workset
-
-timestamp = stamp
 
 
 def workset_shape(ws: Workset) -> dict[str, Any]:

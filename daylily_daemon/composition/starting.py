@@ -33,7 +33,7 @@ from daylily_daemon.domain.errors import DaemonError, Permanent
 from daylily_daemon.domain.turn import Queue
 from daylily_daemon.engine.boundary import foreign_as_unexpected
 from daylily_daemon.engine.dials import Dials
-from daylily_daemon.runners import machine_of
+from daylily_daemon.runners import machine_of, runners_of
 from daylily_daemon.settings.model import Settings
 from daylily_daemon.settings.sources import BadSettings, Loaded, Sources, load
 
@@ -150,6 +150,12 @@ class Wiring:
     owner: str
     hooks: Hooks
     on_call: Callable[[str, str], None]
+    runners: Disk = field(
+        default_factory=partial(
+            Disk, "state directory, or the directory of users behind it,", hanging=1
+        )
+    )
+    """Where runners are made, for all tries: one that hangs must not go on beside another."""
 
 
 @asynccontextmanager
@@ -171,7 +177,9 @@ async def _open(read: Callable[[], Read], wiring: Wiring) -> tuple[AsyncExitStac
             taken = read()
             tools = await stack.enter_async_context(open_tools(taken.settings, wiring.on_call))
             await _look_at_tables(tools)
-            opening = open_daemon(tools, taken.dials, wiring.environ, wiring.owner, wiring.hooks)
+            make = partial(runners_of, taken.settings, wiring.environ)
+            runners = await wiring.runners.run(make)
+            opening = open_daemon(tools, taken.dials, runners, wiring.owner, wiring.hooks)
             daemon = await stack.enter_async_context(opening)
             if read() is taken:
                 return stack.pop_all(), daemon

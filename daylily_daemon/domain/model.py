@@ -22,6 +22,7 @@ INBOX_LIMIT: Final = 20
 WARNINGS_LIMIT: Final = 20
 HISTORY_LIMIT: Final = 20
 SEEN_LIMIT: Final = 20
+MOST_LISTED: Final = 1000
 
 
 class State(StrEnum):

@@ -22,8 +22,8 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import PydanticBaseSettingsSource
 
 from daylily_daemon.adapters.aws import config_file, profile_region
+from daylily_daemon.application.errors import Invalid
 from daylily_daemon.domain.document import BadDocument, Document, parse, shown
-from daylily_daemon.domain.errors import DaemonError
 from daylily_daemon.domain.model import Category, Problem
 from daylily_daemon.settings.keys import (
     LEAVES,
@@ -65,7 +65,7 @@ class Effective:
     origin: str
 
 
-class BadSettings(DaemonError):
+class BadSettings(Invalid):
     """Everything that is wrong with the settings, each with its place."""
 
     def __init__(self, problems: tuple[Problem, ...]) -> None:

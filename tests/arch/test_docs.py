@@ -17,7 +17,7 @@ from typing import Any, Final
 import pytest
 import typer
 
-from daylily_daemon.cli.app import app
+from daylily_daemon.cli.app import whole_program
 from daylily_daemon.settings.keys import LEAVES
 from tests.arch.repository import ROOT, files
 
@@ -142,7 +142,7 @@ def fault(words: list[str]) -> str:
     """Return what the program would say against these words; empty if it would take them."""
     if words[0] == "make":
         return _make_fault(words[1:])
-    command: Any = typer.main.get_command(app)
+    command: Any = whole_program()
     rest = words[1:]
     while rest and rest[0] in getattr(command, "commands", {}):
         command, rest = command.commands[rest[0]], rest[1:]

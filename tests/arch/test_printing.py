@@ -21,7 +21,7 @@ FORBIDDEN = frozenset(
     {"print", "Console", "echo", "secho", "echo_via_pager", "progressbar", "prompt", "pprint"}
 )
 STREAMS = frozenset({"stdout", "stderr", "__stdout__", "__stderr__"})
-TERMINAL_LIBRARIES = {"rich": frozenset({"cli/printing.py", "cli/layout.py"})}
+TERMINAL_LIBRARIES = {"rich": frozenset({"cli/drawing.py", "cli/layout.py"})}
 
 
 def _offences(tree: ast.AST) -> Iterator[str]:

@@ -13,7 +13,6 @@ from typing import Any
 
 import anyio
 import pytest
-import typer
 import yaml
 from typer.testing import CliRunner, Result
 
@@ -29,7 +28,7 @@ from daylily_daemon.adapters.transfer import (
     upload_files,
     uploads,
 )
-from daylily_daemon.cli import steps
+from daylily_daemon.cli.app import app
 from daylily_daemon.domain.errors import Permanent
 from daylily_daemon.domain.failures import classify
 from daylily_daemon.domain.model import Ended, Outcome
@@ -38,8 +37,6 @@ from daylily_daemon.domain.places import Shared
 from daylily_daemon.settings.sources import shipped
 
 BUCKETS = itertools.count(1)
-app = typer.Typer()
-steps.register(app)
 
 
 class Lab:

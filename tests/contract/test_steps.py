@@ -9,22 +9,18 @@ from typing import Any
 
 import anyio
 import pytest
-import typer
 import yaml
 from typer.testing import CliRunner, Result
 
 from daylily_daemon.adapters.aws import Aws, AwsOptions
 from daylily_daemon.adapters.fastq import count_reads
 from daylily_daemon.adapters.transfer import upload
-from daylily_daemon.cli import steps
+from daylily_daemon.cli.app import app
 from daylily_daemon.cli.sampledata import SampleWorkset, write_sample_workset
 from daylily_daemon.domain.sheet import Sheet, read_sheet
 
 BUCKETS = itertools.count(1)
 WS = "drops/ws1/"
-
-app = typer.Typer()
-steps.register(app)
 
 
 def run(*arguments: str | Path) -> Result:

@@ -6,9 +6,7 @@ import shlex
 from collections.abc import Iterator
 from typing import Any
 
-import typer.main
-
-from daylily_daemon.cli.app import app
+from daylily_daemon.cli.app import whole_program
 from daylily_daemon.domain.model import Priority, State
 from tests.e2e.harness import PREFIX, Lab
 
@@ -25,7 +23,7 @@ def _examples(group: Any, before: str = "") -> Iterator[tuple[str, str]]:
             yield before + name, (command.help or "").partition("Example: ")[2].strip()
 
 
-EXAMPLES = dict(_examples(typer.main.get_command(app)))
+EXAMPLES = dict(_examples(whole_program()))
 
 
 def test_each_command_has_an_example_and_a_line_in_the_help(empty_lab: Lab) -> None:

@@ -57,6 +57,9 @@ def set_pipeline(head: HeadNode, name: str) -> None:
     assert head.reload()["result"] == "applied"
 
 
+@pytest.mark.reported(
+    "C", "apps of one user reach each other's data (cloud-in-a-bottle/cloud-in-a-bottle#19)"
+)
 def test_a_job_reaches_its_own_run_and_nothing_of_the_daemon_or_of_others(head: HeadNode) -> None:
     peer = head.drop("peer")
     assert peer.run is not None

@@ -8,7 +8,7 @@ import re
 import signal
 import socket
 import urllib.request
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -112,6 +112,25 @@ def test_a_full_disk_of_the_state_is_waited_for(lab: Lab, tmp_path: Path) -> Non
         (disk / "rubbish").unlink()
         daemon.wait_said("started")
         assert daemon.terminate() == 0
+
+
+def test_a_stalled_folder_of_jobs_holds_up_no_stop(lab: Lab) -> None:
+    """Its identity is a pipe that is opened and never written to: whoever reads it waits."""
+    pipe = lab.state.path / "jobs" / "identity.json"
+    pipe.parent.mkdir(parents=True)
+    os.mkfifo(pipe)
+    daemon = lab.start(wait=False)
+    writers: list[int] = []
+    until(lambda: _reader_came(pipe, writers), why=daemon.log_text)
+    assert daemon.terminate() == 0
+    os.close(writers.pop())
+
+
+def _reader_came(pipe: Path, writers: list[int]) -> bool:
+    """Try to open the pipe, which succeeds as soon as somebody reads; the descriptor is kept then."""
+    with suppress(OSError):
+        writers.append(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+    return bool(writers)
 
 
 def test_another_state_directory_is_taken_while_it_waits_for_one(lab: Lab, tmp_path: Path) -> None:

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import os
 import pwd
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from daylily_daemon.adapters.runners.account import Account, RunAs, hand_over
+from daylily_daemon.adapters.runners import enter
+from daylily_daemon.adapters.runners.account import (
+    NAMESPACES,
+    Account,
+    RunAs,
+    check_namespaces,
+    hand_over,
+)
 from daylily_daemon.domain.errors import Impeded, Transient
 from daylily_daemon.domain.model import Job, JobName
 
@@ -67,6 +76,56 @@ def test_a_pipeline_may_set_what_the_user_brings_along(tmp_path: Path) -> None:
     assert found.environment["HOME"] == "/of/the/pipeline"
     assert found.environment["USER"] == "nobody"
     assert found.argv[-4:] == (str(ACCOUNT.uid), str(ACCOUNT.gid), str(ACCOUNT.gid), "true")
+
+
+def test_a_machine_without_user_namespaces_is_refused_before_any_job_is(tmp_path: Path) -> None:
+    limit = tmp_path / "max_user_namespaces"
+    check_namespaces(limit)
+    limit.write_text("1\n")
+    check_namespaces(limit)
+    limit.write_text("0\n")
+    with pytest.raises(Impeded, match=r"set user\.max_user_namespaces .* leave runner\.user empty"):
+        check_namespaces(limit)
+
+
+@pytest.mark.needs_root
+def test_a_job_that_gets_no_user_namespace_says_what_to_do() -> None:
+    inside = (
+        f"import runpy; enter = runpy.run_path({enter.__file__!r}); enter['leave_namespace'](0, 0); "
+        f"open({str(NAMESPACES)!r}, 'w').write('0'); enter['main'](['0', '0', '', 'true'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", inside], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == enter.NOT_EXECUTABLE
+    assert "allows no more user namespaces: raise user.max_user_namespaces" in done.stderr
+    assert "leave runner.user empty" in done.stderr
+
+
+@pytest.mark.reported(
+    "C",
+    "supplementary groups are kept when privileges are dropped (ClickHouse/ClickHouse#105247, "
+    "haskell/process#149, coreos/ignition#2242, roehling/postsrsd#133)",
+)
+@pytest.mark.needs_root
+def test_a_command_has_the_groups_of_its_user_and_none_of_the_daemons() -> None:
+    own, daemons = [NOBODY.pw_gid, 4343], [0, 4242]
+    numbers = (NOBODY.pw_uid, NOBODY.pw_gid, ",".join(map(str, own)))
+    with subprocess.Popen(
+        [sys.executable, "-IS", enter.__file__, *map(str, numbers), "sh", "-c", "echo; read end"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd="/",
+        extra_groups=daemons,
+    ) as command:
+        assert command.stdout is not None
+        assert command.stdout.readline() == b"\n"
+        status = Path(f"/proc/{command.pid}/status").read_text(encoding="utf-8")
+        command.communicate(b"\n")
+    said = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    assert sorted(map(int, said["Groups"].split())) == sorted(own)
+    assert set(said["Uid"].split()) == {str(NOBODY.pw_uid)}
+    assert set(said["Gid"].split()) == {str(NOBODY.pw_gid)}
 
 
 @pytest.mark.parametrize("folder", ["/with space", "/with:colon", "/with%h", "/a/../b", "relative"])

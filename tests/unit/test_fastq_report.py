@@ -6,21 +6,17 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-import typer
 from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from daylily_daemon.adapters.fastq import Counts, count_reads
 from daylily_daemon.adapters.reports import report_on_samples
-from daylily_daemon.cli import steps
+from daylily_daemon.cli.app import app
 from daylily_daemon.cli.sampledata import SampleWorkset, write_sample_workset
 from daylily_daemon.domain.errors import Permanent
 
 GOOD = b"@r1 1:N:0\nACGT\n+\nIIII\n@r2 1:N:0\nGGNN\n+\n!!!!\n"
-
-app = typer.Typer()
-steps.register(app)
 
 
 def written(folder: Path, data: bytes, name: str = "x.fastq") -> Path:

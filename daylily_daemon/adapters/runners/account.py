@@ -24,6 +24,7 @@ from daylily_daemon.domain.errors import Impeded, Transient
 from daylily_daemon.domain.model import Job
 
 DROP_IN: Final = "deploy/systemd/jobs-as-another-user.conf"
+NAMESPACES: Final = Path("/proc/sys/user/max_user_namespaces")
 PLAIN: Final = re.compile(r"/[\w./+@=,-]*", re.ASCII)
 """The paths that need no quoting in a property of a unit, whatever systemd's version."""
 CAPABILITIES: Final = {
@@ -58,6 +59,20 @@ class Account:
         become = (sys.executable, "-IS", "-X", "utf8", os.path.abspath(enter.__file__))
         argv = (*become, str(self.uid), str(self.gid), groups, *job.argv)
         return replace(job, argv=argv, environment={**self.environment, **job.environment})
+
+
+def check_namespaces(limit: Path) -> None:
+    """Raises Impeded where ``limit`` says 0; where there is no such file, nothing is concluded from that."""
+    try:
+        most = limit.read_text(encoding="ascii").strip()
+    except OSError:
+        return
+    if most == "0":
+        raise Impeded(
+            "Jobs of another user get a user namespace of their own, and this machine allows none: set "
+            "user.max_user_namespaces to more than 0 (`sysctl -w user.max_user_namespaces=10000`, and a file "
+            "in /etc/sysctl.d to keep it), or leave runner.user empty."
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +122,7 @@ class RunAs:
                 f"To run jobs as the user {self.user} the daemon needs {what}. Install {DROP_IN} as a "
                 "drop-in of its unit, or leave runner.user empty."
             )
+        check_namespaces(NAMESPACES)
 
     def properties(self, job: Job, directory: str) -> Iterator[str]:
         """Yield what the job's unit needs besides. Raises Impeded for a path that no property can hold."""

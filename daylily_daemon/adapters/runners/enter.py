@@ -8,12 +8,18 @@ Ends with 126 and a sentence where the kernel refuses, and as a shell does where
 """
 
 import ctypes
+import errno
 import os
 import sys
 from typing import NoReturn
 
 CLONE_NEWUSER = 0x1000_0000
 NOT_EXECUTABLE, NOT_FOUND = 126, 127
+NO_MORE = (
+    "this machine allows no more user namespaces: raise user.max_user_namespaces (sysctl), "
+    "or leave runner.user empty"
+)
+"""What the kernel calls no space left on a device."""
 
 
 def map_user(pid: int, uid: int, gid: int) -> None:
@@ -38,7 +44,8 @@ def leave_namespace(uid: int, gid: int) -> None:
     os.close(told)
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(CLONE_NEWUSER):
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        number = ctypes.get_errno()
+        raise OSError(number, NO_MORE if number == errno.ENOSPC else os.strerror(number))
     os.write(tell, b"!")
     os.close(tell)
     if os.waitpid(child, 0)[1]:
