@@ -104,8 +104,10 @@ def _notices(sim: Sim, name: str, told: list[Record], exactly_once: bool) -> lis
     found = [f"{name} was never told {id}" for id in sorted(wanted - set(got))]
     if exactly_once:
         found += [f"{name} was told {id} {n} times" for id, n in got.items() if n > 1]
+    given_up = {r.id for r in records if name in r.given_up}  # they may still arrive, late
     for id in sim.world.table.worksets:
-        firsts = list(dict.fromkeys(r.seq for r in told if r.workset_id == id))
+        kept = (r.seq for r in told if r.workset_id == id and r.id not in given_up)
+        firsts = list(dict.fromkeys(kept))
         if firsts != sorted(firsts):
             found.append(f"{name} heard of {id} out of order: {firsts}")
     return found
