@@ -24,6 +24,7 @@ PART_CHARS: Final = 200
 """Of one part of a key, in ASCII; DynamoDB takes a range key of 1,024 bytes."""
 ANYWHERE: Final = "*"
 """Instead of the scope of a run of which somebody vouches that its machine is gone. No quoted text has it."""
+_LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 _EVER: Final = "0"
 """Sorts before every time."""
 _BEHIND: Final = "~"
@@ -86,6 +87,15 @@ class Turn:
     def since(self) -> str:
         """Return when it began to wait, or for a retry when it is due: UTC, as text that sorts."""
         return self._part(4)
+
+    @property
+    def since_at(self) -> datetime:
+        """Return ``since`` as a time, long ago where somebody wrote what is none."""
+        try:
+            at = datetime.fromisoformat(self.since)
+        except ValueError:
+            return _LONG_AGO
+        return at if at.tzinfo else at.replace(tzinfo=UTC)
 
     # Of what runs
 

@@ -93,7 +93,6 @@ class Backlog:
     read_at: float = 0.0
     """When the index is to be read next."""
 
-    _due_at: datetime | None = None
     _stored_at: dict[WorksetId, float] = field(default_factory=dict)
     _not_before: dict[WorksetId, float] = field(default_factory=dict)
 
@@ -109,7 +108,7 @@ class Backlog:
         self.waiting = dict(islice({**fresh, **kept}.items(), MOST_KNOWN))
         self.in_progress = {ws.id: ws for ws in look.in_progress}
         self.runs = dict(look.runs)
-        self.more, self._due_at = look.more, look.due_at
+        self.more = look.more
         self.was_read = True
         shown = (*look.in_progress, *fresh.values())
         self.observer.keep_only({ws.id for ws in shown})
@@ -213,10 +212,12 @@ class Backlog:
 
     def next_at(self, now: float, clock: datetime) -> float:
         """Return when there is something to do again: a reading, a rest or a pause that is over."""
-        known = (ws.retry_after for ws in self.waiting.values() if ws.state is State.RETRYING)
-        pauses = [at for at in (*known, self._due_at) if at and at > clock]
-        dues = (now + (at - clock).total_seconds() for at in pauses)
-        return min([self.read_at, *dues, *self._not_before.values()])
+        pauses = (
+            now + (ws.retry_after - clock).total_seconds()
+            for ws in self.waiting.values()
+            if ws.state is State.RETRYING and ws.retry_after and ws.retry_after > clock
+        )
+        return min([self.read_at, *pauses, *self._not_before.values()])
 
     def _running(self) -> Iterator[Workset]:
         known = (*self.in_progress.values(), *self.waiting.values())

@@ -93,9 +93,12 @@ class Sweep:
     async def _read_if_due(self) -> None:
         if current_time() < self.backlog.read_at:
             return
-        self.backlog.read(await self._look(), current_time())
-        self.backlog.read_at = current_time() + self.live.current.sweep_s
+        look = await self._look()
         self._read_since = current_time()
+        self.backlog.read(look, self._read_since)
+        due_s = (look.due_at - self.clock.now()).total_seconds() if look.due_at else math.inf
+        pause_s = min(self.live.current.sweep_s, max(due_s, SOONER_S))
+        self.backlog.read_at = self._read_since + pause_s
 
     async def _look(self) -> Look:
         runs = [turn for turn in await self._lineup.running() if turn.id not in self.tender.held]
@@ -168,9 +171,8 @@ class _Usability:
         match turn.need:
             case Need.UNCHECKED:
                 return CHECKS
-            case Need.RETRYING if turn.since > self.now.isoformat():
-                at = datetime.fromisoformat(turn.since)
-                self.due_at = min(self.due_at or at, at)
+            case Need.RETRYING if turn.since_at > self.now:
+                self.due_at = min(self.due_at or turn.since_at, turn.since_at)
                 return 0
             case Need.READY | Need.RETRYING:
                 elsewhere = is_elsewhere(turn.cluster, as_part(self.capacity.limits.cluster))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -111,3 +111,12 @@ def test_a_key_that_somebody_else_wrote_can_be_read(key: str) -> None:
         found = Turn(queue, key, WorksetId("w1"))
         assert isinstance((found.need, found.customer, found.cluster, found.since)[0], str)
         assert found.beyond > found.line
+        assert found.since_at < NOW
+
+
+@pytest.mark.parametrize(
+    "since", ["2026-02-01", "2026-02-01T00:00:00", "2026-02-01T01:00:00+01:00"]
+)
+def test_a_time_without_a_zone_is_utc(since: str) -> None:
+    found = Turn(Queue.WAITING, f"retrying|1|||{since}|w1", WorksetId("w1"))
+    assert found.since_at == datetime(2026, 2, 1, tzinfo=UTC)

@@ -1,0 +1,141 @@
+"""What a daemon finds in the index that nobody told it of: in time, in order, and whatever else waits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import anyio
+import pytest
+
+from daylily_daemon.domain.model import Priority, State, WorksetId
+from daylily_daemon.domain.workset import Workset
+from daylily_daemon.engine import backlog, sweep
+from tests.fakes.runner import MemoryMachine, Script
+from tests.fakes.store import LoopClock
+from tests.made import a_workset
+from tests.sim.planting import put
+from tests.unit.daemons import PLAN, World, daemon, play, until
+from tests.unit.dials import some_limits
+
+HOUR_S = 3600.0
+
+
+def a_world(slots: int = 1, per_customer: int = 0, job_s: float = 2.0, **dials: Any) -> World:
+    """Return a world whose daemon looks into the index only once an hour."""
+    world = World(machine=MemoryMachine(lambda job: Script(duration_s=job_s)))
+    limits = some_limits(slots=slots, per_customer=per_customer)
+    world.dials = replace(world.dials, limits=limits, sweep_s=HOUR_S, **dials)
+    return world
+
+
+def add(world: World, id: str, at_s: float = 0.0, **named: Any) -> Workset:
+    """Put a workset into the table as if another daemon had."""
+    at = LoopClock().start + timedelta(seconds=at_s)
+    ws = a_workset(id, now=at, **{"plan": PLAN, "version": 1, **named})
+    world.table.worksets[ws.id], world.table.nonces[ws.id] = ws, ""
+    return ws
+
+
+def started(world: World) -> list[str]:
+    """Return the worksets whose first job was started, in order."""
+    return [name.split(".")[0] for name in world.machine.starts if name.endswith(".stage")]
+
+
+def test_a_long_line_is_worked_off_without_waiting_for_the_next_look() -> None:
+    async def story() -> None:
+        world = a_world()
+        names = [add(world, f"w{n:02}", n / 10).id for n in range(40)]
+        async with daemon(world):
+            await until(lambda: len(started(world)) == 40, within_s=40 * 15)
+        assert started(world) == names
+        assert anyio.current_time() < HOUR_S
+
+    play(story)
+
+
+def test_a_retry_that_another_daemon_left_is_made_when_it_is_due() -> None:
+    async def story() -> None:
+        world = a_world(slots=4)
+        due = LoopClock().start + timedelta(seconds=600)
+        later = due + timedelta(seconds=300)
+        for id, at in (("soon", due), ("later", later)):
+            add(world, id, state=State.RETRYING, retry_after=at, retry_count=1)
+        async with daemon(world):
+            for id, at_s in (("soon", 600), ("later", 900)):
+                await until(lambda id=id: id in started(world), within_s=HOUR_S)  # type: ignore[misc]
+                assert at_s <= anyio.current_time() < at_s + 3
+
+    play(story)
+
+
+def test_what_asks_for_another_cluster_is_left_to_it_and_hides_nothing() -> None:
+    async def story() -> None:
+        world = a_world()
+        elsewhere = replace(PLAN, cluster_name="hpc-2")
+        for n in range(300):
+            add(world, f"e{n:03}", plan=elsewhere, priority=Priority.URGENT)
+        add(world, "mine")
+        async with daemon(world):
+            await until(lambda: started(world) == ["mine"], within_s=60)
+            await anyio.sleep(60)
+        assert started(world) == ["mine"]
+
+    play(story)
+
+
+def test_customers_at_their_limit_hide_nobody_however_many_of_theirs_wait() -> None:
+    async def story() -> None:
+        world = a_world(slots=8, per_customer=1, job_s=1000.0)
+        for n in range(300):
+            add(world, f"a{n:03}", n / 10, customer_id="a")
+        for n in range(3):
+            add(world, f"c{n}", 100.0, customer_id=f"c{n}", priority=Priority.LOW)
+        async with daemon(world):
+            await anyio.sleep(60)
+            assert sorted(started(world)) == ["a000", "c0", "c1", "c2"]
+
+    play(story)
+
+
+@pytest.mark.parametrize("known", [3, 2000])
+def test_inputs_that_nobody_looked_at_are_found_and_checked_however_many(known: int) -> None:
+    async def story() -> None:
+        world = a_world(slots=1000, job_s=0.1)
+        for n in range(120):
+            add(world, f"w{n:03}", n / 10, plan=None)
+        with put((sweep, "CHECKS", 5)), put((backlog, "MOST_KNOWN", known)):
+            async with daemon(world):
+                await until(lambda: len(started(world)) == 120, within_s=600)
+
+    play(story)
+
+
+def test_an_urgent_one_is_known_although_no_more_can_be() -> None:
+    async def story() -> None:
+        world = a_world(job_s=100.0)
+        for n in range(30):
+            add(world, f"w{n:02}", n / 10)
+        with put((backlog, "MOST_KNOWN", 5)):
+            async with daemon(world):
+                await until(lambda: bool(started(world)), within_s=60)
+                await world.submit("baby", priority=Priority.URGENT)
+                await until(lambda: len(started(world)) == 2, within_s=1000)
+        assert started(world) == ["w00", "baby"]
+
+    play(story)
+
+
+def test_how_many_wait_is_told_as_far_as_it_is_known() -> None:
+    async def story() -> None:
+        world = a_world(slots=0)
+        for n in range(30):
+            add(world, f"w{n:02}")
+        async with daemon(world) as supervisor:
+            await anyio.sleep(10)
+            told = supervisor.snapshot()
+            assert (told.waiting, told.waits_more) == (10, True)
+            del world.table.worksets[WorksetId("w00")]
+
+    play(story)
