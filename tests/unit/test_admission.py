@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from daylily_daemon.domain.admission import Capacity, admit, capacity_of
+from daylily_daemon.domain.admission import Capacity, admit, capacity_of, room_for
 from daylily_daemon.domain.model import Plan, Priority, State, WorksetId
 from daylily_daemon.domain.workset import Workset
 from tests import made
@@ -175,3 +175,23 @@ def test_admission_costs_no_more_a_workset_however_many_wait() -> None:
         return _lines(lambda: admit(waiting, room(slots=1, running=1), NOW))
 
     assert cost(800) < 1.5 * 8 * cost(100)
+
+
+@pytest.mark.parametrize(
+    ("slots", "per_customer", "running", "taken", "held", "room"),
+    [
+        (4, 0, 1, 1, "", 3),
+        (4, 0, 6, 1, "", 0),
+        (4, 2, 1, 1, "", 1),
+        (4, 2, 0, 3, "", 0),
+        (4, 9, 3, 0, "", 1),
+        (4, 0, 0, 0, "no room on the disk", 0),
+        (4, 2, 0, 0, "no room on the disk", 0),
+    ],
+)
+def test_the_room_for_a_customer_is_what_slots_and_its_limit_leave(
+    slots: int, per_customer: int, running: int, taken: int, held: str, room: int
+) -> None:
+    limits = some_limits(slots=slots, per_customer=per_customer)
+    capacity = Capacity(limits=limits, running=running, customers={"lab": taken}, held=held)
+    assert room_for(capacity, "lab") == room

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from daylily_daemon.domain.model import Command, Fence, HostLost, Plan, State, WorksetId
+from daylily_daemon.domain.model import Command, Fence, HostLost, Plan, Priority, State, WorksetId
 from daylily_daemon.domain.workset import Workset
 from daylily_daemon.engine.backlog import Backlog, BeatObserver, Look
 from tests.made import NOW, a_lock, a_workset, running
@@ -152,3 +152,64 @@ def test_before_the_first_reading_nobody_knows_what_runs() -> None:
     assert not backlog.was_read
     backlog.read(Look(waiting=[], in_progress=[]), now=0.0)
     assert backlog.was_read
+
+
+def test_what_rests_is_known_through_a_reading_that_does_not_look_for_it() -> None:
+    backlog = a_backlog()
+    backlog.read(Look(waiting=[ready()]), now=0.0)
+    backlog.rest(WorksetId("w1"), until=200.0)
+    backlog.read(Look(), now=100.0)
+    backlog.wake(200.0)
+    assert startable(backlog, 200.0) == ["w1"]
+    backlog.read(Look(), now=201.0)
+    assert startable(backlog, 201.0) == []
+
+
+def test_what_was_not_looked_for_is_kept_and_what_was_is_not() -> None:
+    backlog = a_backlog()
+    backlog.read(Look(waiting=[ready("w1"), ready("w2")]), now=0.0)
+    backlog.read(Look(waiting=[ready("w3")], complete=False, more=True), now=1.0)
+    assert sorted(startable(backlog, 1.0)) == ["w1", "w2", "w3"]
+    assert backlog.more
+    backlog.read(Look(waiting=[ready("w3")]), now=2.0)
+    assert startable(backlog, 2.0) == ["w3"]
+    assert not backlog.more
+
+
+def test_no_more_is_remembered_than_a_bound_but_for_what_is_urgent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("daylily_daemon.engine.backlog.MOST_KNOWN", 2)
+    backlog = a_backlog()
+    for id in ("w1", "w2", "w3"):
+        backlog.stored(ready(id), now=0.0)
+    assert (startable(backlog, 0.0), backlog.more) == (["w1", "w2"], True)
+    backlog.stored(ready("baby", priority=Priority.URGENT), now=0.0)
+    assert startable(backlog, 0.0) == ["w1", "w2", "baby"]
+    backlog.read(Look(waiting=[ready("w4")], complete=False), now=1.0)
+    assert startable(backlog, 1.0) == ["w4", "w1"]
+
+
+def test_a_run_that_ended_here_is_counted_for_its_customer_no_more() -> None:
+    backlog = a_backlog()
+    backlog.read(Look(runs={WorksetId("w1"): "lab", WorksetId("w2"): "lab"}), now=0.0)
+    backlog.stored(running("w2"), now=1.0)
+    backlog.stored(a_workset("w1", State.COMPLETE), now=1.0)
+    assert backlog.runs == {"w2": "lab"}
+
+
+def test_what_another_daemon_holds_is_read_again_each_time_for_its_beat() -> None:
+    backlog = a_backlog()
+    held, own = ready("w1", owner="other"), ready("w2", owner="me")
+    backlog.read(Look(waiting=[held, own, ready("w3")]), now=0.0)
+    assert sorted(backlog.as_read()) == ["w2", "w3"]
+
+
+def test_it_is_used_up_when_nothing_known_can_be_checked_or_started_now() -> None:
+    backlog = a_backlog()
+    assert backlog.is_used_up((), 0.0, NOW)
+    backlog.read(Look(waiting=[ready("w1")]), now=0.0)
+    assert not backlog.is_used_up((), 0.0, NOW)
+    assert backlog.is_used_up({WorksetId("w1")}, 0.0, NOW)
+    backlog.read(Look(waiting=[ready("w1", plan=None)]), now=0.0)
+    assert not backlog.is_used_up((), 0.0, NOW)

@@ -9,12 +9,13 @@ from typing import Any
 import anyio
 import pytest
 
-from daylily_daemon.domain.model import Priority, State, WorksetId
+from daylily_daemon.domain.errors import Transient
+from daylily_daemon.domain.model import Accepted, Inspection, Priority, State, WorksetId
 from daylily_daemon.domain.workset import Workset
 from daylily_daemon.engine import backlog, sweep
 from tests.fakes.runner import MemoryMachine, Script
 from tests.fakes.store import LoopClock
-from tests.made import a_workset
+from tests.made import a_workset, asked, running
 from tests.sim.planting import put
 from tests.unit.daemons import PLAN, World, daemon, play, until
 from tests.unit.dials import some_limits
@@ -137,5 +138,56 @@ def test_how_many_wait_is_told_as_far_as_it_is_known() -> None:
             told = supervisor.snapshot()
             assert (told.waiting, told.waits_more) == (10, True)
             del world.table.worksets[WorksetId("w00")]
+
+    play(story)
+
+
+def test_as_many_start_at_once_as_there_is_room_for() -> None:
+    async def story() -> None:
+        world = a_world(slots=60, job_s=1000.0)
+        for n in range(60):
+            add(world, f"w{n:02}", n / 10)
+        async with daemon(world):
+            await until(lambda: len(started(world)) == 60, within_s=0.9)
+
+    play(story)
+
+
+def test_what_runs_out_of_sight_counts_for_its_customer() -> None:
+    async def story() -> None:
+        world = a_world(slots=8, per_customer=1)
+        far = asked(running("far", scope="host:far/1", owner="other"), customer_id="a")
+        world.table.worksets[far.id], world.table.nonces[far.id] = far, ""
+        for customer in "ab":
+            add(world, f"w-{customer}", customer_id=customer)
+        async with daemon(world):
+            await until(lambda: bool(started(world)), within_s=60)
+            await anyio.sleep(60)
+        assert started(world) == ["w-b"]
+
+    play(story)
+
+
+class BrokenInputs:
+    """Nobody can look at those whose name begins with ``bad``."""
+
+    async def inspect(self, workset: Workset) -> Inspection:
+        await anyio.sleep(0.05)
+        if workset.id.startswith("bad"):
+            raise Transient("no answer")
+        return Accepted(PLAN)
+
+
+def test_those_that_are_left_alone_for_a_while_hide_nobody_behind_them() -> None:
+    async def story() -> None:
+        world = a_world(slots=8)
+        world.dials = replace(world.dials, input_poll_s=1000.0)
+        world.inputs = BrokenInputs()
+        for n in range(10):
+            add(world, f"bad{n}", n / 10, plan=None)
+        add(world, "good", 5.0, plan=None)
+        with put((sweep, "CHECKS", 5)):
+            async with daemon(world):
+                await until(lambda: started(world) == ["good"], within_s=60)
 
     play(story)
