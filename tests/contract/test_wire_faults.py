@@ -47,7 +47,7 @@ LASTING: Final = 10**6
 REFUSED: Final = frozenset({Fault.THROTTLE, Fault.BROKEN, Fault.EXPIRED})
 FINDINGS: Final = (AssertionError, DaemonError, ClientError, BotoCoreError, TimeoutError)
 PACKAGE: Final = ROOT / "daylily_daemon"
-DEMO: Final = PACKAGE / "cli" / "demo.py"
+DEMO: Final = PACKAGE / "cli" / "demonstration.py"
 """Also plays the part of the world around the daemon, on an emulator of its own."""
 FIGURES: Final = CACHE / "figures" / "wire.json"
 PLAYS: Final = tuple(
