@@ -81,6 +81,9 @@ def test_of_each_line_the_first_ones_are_read_and_the_rest_is_left() -> None:
     assert (found.complete, found.more) == (True, True)
 
 
+@pytest.mark.reported("B", "all that is due is loaded, without a limit (db-scheduler#127)")
+@pytest.mark.reported("B", "every poll reads the whole backlog (superplane#6989)")
+@pytest.mark.reported("B", "one call loops over 100,000 jobs (sidekiq#3332)")
 def test_what_waits_in_a_long_line_costs_no_more_than_a_short_one() -> None:
     few, many = (Counted(*(ready(f"w{n:05}", n) for n in range(size))) for size in (150, 3000))
     assert ids(heads(Lineup(few))) == ids(heads(Lineup(many))) == ["w00000", "w00001"]

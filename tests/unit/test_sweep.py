@@ -44,6 +44,8 @@ def started(world: World) -> list[str]:
     return [name.split(".")[0] for name in world.machine.starts if name.endswith(".stage")]
 
 
+@pytest.mark.reported("B", "two jobs an interval, however many wait (db-scheduler#46)")
+@pytest.mark.reported("B", "one job a poll, whatever the queue holds (workhorse#15)")
 def test_a_long_line_is_worked_off_without_waiting_for_the_next_look() -> None:
     async def story() -> None:
         world = a_world()
@@ -56,6 +58,7 @@ def test_a_long_line_is_worked_off_without_waiting_for_the_next_look() -> None:
     play(story)
 
 
+@pytest.mark.reported("B", "a retry waits for the next scheduled poll (MetPX/sarracenia#1447)")
 def test_a_retry_that_another_daemon_left_is_made_when_it_is_due() -> None:
     async def story() -> None:
         world = a_world(slots=4)
@@ -71,6 +74,9 @@ def test_a_retry_that_another_daemon_left_is_made_when_it_is_due() -> None:
     play(story)
 
 
+@pytest.mark.reported(
+    "B", "the same 500 jobs that cannot run are fetched again and again (ngageoint/scale#1846)"
+)
 def test_what_asks_for_another_cluster_is_left_to_it_and_hides_nothing() -> None:
     async def story() -> None:
         world = a_world()
@@ -86,6 +92,10 @@ def test_what_asks_for_another_cluster_is_left_to_it_and_hides_nothing() -> None
     play(story)
 
 
+@pytest.mark.reported("B", "jobs at their concurrency limit block the others (agenda#304)")
+@pytest.mark.reported(
+    "B", "a limit of rows lets old blocked jobs hide every newer one (ctrliq/ascender#922)"
+)
 def test_customers_at_their_limit_hide_nobody_however_many_of_theirs_wait() -> None:
     async def story() -> None:
         world = a_world(slots=8, per_customer=1, job_s=1000.0)
