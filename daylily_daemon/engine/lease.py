@@ -60,7 +60,7 @@ class Term:
     def __init__(self, writer: Writer, config: LeaseConfig, workset: Workset, asked: float) -> None:
         self.workset = workset
         self.trusted = CancelScope(deadline=asked + config.trust_s)
-        self.on_command: Callable[[Command], None] = _drop
+        self.on_command: Callable[[Command], None] = left_in_inbox
         self._writer = writer
         self._config = config
         self._holder = Holder(self._sealed, config.repeat_s)
@@ -171,8 +171,8 @@ class Term:
         return self._written + min(pause_s, self._config.beat_s)
 
 
-def _drop(command: Command) -> None:
-    """Before a shepherd listens there is nobody to hand a command to; it stays in the inbox."""
+def left_in_inbox(command: Command) -> None:
+    """Before and after a shepherd listens there is nobody to hand a command to; it stays in the inbox."""
 
 
 async def claim(

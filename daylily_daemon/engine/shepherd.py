@@ -30,7 +30,7 @@ from daylily_daemon.domain.pipeline import Pipeline, StepTemplate, Value, render
 from daylily_daemon.domain.remarks import Remarks
 from daylily_daemon.domain.workset import Workset
 from daylily_daemon.engine.dials import Live
-from daylily_daemon.engine.lease import Term
+from daylily_daemon.engine.lease import Term, left_in_inbox
 from daylily_daemon.ports import Runner
 
 T = TypeVar("T")
@@ -53,7 +53,10 @@ class Shepherd:
         with send, receive, term.trusted:
             async with create_task_group() as tg:
                 tg.start_soon(term.keep)
-                await _Drive(self, term, tg, send, receive).follow(effects)
+                try:
+                    await _Drive(self, term, tg, send, receive).follow(effects)
+                finally:
+                    term.on_command = left_in_inbox
                 tg.cancel_scope.cancel()
         if term.trusted.cancelled_caught:
             raise LeaseLost(f"{term.workset.id}: the store did not answer in time")

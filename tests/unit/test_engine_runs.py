@@ -229,3 +229,26 @@ def test_every_command_has_an_answer_also_one_for_a_workset_nobody_knows() -> No
         assert all(a and a.text for a in effects.values())
 
     play(story)
+
+
+def test_a_command_that_comes_while_a_run_is_let_go_stays_in_its_inbox_and_the_lease_is_given_back() -> (
+    None
+):
+    """Seen in a storm: whoever had listened was gone, and the release broke with it."""
+
+    async def story() -> None:
+        world = World(machine=MemoryMachine(lambda job: Script(duration_s=1000)))
+        async with daemon(world):
+            await world.submit("w1")
+            await until(lambda: bool(world.machine.starts))
+            await anyio.sleep(1)
+            ws = world.workset("w1")
+            late = Command(
+                id="c9", workset_id=ws.id, by="cli", ask=SetPriority(priority=Priority.LOW)
+            )
+            changed = replace(ws, inbox=(late,), version=ws.version + 1)
+            world.table.worksets[ws.id], world.table.nonces[ws.id] = changed, "another's"
+        assert world.workset("w1").owner is None
+        assert [command.id for command in world.workset("w1").inbox] == ["c9"]
+
+    play(story)
