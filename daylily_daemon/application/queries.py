@@ -204,7 +204,7 @@ async def _view(backend: Backend, ws: Workset) -> View:
         return view
     lineup = Lineup(backend.turns)
     runs = {turn.id: turn.customer for turn in await lineup.running()}
-    reading = await lineup.waiting(_shown, known=())
+    reading = await lineup.waiting(_shown, lambda _: False)
     waiting = await lineup.loaded(reading.turns, {})
     return replace(view, waiting=waiting, more=reading.more, runs=runs)
 

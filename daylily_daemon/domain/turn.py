@@ -1,6 +1,6 @@
 """Where a workset stands among those that daemons look for: what waits, and what runs.
 
-Worksets that wait and differ in nothing but their time form a *line*: the same kind, priority, customer and
+Worksets that wait and differ in nothing but their time form a *line*: the same need, priority, customer and
 cluster. Only the first ones of a line matter, because no limit lets a later one start before them. The key of
 a turn sorts by line and then by time, so that whoever reads an index of turns can leave a long line after a
 few rows. What a turn says is a suggestion, as everything in an index is; the item decides.

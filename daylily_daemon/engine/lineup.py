@@ -8,7 +8,7 @@ line is seen. What is known already, and stands at the same turn, is not loaded 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -28,6 +28,9 @@ MOST_RUNS: Final = 10_000
 Usable = Callable[[Turn], int]
 """How many worksets of its line, counted from its beginning, may be of use; 0 leaves the line out."""
 
+Known = Callable[[WorksetId], bool]
+"""Whether nobody need look for a workset, though the index may show it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Heads:
@@ -44,10 +47,10 @@ class Lineup:
     _at: str = ""
     """Where a reading that was cut short goes on."""
     _astray: set[Turn] = field(default_factory=set)
-    """Turns that did not fit their worksets when they were last loaded; the index may just have been late."""
+    """Turns that did not fit their worksets when those of their queue were last loaded; perhaps just late."""
 
-    async def waiting(self, use: Usable, known: Container[WorksetId]) -> Heads:
-        """Return the first turns of each line; ``known`` are not counted and not returned."""
+    async def waiting(self, use: Usable, known: Known) -> Heads:
+        """Return the first turns of each line; what is ``known`` is not counted and not returned."""
         reader = _HeadReader(use, known, self._at)
         for _ in range(CALLS):
             rows = await self.turns.line_up(Queue.WAITING, after=reader.at, limit=PAGE)
@@ -84,7 +87,8 @@ class Lineup:
                 if turn_of(ws) != part[ws.id]:
                     astray.add(part[ws.id])
                     await self._refile(ws, part[ws.id])
-        self._astray = astray
+        queues = {turn.queue for turn in turns}
+        self._astray = {turn for turn in self._astray if turn.queue not in queues} | astray
         return found
 
     async def _refile(self, ws: Workset, shown: Turn) -> None:
@@ -96,7 +100,7 @@ class Lineup:
 @dataclass(slots=True)
 class _HeadReader:
     use: Usable
-    known: Container[WorksetId]
+    known: Known
     at: str
     found: list[Turn] = field(default_factory=list)
     more: bool = False
@@ -111,7 +115,7 @@ class _HeadReader:
             self.at = last.beyond if full else last.key
 
     def _take(self, turn: Turn) -> None:
-        if turn.id in self.known:
+        if self.known(turn.id):
             return
         use = self.use(turn)
         if self._taken[turn.line] < use:

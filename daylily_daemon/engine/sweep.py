@@ -9,11 +9,11 @@ more, it reads again at once.
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Container
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
-from typing import Final, cast
+from typing import Final
 
 import structlog
 from anyio import create_task_group, current_time, sleep
@@ -106,8 +106,7 @@ class Sweep:
         in_progress = await self._lineup.loaded(mine, {})
         customers = {turn.id: turn.customer for turn in runs}
         use = _Usability(self.admitter.capacity(customers), self.clock.now())
-        known = _KnownBusy(self.tender.held, self.backlog.is_resting)
-        reading = await self._lineup.waiting(use, known)
+        reading = await self._lineup.waiting(use, self._is_busy)
         waiting = await self._lineup.loaded(reading.turns, self.backlog.as_read())
         return Look(
             waiting=waiting,
@@ -117,6 +116,10 @@ class Sweep:
             in_progress=in_progress,
             runs=customers,
         )
+
+    def _is_busy(self, id: WorksetId) -> bool:
+        """Return whether nobody need look for it, though the index may show it."""
+        return id in self.tender.held or self.backlog.is_resting(id)
 
     def _may_see(self, scope: str) -> bool:
         return scope == ANYWHERE or self.tender.place.sees(scope)
@@ -179,14 +182,3 @@ class _Usability:
                 return 0 if elsewhere else AHEAD + room_for(self.capacity, turn.customer)
             case _:
                 return 0
-
-
-@dataclass(frozen=True, slots=True)
-class _KnownBusy(Container[WorksetId]):
-    """What is not looked for, though the index may show it: held here, or left alone for a while."""
-
-    held: Container[WorksetId]
-    rests: Callable[[WorksetId], bool]
-
-    def __contains__(self, id: object) -> bool:
-        return id in self.held or self.rests(cast(WorksetId, id))

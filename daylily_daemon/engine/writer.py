@@ -25,7 +25,7 @@ from daylily_daemon.engine.dials import Live
 from daylily_daemon.ports import Change, Clock, Conflict, Ids, Worksets
 
 WRITES_AT_ONCE: Final = 16
-"""Of one daemon. The SDK's pool has more connections, so that a write with a turn need not wait for one."""
+"""Of one daemon. The SDK's pool has more connections, so that a write with a permit need not wait for one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +66,8 @@ class Writer:
     live: Live
     on_records: Callable[[tuple[Record, ...]], None]
     """Called with the records of each write once it is stored: the outbox."""
-    turns: Semaphore = field(default_factory=lambda: Semaphore(WRITES_AT_ONCE, fast_acquire=True))
-    """Who waits for a turn has sent nothing yet: a thousand runs to adopt must not time out in a queue."""
+    permits: Semaphore = field(default_factory=lambda: Semaphore(WRITES_AT_ONCE, fast_acquire=True))
+    """Who waits for one has sent nothing yet: a thousand runs to adopt must not time out in a queue."""
     write_s: float = 5.0
     """How long a write that was sent is heard out, cancelled or not: a claim nobody knows of would stand
     until somebody takes it over."""
@@ -132,7 +132,7 @@ class Writer:
         )
 
     async def _commit(self, change: Change) -> Workset:
-        async with self.turns:
+        async with self.permits:
             with CancelScope(shield=True, deadline=current_time() + self.write_s):
                 stored = await self.worksets.commit(change)
                 with aside("taking records over"):

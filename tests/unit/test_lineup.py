@@ -63,7 +63,7 @@ def played(work: Callable[[], Awaitable[T]]) -> T:
 def heads(
     line: Lineup, use: Callable[[Turn], int] = lambda _: 2, known: Collection[Any] = ()
 ) -> Heads:
-    return played(lambda: line.waiting(use, known))
+    return played(lambda: line.waiting(use, known.__contains__))
 
 
 def ids(found: Heads) -> list[str]:

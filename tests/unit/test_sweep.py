@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
@@ -11,13 +12,14 @@ import pytest
 
 from daylily_daemon.domain.errors import Transient
 from daylily_daemon.domain.model import Accepted, Inspection, Priority, State, WorksetId
+from daylily_daemon.domain.turn import Queue, Turn, turn_of
 from daylily_daemon.domain.workset import Workset
 from daylily_daemon.engine import backlog, sweep
 from tests.fakes.runner import MemoryMachine, Script
-from tests.fakes.store import LoopClock
+from tests.fakes.store import LoopClock, MemoryTurns, Table
 from tests.made import a_workset, asked, running
 from tests.sim.planting import put
-from tests.unit.daemons import PLAN, World, daemon, play, until
+from tests.unit.daemons import PLAN, World, daemon, parts_of, play, until
 from tests.unit.dials import some_limits
 
 HOUR_S = 3600.0
@@ -174,6 +176,49 @@ def test_what_runs_out_of_sight_counts_for_its_customer() -> None:
             await until(lambda: bool(started(world)), within_s=60)
             await anyio.sleep(60)
         assert started(world) == ["w-b"]
+
+    play(story)
+
+
+@dataclass
+class StaleTurns(MemoryTurns):
+    """An index in which one workset stands where it stood before, and stays there until it is corrected."""
+
+    table: Table
+    stale: Turn
+    refiled: list[WorksetId] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__init__(self.table)
+
+    async def line_up(self, queue: Queue, *, after: str = "", limit: int) -> Sequence[Turn]:
+        found = await super().line_up(queue, after=after, limit=limit)
+        others = [turn for turn in found if turn.id != self.stale.id]
+        return [*others, self.stale] if queue is self.stale.queue and not after else others
+
+    async def refile(self, ws: Workset) -> None:
+        self.refiled.append(ws.id)
+
+
+@pytest.mark.parametrize("stands_as", [State.READY, State.IN_PROGRESS])
+def test_what_stands_at_a_wrong_turn_for_two_readings_is_put_right(stands_as: State) -> None:
+    """As it is where a version before this one changed an item: it knows of no turns."""
+
+    async def story() -> None:
+        world = a_world()
+        world.dials = replace(world.dials, sweep_s=15.0)
+        was = running("odd", scope=parts_of(world).runner.scope, owner="other")
+        if stands_as is State.READY:
+            was = replace(was, state=State.READY, plan=PLAN, lock=None)
+        stale = turn_of(was)
+        assert stale is not None
+        add(world, "odd", state=State.RETRYING, retry_after=LoopClock().start + timedelta(days=9))
+        turns = StaleTurns(world.table, stale)
+        async with daemon(world, parts=replace(parts_of(world), turns=turns)):
+            await anyio.sleep(10)
+            assert turns.refiled == [], "the index may just be late"
+            await anyio.sleep(10)
+            assert turns.refiled == ["odd"]
 
     play(story)
 
