@@ -124,8 +124,8 @@ class Turns(Protocol):
         """Give the item the turn it must have, unless it has it or is no longer at this version."""
         ...
 
-    async def unfiled(self, limit: int = 1000) -> Sequence[Workset]:
-        """Return active worksets that have no turn, because a version before this one wrote them."""
+    async def unfiled(self, state: State, *, limit: int = 1000) -> Sequence[Workset]:
+        """Return worksets in ``state`` that have no turn, because a version before this one wrote them."""
         ...
 
 

@@ -12,12 +12,10 @@ from daylily_daemon.adapters.aws import translated
 from daylily_daemon.adapters.codec import Item, plain_item, turn_to_item, typed
 from daylily_daemon.adapters.reading import pages, readable, worksets_of
 from daylily_daemon.adapters.tables import Tables
-from daylily_daemon.domain.errors import Permanent
 from daylily_daemon.domain.model import State, WorksetId
 from daylily_daemon.domain.turn import Queue, Turn, turn_of
 from daylily_daemon.domain.workset import Workset
 
-ACTIVE: Final = (State.IN_PROGRESS, State.READY, State.RETRYING)
 _FIRST: Final = "!"
 """Sorts before every key, none of which is empty."""
 _NAMES: Final = {"#queue": "queue", "#turn": "turn", "#state": "state", "#version": "version"}
@@ -67,20 +65,11 @@ class DynamoTurns:
                 if error_code(exc) != "ConditionalCheckFailedException":
                     raise
 
-    async def unfiled(self, limit: int = 1000) -> Sequence[Workset]:
+    async def unfiled(self, state: State, *, limit: int = 1000) -> Sequence[Workset]:
         """Versions before this one need an index of their own, in which their items lie whole.
 
         Where there is none, nobody writes without a turn.
         """
-        found: list[Workset] = []
-        try:
-            for state in ACTIVE:
-                found += await self._unfiled_in(state, limit - len(found))
-        except _NoOlderIndex:
-            return []
-        return found
-
-    async def _unfiled_in(self, state: State, limit: int) -> list[Workset]:
         query: Item = {
             "TableName": self._tables.worksets,
             "IndexName": self._tables.older_index,
@@ -96,18 +85,13 @@ class DynamoTurns:
                     answer = await self._client.query(**query)
                 except ClientError as exc:
                     if _is_no_index(exc):
-                        raise _NoOlderIndex from exc
+                        return []
                     raise
             found += readable([plain_item(item) for item in answer["Items"]])
             if not (last := answer.get("LastEvaluatedKey")):
                 break
             query["ExclusiveStartKey"] = last
         return found[:limit]
-
-
-class _NoOlderIndex(Permanent):
-    def __init__(self) -> None:
-        super().__init__("there is no index of versions before this one")
 
 
 def _is_no_index(exc: ClientError) -> bool:

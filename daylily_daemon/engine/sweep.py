@@ -21,11 +21,11 @@ from anyio.abc import TaskGroup
 
 from daylily_daemon.domain.admission import Capacity, is_elsewhere, room_for
 from daylily_daemon.domain.errors import DaemonError
-from daylily_daemon.domain.model import WorksetId
+from daylily_daemon.domain.model import State, WorksetId
 from daylily_daemon.domain.turn import ANYWHERE, Need, Turn, as_part
 from daylily_daemon.engine.admitter import Admitter
 from daylily_daemon.engine.backlog import Backlog, Look
-from daylily_daemon.engine.boundary import aside, foreign_as_unexpected
+from daylily_daemon.engine.boundary import aside, for_ever, foreign_as_unexpected
 from daylily_daemon.engine.dials import Live
 from daylily_daemon.engine.inspector import Inspector
 from daylily_daemon.engine.lineup import Lineup
@@ -62,8 +62,6 @@ class Sweep:
 
     _lineup: Lineup = field(init=False)
     _read_since: float = -math.inf
-    _file_at: float = 0.0
-    """When items that versions before this one wrote are looked for again."""
     _spaced_s: float = 0.0
 
     def __post_init__(self) -> None:
@@ -72,8 +70,9 @@ class Sweep:
     async def run(self, tending: TaskGroup, on_pass: Callable[[], None]) -> None:
         """Pass for ever. What is taken lives in ``tending``; ``on_pass`` is called after each pass."""
         async with create_task_group() as checks:
+            what = "filing what older versions wrote"
+            checks.start_soon(for_ever, what, self._file_older, FILED_AGAIN_S)
             while True:
-                await self._alone("filing what older versions wrote", self._file_if_due)
                 await self._alone("reading the index", self._read_if_due)
                 await self._alone("a sweep", partial(self._pass, tending, checks))
                 self.passes += 1
@@ -124,16 +123,18 @@ class Sweep:
     def _may_see(self, scope: str) -> bool:
         return scope == ANYWHERE or self.tender.place.sees(scope)
 
-    async def _file_if_due(self) -> None:
-        """Bring what a version before this one wrote into the index, and know of it at once."""
-        if current_time() < self._file_at:
-            return
-        self._file_at = current_time() + FILED_AGAIN_S
-        for ws in await self.turns.unfiled():
-            await self.turns.refile(ws)
-            if ws.id not in self.tender.held:
-                self.backlog.stored(ws, current_time())
-        self._file_at = current_time() + self.live.current.reconcile_s
+    async def _file_older(self) -> None:
+        """Bring what a version before this one wrote into the index, and know of it at once, runs first.
+
+        Beside the passes, because those versions have no index in which it can be found without reading all.
+        """
+        for state in (State.IN_PROGRESS, State.READY, State.RETRYING):
+            for ws in await self.turns.unfiled(state):
+                await self.turns.refile(ws)
+                if ws.id not in self.tender.held:
+                    self.backlog.stored(ws, current_time())
+                    self.wakeup.call()
+        await sleep(self.live.current.reconcile_s)
 
     async def _pass(self, tending: TaskGroup, checks: TaskGroup) -> None:
         await self.admitter.look()

@@ -131,7 +131,7 @@ class Ports:
         await self.turns.refile(known)
 
     async def find_unfiled(self) -> None:
-        await self.turns.unfiled()
+        await self.turns.unfiled(State.READY)
 
     async def count(self) -> None:
         await self.catalogue.count(State.READY)

@@ -235,7 +235,7 @@ async def test_what_stands_in_line_is_loaded_in_one_go_as_far_as_it_is_there(sto
     ids = [*(ws.id for ws in stored), WorksetId("none")]
     loaded = await store.turns.load_all(ids)
     assert sorted(loaded, key=lambda ws: ws.id) == stored
-    assert list(await store.turns.unfiled()) == []
+    assert list(await store.turns.unfiled(State.READY)) == []
 
 
 async def test_what_was_answered_last_is_found_for_many_in_one_question(store: Store) -> None:

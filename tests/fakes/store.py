@@ -106,7 +106,7 @@ class MemoryTurns:
     async def refile(self, ws: Workset) -> None:
         """Nothing to do: what is kept here has no keys of its own that could be wrong."""
 
-    async def unfiled(self, limit: int = 1000) -> Sequence[Workset]:
+    async def unfiled(self, state: State, *, limit: int = 1000) -> Sequence[Workset]:
         return ()
 
 
