@@ -94,6 +94,8 @@ class Jobs(MemoryRunner):
         self._see(job)
         if job.name in self._sim.lost_tokens and job.confirmed:
             raise Unclear(f"{job.name} was seen to start, and its token is gone")
+        if self.scope in self._sim.gone:  # a request that arrives late starts nothing there
+            raise Transient(f"{self.scope} no longer exists")
         self._sim.homes.setdefault(job.name, self.scope)
         await super().ensure(job)
 
