@@ -59,7 +59,10 @@ def customers_not_counted() -> Places:
     return [(admitter, "capacity_of", capacity_of)]
 
 
-@mutant("a workset takes a slot only once it is claimed, not from the decision to take it")
+@mutant(
+    "a workset takes a slot only once it is claimed, not from the decision to take it",
+    "change_the_limits",
+)
 def counted_once_claimed() -> Places:
     original = admitter.Admitter.admit
 
