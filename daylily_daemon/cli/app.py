@@ -13,7 +13,7 @@ from io import StringIO
 from typing import Annotated, Any, Final, NamedTuple
 
 import typer
-from typer._completion_classes import completion_init
+from typer import _completion_classes as completion
 from typer.core import TyperCommand
 
 from daylily_daemon.cli import later, printing
@@ -153,10 +153,16 @@ def _main(
 def main() -> None:
     """Run the command of this process; whatever becomes of it, people read sentences."""
     printing.prepare()
-    completion_init()
+    _prepare_completion()
     with printing.to_the_end():
         code = _code()
     sys.exit(code)
+
+
+def _prepare_completion() -> None:
+    """Teach the parser its shells, and that no help here has markup, which a library would be loaded for."""
+    completion.completion_init()
+    completion._sanitize_help_text = lambda text: text
 
 
 def _code() -> int:

@@ -39,7 +39,7 @@ def _completion(shell: str, *words: str) -> Start:
         "COMP_CWORD": str(len(words)),
         "_TYPER_COMPLETE_ARGS": line,
     }
-    return Start(PROGRAM, told, 0.3 if shell == "bash" else None)
+    return Start(PROGRAM, told, 0.3)
 
 
 STARTS: Final[Mapping[str, Start]] = {

@@ -107,6 +107,14 @@ def test_a_completion_offers_what_fits_and_imports_no_more_than_a_help(
     assert modules & (LEAST | OURS | DRAWING) == set()
 
 
+def test_a_completion_that_shows_help_loads_nothing_to_draw_it() -> None:
+    modules, said = _modules(
+        _DAYLILY_DAEMON_COMPLETE="complete_zsh", _TYPER_COMPLETE_ARGS="daylily-daemon sh"
+    )
+    assert '"show":"Show everything about one workset."' in said
+    assert modules & (LEAST | OURS | DRAWING) == set()
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_a_shell_is_told_how_to_complete(shell: str) -> None:
     _, said = _modules(_DAYLILY_DAEMON_COMPLETE=f"source_{shell}")
