@@ -43,10 +43,10 @@ from daylily_daemon.domain.pipeline import Pipeline
 from daylily_daemon.domain.places import territory
 from daylily_daemon.domain.routing import Filter, Routing
 from daylily_daemon.domain.totality import total
-from daylily_daemon.engine.dials import Dials, Live
 from daylily_daemon.engine.health import Health, guarded
 from daylily_daemon.engine.intake import Intake
 from daylily_daemon.engine.lease import LeaseConfig
+from daylily_daemon.engine.live_settings import EngineSettings, LiveSettings
 from daylily_daemon.engine.outbox import Outbox, OutboxConfig
 from daylily_daemon.engine.shepherd import Shepherd
 from daylily_daemon.engine.supervisor import Snapshot, Supervisor
@@ -62,7 +62,7 @@ LOOPBACK_WAIT_S: Final = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outlets:
+class ChannelDeps:
     """What channels may need to reach people."""
 
     http: aiohttp.ClientSession
@@ -70,37 +70,35 @@ class Outlets:
     sns: Any
 
 
-def _sns(settings: Settings, outlets: Outlets) -> Notifier:
+def _sns(settings: Settings, deps: ChannelDeps) -> Notifier:
     topic = settings.topic
     if topic.sns_topic_arn:
-        return Sns(client=outlets.sns, topic_arn=topic.sns_topic_arn)
-    return NamedTopic(
-        client=outlets.sns, find=partial(_topic_arn, outlets.sns, topic.sns_topic_name)
-    )
+        return Sns(client=deps.sns, topic_arn=topic.sns_topic_arn)
+    return NamedTopic(client=deps.sns, find=partial(_topic_arn, deps.sns, topic.sns_topic_name))
 
 
-def _s3_sentinels(settings: Settings, outlets: Outlets) -> Notifier:
-    return S3Sentinels(objects=outlets.objects)
+def _s3_sentinels(settings: Settings, deps: ChannelDeps) -> Notifier:
+    return S3Sentinels(objects=deps.objects)
 
 
-def _slack(settings: Settings, outlets: Outlets) -> Notifier:
+def _slack(settings: Settings, deps: ChannelDeps) -> Notifier:
     url = settings.notifications.slack.webhook_url.get_secret_value()
-    return Slack(session=outlets.http, url=url)
+    return Slack(session=deps.http, url=url)
 
 
-def _linear(settings: Settings, outlets: Outlets) -> Notifier:
+def _linear(settings: Settings, deps: ChannelDeps) -> Notifier:
     linear = settings.notifications.linear
     key, team = linear.api_key.get_secret_value(), linear.team_id.get_secret_value()
-    return Linear(session=outlets.http, api_key=key, team_id=team)
+    return Linear(session=deps.http, api_key=key, team_id=team)
 
 
-def _webhook(settings: Settings, outlets: Outlets) -> Notifier:
+def _webhook(settings: Settings, deps: ChannelDeps) -> Notifier:
     hook = settings.notifications.webhook
     url, secret = hook.url.get_secret_value(), hook.secret.get_secret_value()
-    return Webhook(session=outlets.http, url=url, secret=secret, clock=SystemClock())
+    return Webhook(session=deps.http, url=url, secret=secret, clock=SystemClock())
 
 
-_NOTIFIERS: Final[Mapping[str, Callable[[Settings, Outlets], Notifier]]] = {
+_NOTIFIERS: Final[Mapping[str, Callable[[Settings, ChannelDeps], Notifier]]] = {
     "sns": _sns,
     "s3_sentinels": _s3_sentinels,
     "slack": _slack,
@@ -154,16 +152,16 @@ def pipelines_of(settings: Settings) -> Mapping[str, Pipeline]:
     return load_pipelines(folder)
 
 
-def dials_of(settings: Settings) -> Dials:
+def engine_settings_of(settings: Settings) -> EngineSettings:
     """Return what the running daemon takes from ``settings``. Raises what a pipeline file breaks."""
     daemon = settings.daemon
-    return Dials(
+    return EngineSettings(
         limits=limits_of(settings),
         min_free_bytes=int(daemon.min_free_gb * 1e9),
         sweep_s=daemon.sweep_s,
         reconcile_s=daemon.reconcile_s,
         input_poll_s=settings.inputs.poll_s,
-        look_s=settings.progress.interval_s,
+        progress_interval_s=settings.progress.interval_s,
         policy=policy_of(settings),
         pipelines=pipelines_of(settings),
         default_pipeline=settings.pipelines.default,
@@ -239,8 +237,8 @@ def _filter(channel: ChannelSettings) -> Filter:
 class Channels:
     """The channels in force, rebuilt by a reload."""
 
-    def __init__(self, outlets: Outlets, settings: Settings, health: Health) -> None:
-        self._outlets = outlets
+    def __init__(self, deps: ChannelDeps, settings: Settings, health: Health) -> None:
+        self._outlets = deps
         self._health = health
         self._built: Mapping[str, Notifier] = {}
         self.rebuild(settings)
@@ -258,7 +256,7 @@ class Channels:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tools:
+class Clients:
     """What the commands of the CLI work with."""
 
     settings: Settings
@@ -327,12 +325,12 @@ class Tools:
 
 
 @asynccontextmanager
-async def open_tools(settings: Settings, on_call: OnCall | None = None) -> AsyncIterator[Tools]:
+async def open_clients(settings: Settings, on_call: OnCall | None = None) -> AsyncIterator[Clients]:
     async with aws_of(settings, on_call) as aws:
         # The store repeats by itself, under the same nonce; the SDK must not do so inside a beat.
         dynamodb = await aws.client("dynamodb", max_attempts=1)
         tables = tables_of(settings)
-        yield Tools(
+        yield Clients(
             settings=settings,
             aws=aws,
             worksets=DynamoWorksets(dynamodb, tables),
@@ -346,7 +344,7 @@ async def open_tools(settings: Settings, on_call: OnCall | None = None) -> Async
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Daemon:
     supervisor: Supervisor
-    live: Live
+    live: LiveSettings
     channels: Channels
 
 
@@ -360,22 +358,22 @@ class Hooks:
 
 @asynccontextmanager
 async def open_daemon(
-    tools: Tools, dials: Dials, runners: Runners, owner: str, hooks: Hooks
+    clients: Clients, engine_settings: EngineSettings, runners: Runners, owner: str, hooks: Hooks
 ) -> AsyncIterator[Daemon]:
     """Wire a daemon. Raises Permanent for what ``init`` has not made, Transient if AWS is away."""
-    settings = tools.settings
-    live = Live(dials)
+    settings = clients.settings
+    live = LiveSettings(engine_settings)
     async with opened_session(os.environ) as http:
-        outlets = Outlets(
+        deps = ChannelDeps(
             http=http,
-            objects=tools.objects,
+            objects=clients.objects,
             # The outbox repeats by itself; a repeat of the SDK would be one that nobody counts.
-            sns=await tools.aws.client("sns", max_attempts=1),
+            sns=await clients.aws.client("sns", max_attempts=1),
         )
         clock = SystemClock()
         health = Health(clock)
-        channels = Channels(outlets, settings, health)
-        trail = guarded(tools.trail, "trail", health)
+        channels = Channels(deps, settings, health)
+        trail = guarded(clients.trail, "trail", health)
         outbox = Outbox(trail, channels.current, clock, live, OutboxConfig(owner=owner))
 
         def on_records(records: tuple[Record, ...]) -> None:
@@ -384,7 +382,7 @@ async def open_daemon(
                 hooks.on_record(record)
 
         writer = Writer(
-            worksets=guarded(tools.worksets, "worksets", health),
+            worksets=guarded(clients.worksets, "worksets", health),
             clock=clock,
             ids=RandomIds(),
             owner=owner,
@@ -392,7 +390,7 @@ async def open_daemon(
             on_records=on_records,
         )
         inner = Inner(writer=writer, live=live, outbox=outbox, trail=trail, health=health)
-        supervisor = await _supervisor(tools, runners, inner)
+        supervisor = await _supervisor(clients, runners, inner)
         supervisor.on_pass = hooks.on_pass
         yield Daemon(supervisor=supervisor, live=live, channels=channels)
 
@@ -413,30 +411,30 @@ class Inner:
     """The parts of a daemon that others of its parts need."""
 
     writer: Writer
-    live: Live
+    live: LiveSettings
     outbox: Outbox
     trail: Trail
     health: Health
 
 
-async def _supervisor(tools: Tools, runners: Runners, inner: Inner) -> Supervisor:
-    settings, state = tools.settings, StateDir(tools.settings.daemon.state_dir)
+async def _supervisor(clients: Clients, runners: Runners, inner: Inner) -> Supervisor:
+    settings, state = clients.settings, StateDir(clients.settings.daemon.state_dir)
     live, health = inner.live, inner.health
     by_name = {name: guarded(one, "runner", health) for name, one in runners.by_name.items()}
-    known = tools.worksets.announced
+    known = clients.worksets.announced
     origin, folders = origin_of(settings), (settings.daemon.state_dir, settings.daemon.data_dir)
     inputs = S3Inputs(
-        tools.objects,
+        clients.objects,
         lambda: live.current.default_pipeline,
         lambda: live.current.pipelines,
         local_roots=[str(root) for root in settings.inputs.local_roots],
         territory=territory(origin, settings.places.inputs, settings.places.exports, folders),
     )
-    drops = S3Drops(await tools.aws.client("s3"), origin, known)
+    drops = S3Drops(await clients.aws.client("s3"), origin, known)
     room = Room(folders)
     return Supervisor(
         writer=inner.writer,
-        turns=guarded(tools.turns, "turns", health),
+        turns=guarded(clients.turns, "turns", health),
         live=live,
         lease=lease_of(settings),
         place=Place(
@@ -449,8 +447,8 @@ async def _supervisor(tools: Tools, runners: Runners, inner: Inner) -> Superviso
         shepherd=Shepherd(runners=by_name, live=live),
         inputs=guarded(inputs, "inputs", health),
         intake=Intake(
-            events=guarded(await tools.intake(), "intake", health),
-            commands=guarded(await tools.commands(), "commands", health),
+            events=guarded(await clients.intake(), "intake", health),
+            commands=guarded(await clients.commands(), "commands", health),
             drops=guarded(drops, "drops", health),
             trail=inner.trail,
             writer=inner.writer,

@@ -27,7 +27,7 @@ import anyio
 import yaml
 
 from daylily_daemon.application.wording import progress_text
-from daylily_daemon.bootstrap import Tools, open_tools
+from daylily_daemon.bootstrap import Clients, open_clients
 from daylily_daemon.cli import drawing, output, printing
 from daylily_daemon.cli.options import Failed
 from daylily_daemon.cli.sampledata import SampleWorkset, write_sample_workset
@@ -137,8 +137,8 @@ async def _demo(worksets: int, fail: bool, keep: bool) -> int:
     try:
         settings = await _prepare(stage)
         ids = [f"demo-{n + 1}" for n in range(worksets)] + ([BAD] if fail else [])
-        async with open_tools(settings) as tools:
-            code = await _play(stage, tools, ids)
+        async with open_clients(settings) as clients:
+            code = await _play(stage, clients, ids)
         kept = keep
     finally:
         if not kept:
@@ -162,8 +162,8 @@ async def _prepare(stage: Stage) -> Settings:
     os.environ.update(environment)
     await _init(stage)
     settings = load(Sources(config=stage.config, environment=environment)).settings
-    async with open_tools(settings) as tools:
-        await _subscribe(tools)
+    async with open_clients(settings) as clients:
+        await _subscribe(clients)
     daemon = stage.start("daemon", "daylily_daemon", "run", "--config", str(stage.config))
     ready = partial(_says_ready, stage, daemon.pid)
     await _until(stage, daemon, "daemon", ready)
@@ -232,11 +232,11 @@ def _listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-async def _subscribe(tools: Tools) -> None:
-    sns, sqs = await tools.aws.client("sns"), await tools.aws.client("sqs")
+async def _subscribe(clients: Clients) -> None:
+    sns, sqs = await clients.aws.client("sns"), await clients.aws.client("sqs")
     url = (await sqs.create_queue(QueueName=MAIL))["QueueUrl"]
     answer = await sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])
-    topic = (await sns.create_topic(Name=tools.settings.topic.sns_topic_name))["TopicArn"]
+    topic = (await sns.create_topic(Name=clients.settings.topic.sns_topic_name))["TopicArn"]
     arn = answer["Attributes"]["QueueArn"]
     await sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)
 
@@ -244,17 +244,17 @@ async def _subscribe(tools: Tools) -> None:
 # --- the play ------------------------------------------------------------------------------------
 
 
-async def _play(stage: Stage, tools: Tools, ids: list[str]) -> int:
+async def _play(stage: Stage, clients: Clients, ids: list[str]) -> int:
     dropped: dict[str, datetime] = {}
     for n, id in enumerate(ids):
         folder = stage.folder / "drops" / id
         write_sample_workset(folder, SampleWorkset(samples=3, seed=n, leave_out_a_fastq=id == BAD))
-        dropped[id] = await _drop(tools, folder)
+        dropped[id] = await _drop(clients, folder)
     what = "1 workset" if len(ids) == 1 else f"{len(ids)} worksets"
     printing.say_whole(f"dropped {what} of 3 samples into s3://{BUCKET}/{PREFIX}")
-    ended = await _watch(tools, ids)
-    trails = {id: list(await tools.trail.read(WorksetId(id))) for id in ids}
-    mail = await _mail(tools, sum(bool(_told(r)) for rows in trails.values() for r in rows))
+    ended = await _watch(clients, ids)
+    trails = {id: list(await clients.trail.read(WorksetId(id))) for id in ids}
+    mail = await _mail(clients, sum(bool(_told(r)) for rows in trails.values() for r in rows))
     for id in ids:
         printing.say(f"\n{id}: {ended[id].shown_state}", style="bold")
         printing.say_facts(_report(stage, ended[id], trails[id], dropped[id], mail))
@@ -269,17 +269,17 @@ def _told(record: Record) -> bool:
     return record.notify
 
 
-async def _drop(tools: Tools, folder: Path) -> datetime:
+async def _drop(clients: Clients, folder: Path) -> datetime:
     """Upload a folder as a lab does: the trigger last. Return when the trigger was put."""
     trigger = folder / TRIGGER
     body = trigger.read_bytes()
     trigger.unlink()
-    at = await upload_whole(tools, folder, f"s3://{BUCKET}/{PREFIX}{folder.name}/")
-    await tools.objects.put(BUCKET, f"{PREFIX}{folder.name}/{TRIGGER}", body)
+    at = await upload_whole(clients, folder, f"s3://{BUCKET}/{PREFIX}{folder.name}/")
+    await clients.objects.put(BUCKET, f"{PREFIX}{folder.name}/{TRIGGER}", body)
     return at
 
 
-async def _watch(tools: Tools, ids: list[str]) -> dict[str, Workset]:
+async def _watch(clients: Clients, ids: list[str]) -> dict[str, Workset]:
     """Show progress until every workset has come to rest."""
     rest = {State.COMPLETE, State.ERROR, State.FAILED, State.CANCELED}
     seen: dict[str, Workset] = {}
@@ -287,7 +287,7 @@ async def _watch(tools: Tools, ids: list[str]) -> dict[str, Workset]:
         with anyio.move_on_after(RUN_WAIT_S):
             while len(seen) < len(ids) or any(ws.state not in rest for ws in seen.values()):
                 for id in ids:
-                    await _look(tools, id, seen, printing.is_terminal())
+                    await _look(clients, id, seen, printing.is_terminal())
                 grid = output.list_grid(list(seen.values()))
                 live.update(drawing.table(grid.lines(printing.width())))
                 await anyio.sleep(LOOK_S)
@@ -297,8 +297,8 @@ async def _watch(tools: Tools, ids: list[str]) -> dict[str, Workset]:
     return seen
 
 
-async def _look(tools: Tools, id: str, seen: dict[str, Workset], live: bool) -> None:
-    ws = await tools.worksets.load(WorksetId(id))
+async def _look(clients: Clients, id: str, seen: dict[str, Workset], live: bool) -> None:
+    ws = await clients.worksets.load(WorksetId(id))
     if ws is None:
         return
     before = seen.get(id)
@@ -308,9 +308,9 @@ async def _look(tools: Tools, id: str, seen: dict[str, Workset], live: bool) -> 
         printing.say_whole(f"{id}: {ws.shown_state} {progress_text(ws)}")
 
 
-async def _mail(tools: Tools, expected: int) -> dict[str, list[str]]:
+async def _mail(clients: Clients, expected: int) -> dict[str, list[str]]:
     """Return the subjects that arrived, by workset."""
-    sqs = await tools.aws.client("sqs")
+    sqs = await clients.aws.client("sqs")
     url = (await sqs.get_queue_url(QueueName=MAIL))["QueueUrl"]
     found: dict[str, list[str]] = {}
     count = 0

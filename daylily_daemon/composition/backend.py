@@ -17,7 +17,7 @@ from daylily_daemon.adapters.provision import dead_letter_name, find_queue
 from daylily_daemon.adapters.transfer.uploads import upload, upload_files
 from daylily_daemon.adapters.vitals import sighting
 from daylily_daemon.application.backend import Backend
-from daylily_daemon.bootstrap import Tools, limits_of, open_tools
+from daylily_daemon.bootstrap import Clients, limits_of, open_clients
 from daylily_daemon.domain.errors import Permanent
 from daylily_daemon.domain.model import Command, WorksetId
 from daylily_daemon.ports import GivenUp, Unanswered
@@ -26,18 +26,18 @@ from daylily_daemon.settings.model import Settings
 
 @asynccontextmanager
 async def open_backend(settings: Settings) -> AsyncIterator[Backend]:
-    async with open_tools(settings) as tools:
-        yield backend_of(tools)
+    async with open_clients(settings) as clients:
+        yield backend_of(clients)
 
 
-def backend_of(tools: Tools) -> Backend:
-    settings = tools.settings
+def backend_of(clients: Clients) -> Backend:
+    settings = clients.settings
     return Backend(
-        worksets=tools.worksets,
-        turns=tools.turns,
-        catalogue=tools.catalogue,
-        trail=tools.trail,
-        queues=SqsQueues(tools),
+        worksets=clients.worksets,
+        turns=clients.turns,
+        catalogue=clients.catalogue,
+        trail=clients.trail,
+        queues=SqsQueues(clients),
         clock=SystemClock(),
         ids=RandomIds(),
         sighting=partial(sighting, StateDir(settings.daemon.state_dir)),
@@ -49,33 +49,33 @@ def backend_of(tools: Tools) -> Backend:
 
 @dataclass(frozen=True, slots=True)
 class SqsQueues:
-    tools: Tools
+    clients: Clients
 
     async def send(self, command: Command) -> None:
-        await (await self.tools.commands()).send([command])
+        await (await self.clients.commands()).send([command])
 
     async def unanswered(self) -> Unanswered:
-        queues = self.tools.settings.queues
-        commands = await self.tools.unanswered(queues.commands)
-        return Unanswered(commands=commands, events=await self.tools.unanswered(queues.intake))
+        queues = self.clients.settings.queues
+        commands = await self.clients.unanswered(queues.commands)
+        return Unanswered(commands=commands, events=await self.clients.unanswered(queues.intake))
 
     async def depths(self) -> Mapping[str, int]:
-        queues = self.tools.settings.queues
+        queues = self.clients.settings.queues
         names = [q for n in (queues.intake, queues.commands) for q in (n, dead_letter_name(n))]
         return {name: await self._depth(name) for name in names}
 
     async def _depth(self, name: str) -> int:
-        url = await find_queue(await self.tools.aws.client("sqs"), name)
+        url = await find_queue(await self.clients.aws.client("sqs"), name)
         if url is None:
             raise Permanent(f"The queue {name} does not exist. Run `daylily-daemon init` first.")
-        return await self.tools.queue_depth(url)
+        return await self.clients.queue_depth(url)
 
 
 @asynccontextmanager
 async def open_given_up(settings: Settings) -> AsyncIterator[GivenUp]:
     """Yield the messages that were given up by either queue."""
-    async with open_tools(settings) as tools:
-        yield await tools.dead_letters()
+    async with open_clients(settings) as clients:
+        yield await clients.dead_letters()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,24 +91,24 @@ class Watching:
 @asynccontextmanager
 async def open_uploading(settings: Settings) -> AsyncIterator[tuple[Backend, Uploader]]:
     """Yield a backend, and what uploads local folders to its bucket."""
-    async with open_tools(settings) as tools:
-        yield backend_of(tools), Uploader(tools)
+    async with open_clients(settings) as clients:
+        yield backend_of(clients), Uploader(clients)
 
 
 @dataclass(frozen=True, slots=True)
 class Uploader:
-    tools: Tools
+    clients: Clients
 
     async def upload(self, folder: Path, id: WorksetId, watching: Watching, uri: str) -> None:
         """Upload what of ``folder`` belongs to the workset. Raises Permanent for a problem in it."""
         drop = await to_thread.run_sync(files_to_submit, folder, id)
         for absent in drop.absent:
             watching.absent(absent)
-        client = await self.tools.aws.client("s3")
+        client = await self.clients.aws.client("s3")
         await upload_files(client, drop.files, uri, progress=watching.progress)
 
 
-async def upload_whole(tools: Tools, folder: Path, uri: str) -> datetime:
+async def upload_whole(clients: Clients, folder: Path, uri: str) -> datetime:
     """Upload every file of a folder; return when that was done."""
-    await upload(await tools.aws.client("s3"), folder, uri)
+    await upload(await clients.aws.client("s3"), folder, uri)
     return SystemClock().now()

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from daylily_daemon.adapters.patience import Patience
 from daylily_daemon.adapters.provision import Provisioner
-from daylily_daemon.bootstrap import open_tools, wanted_of
+from daylily_daemon.bootstrap import open_clients, wanted_of
 from daylily_daemon.settings.model import Settings
 
 
@@ -33,6 +33,6 @@ async def provisioning(
     tell: Callable[[str], None],
 ) -> AsyncIterator[AsyncIterator[MissingParts]]:
     """Yield what is missing, one part after another; ``tell`` is given sentences about waits."""
-    async with open_tools(settings) as tools:
+    async with open_clients(settings) as clients:
         wanted = wanted_of(settings, create_bucket=create_bucket, drop_old_indexes=drop_old_indexes)
-        yield Provisioner(tools.aws, wanted, Patience(tell=tell)).missing()
+        yield Provisioner(clients.aws, wanted, Patience(tell=tell)).missing()

@@ -251,7 +251,7 @@ class Service:
             pending = self._start_with(new, pending)
         else:
             self.daemon.channels.rebuild(new.settings)
-            self.daemon.live.current = new.dials
+            self.daemon.live.current = new.engine_settings
             self.daemon.supervisor.nudge()
         telemetry.set_level(new.settings.log.level)
         self.found = new
@@ -323,7 +323,7 @@ class Service:
 
 def _limits(found: Read) -> dict[str, Any]:
     """Return what admission counts with, so that whoever explains it counts the same."""
-    limits = found.dials.limits
+    limits = found.engine_settings.limits
     return {
         "max_worksets": limits.slots,
         "max_per_customer": limits.per_customer,

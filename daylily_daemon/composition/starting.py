@@ -21,18 +21,18 @@ from anyio import current_time
 from daylily_daemon.adapters.blocking import LIMIT_S, Disk
 from daylily_daemon.adapters.host import StateDir
 from daylily_daemon.bootstrap import (
+    Clients,
     Daemon,
     Hooks,
-    Tools,
     daemon_name,
-    dials_of,
+    engine_settings_of,
+    open_clients,
     open_daemon,
-    open_tools,
 )
 from daylily_daemon.domain.errors import DaemonError, Permanent
 from daylily_daemon.domain.turn import Queue
 from daylily_daemon.engine.boundary import foreign_as_unexpected
-from daylily_daemon.engine.dials import Dials
+from daylily_daemon.engine.live_settings import EngineSettings
 from daylily_daemon.runners import machine_of, runners_of
 from daylily_daemon.settings.model import Settings
 from daylily_daemon.settings.sources import BadSettings, Loaded, Sources, load
@@ -87,7 +87,7 @@ class Read:
     """The settings, and what the daemon takes from them and from the files they name."""
 
     loaded: Loaded
-    dials: Dials
+    engine_settings: EngineSettings
 
     @property
     def settings(self) -> Settings:
@@ -107,7 +107,7 @@ class Reader:
 
     def _read(self) -> Read:
         found = load(self._where)
-        return Read(found, dials_of(found.settings))
+        return Read(found, engine_settings_of(found.settings))
 
 
 async def first_settings(reader: Reader, patience: StartPatience) -> Read:
@@ -175,18 +175,20 @@ async def _open(read: Callable[[], Read], wiring: Wiring) -> tuple[AsyncExitStac
     async with AsyncExitStack() as stack:
         while True:
             taken = read()
-            tools = await stack.enter_async_context(open_tools(taken.settings, wiring.on_call))
-            await _look_at_tables(tools)
+            clients = await stack.enter_async_context(open_clients(taken.settings, wiring.on_call))
+            await _look_at_tables(clients)
             make = partial(runners_of, taken.settings, wiring.environ)
             runners = await wiring.runners.run(make)
-            opening = open_daemon(tools, taken.dials, runners, wiring.owner, wiring.hooks)
+            opening = open_daemon(
+                clients, taken.engine_settings, runners, wiring.owner, wiring.hooks
+            )
             daemon = await stack.enter_async_context(opening)
             if read() is taken:
                 return stack.pop_all(), daemon
             await stack.aclose()  # a reload came meanwhile
 
 
-async def _look_at_tables(tools: Tools) -> None:
+async def _look_at_tables(clients: Clients) -> None:
     """Raises what is missing or refused, as a sentence."""
-    await tools.turns.line_up(Queue.WAITING, limit=1)
-    await tools.trail.owed(limit=1)
+    await clients.turns.line_up(Queue.WAITING, limit=1)
+    await clients.trail.owed(limit=1)

@@ -41,7 +41,7 @@ _JUDGED: Final = {
     Ended.TIMED_OUT: ("WS-TIME-001", Category.PERMANENT, False, "reached its time limit"),
     Ended.LOST: (
         "WS-JOB-001", Category.TRANSIENT, True,
-        "died together with its keeper and left no exit code",
+        "died together with its shim and left no exit code",
     ),
     Ended.HOST_LOST: ("WS-JOB-002", Category.TRANSIENT, True, "ended when its machine restarted"),
     Ended.STOPPED: ("WS-JOB-003", Category.PERMANENT, False, "was stopped from outside"),

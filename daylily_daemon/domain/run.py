@@ -38,7 +38,7 @@ class StepRun:
     """The folder of its job: token, log, exit record."""
     started_at: datetime | None = None
     seconds: float | None = None
-    """How long it took, by its keeper's clock."""
+    """How long it took, by its shim's clock."""
     end: StepEnd | None = None
     """None until it has ended."""
 

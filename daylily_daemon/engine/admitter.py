@@ -12,7 +12,7 @@ from anyio.abc import TaskGroup
 from daylily_daemon.domain.admission import Capacity, admit, capacity_of
 from daylily_daemon.domain.model import WorksetId
 from daylily_daemon.engine.backlog import Backlog
-from daylily_daemon.engine.dials import Live
+from daylily_daemon.engine.live_settings import LiveSettings
 from daylily_daemon.engine.tender import Tender
 from daylily_daemon.ports import Clock
 
@@ -25,7 +25,7 @@ async def never_held() -> str:
 
 @dataclass(slots=True, kw_only=True)
 class Admitter:
-    live: Live
+    live: LiveSettings
     clock: Clock
     backlog: Backlog
     tender: Tender

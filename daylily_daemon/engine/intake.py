@@ -13,9 +13,9 @@ from anyio.abc import TaskGroup
 
 from daylily_daemon.domain.workset import Workset
 from daylily_daemon.engine.boundary import for_ever
-from daylily_daemon.engine.dials import Live
 from daylily_daemon.engine.doorbell import Doorbell, Relay
 from daylily_daemon.engine.health import Health
+from daylily_daemon.engine.live_settings import LiveSettings
 from daylily_daemon.engine.writer import Writer
 from daylily_daemon.ports import Drops, Mailbox, Trail
 
@@ -32,7 +32,7 @@ class Intake:
     drops: Drops
     trail: Trail
     writer: Writer
-    live: Live
+    live: LiveSettings
     health: Health
     answer_s: float
     """As in Doorbell."""

@@ -27,7 +27,7 @@ from anyio.abc import TaskGroup
 from daylily_daemon.domain.errors import DaemonError, Permanent, Transient
 from daylily_daemon.domain.model import Record, WorksetId
 from daylily_daemon.engine.boundary import for_ever, foreign_as_unexpected
-from daylily_daemon.engine.dials import Live
+from daylily_daemon.engine.live_settings import LiveSettings
 from daylily_daemon.engine.wakeup import Wakeup
 from daylily_daemon.ports import Clock, Notifier, Trail
 
@@ -57,7 +57,7 @@ class OutboxConfig:
 
 
 @dataclass(slots=True, eq=False)
-class _Debt:
+class _PendingDelivery:
     """What is left to do for one record."""
 
     record: Record
@@ -84,7 +84,7 @@ class Outbox:
         trail: Trail,
         notifiers: Callable[[], Mapping[str, Notifier]],
         clock: Clock,
-        live: Live,
+        live: LiveSettings,
         config: OutboxConfig,
     ) -> None:
         self._trail = trail
@@ -92,8 +92,8 @@ class Outbox:
         self._clock = clock
         self._live = live
         self._config = config
-        self._debts: dict[str, _Debt] = {}
-        self._lines: dict[tuple[str, WorksetId], list[_Debt]] = {}
+        self._pending: dict[str, _PendingDelivery] = {}
+        self._lines: dict[tuple[str, WorksetId], list[_PendingDelivery]] = {}
         self._limits: dict[str, CapacityLimiter] = {}
         self._still: dict[str, tuple[Record, float]] = {}
         self._tg: TaskGroup | None = None
@@ -106,11 +106,11 @@ class Outbox:
     @property
     def waiting(self) -> int:
         """Records in hand with something still owed."""
-        return len(self._debts)
+        return len(self._pending)
 
     async def drained(self) -> None:
         """Return once nothing is in hand."""
-        while self._debts:
+        while self._pending:
             self._paid = Event()
             await self._paid.wait()
 
@@ -130,21 +130,21 @@ class Outbox:
             self._enqueue(record, since, current_time())
 
     def _enqueue(self, record: Record, since: int, ours_at: float) -> None:
-        if record.owed and record.id not in self._debts:
-            debt = _Debt(record, set(record.owed), since, ours_at)
-            self._debts[record.id] = debt
+        if record.owed and record.id not in self._pending:
+            pending = _PendingDelivery(record, set(record.owed), since, ours_at)
+            self._pending[record.id] = pending
             for channel in sorted(record.owed):
-                self._queue(channel, debt)
+                self._queue(channel, pending)
 
-    async def _wait_for_turn(self, channel: str, debt: _Debt) -> None:
+    async def _wait_for_turn(self, channel: str, pending: _PendingDelivery) -> None:
         """Wait until nobody else owes anything before it on ``channel``, taking over what stands still."""
-        id, pause_s = debt.record.workset_id, self._config.flush_s
-        while self._has(debt) and debt.since > (known := self._clear_from(id, channel)):
+        id, pause_s = pending.record.workset_id, self._config.flush_s
+        while self._has(pending) and pending.since > (known := self._clear_from(id, channel)):
             try:
                 with foreign_as_unexpected("the outbox"):
-                    since, losses = debt.since, self._losses
+                    since, losses = pending.since, self._losses
                     rows = await self._rows(id, known, since)
-                    earlier = [r for r in rows if channel in r.owed and r.id not in self._debts]
+                    earlier = [r for r in rows if channel in r.owed and r.id not in self._pending]
                     if not await self._take_over(earlier) and losses == self._losses:
                         self._clear.setdefault(id, {})[channel] = since
                         return
@@ -196,73 +196,73 @@ class Outbox:
             raise RuntimeError("the outbox does not run yet")
         self._tg.start_soon(work, *args)
 
-    def _queue(self, channel: str, debt: _Debt) -> None:
-        key = (channel, debt.record.workset_id)
+    def _queue(self, channel: str, pending: _PendingDelivery) -> None:
+        key = (channel, pending.record.workset_id)
         line = self._lines.get(key)
         if line is not None:
-            insort(line, debt, key=_number)
+            insort(line, pending, key=_number)
             return
-        self._lines[key] = [debt]
-        self._spawn(self._pay, *key)
+        self._lines[key] = [pending]
+        self._spawn(self._deliver_in_order, *key)
 
-    async def _pay(self, channel: str, workset: WorksetId) -> None:
+    async def _deliver_in_order(self, channel: str, workset: WorksetId) -> None:
         """Work off one line: one workset's notices on one channel, in their order."""
         line = self._lines[channel, workset]
         try:
             with foreign_as_unexpected(f"paying {workset} on {channel}"):
                 while line:
-                    await self._pay_first(line, channel)
+                    await self._deliver_first(line, channel)
         except DaemonError as exc:
             log.warning("line_left", workset=workset, channel=channel, error=str(exc))
-            for debt in list(line):  # still owed in the store, where the next sweep finds it
-                self._lose(debt)
+            for pending in list(line):  # still owed in the store, where the next sweep finds it
+                self._lose(pending)
         del self._lines[channel, workset]
 
-    async def _pay_first(self, line: list[_Debt], channel: str) -> None:
-        debt = line[0]
-        await self._wait_for_turn(channel, debt)
-        if line[:1] != [debt]:
+    async def _deliver_first(self, line: list[_PendingDelivery], channel: str) -> None:
+        pending = line[0]
+        await self._wait_for_turn(channel, pending)
+        if line[:1] != [pending]:
             return
         try:
-            delivered = await self._deliver(channel, debt)
+            delivered = await self._deliver(channel, pending)
         except _Lost:
-            self._leave(line, channel, debt)
+            self._leave(line, channel, pending)
             return
-        (debt.told if delivered else debt.given_up).add(channel)
-        self._leave(line, channel, debt)
-        if not debt.open or not self._has(debt):
-            await self._settle(debt)
+        (pending.told if delivered else pending.given_up).add(channel)
+        self._leave(line, channel, pending)
+        if not pending.open or not self._has(pending):
+            await self._settle(pending)
         else:
             self._unsettled.call()
 
-    def _has(self, debt: _Debt) -> bool:
-        return self._debts.get(debt.record.id) is debt
+    def _has(self, pending: _PendingDelivery) -> bool:
+        return self._pending.get(pending.record.id) is pending
 
-    def _leave(self, line: list[_Debt], channel: str, debt: _Debt) -> None:
-        debt.open.discard(channel)
-        if debt in line:
-            line.remove(debt)
-        self._drop_if_paid(debt)
+    def _leave(self, line: list[_PendingDelivery], channel: str, pending: _PendingDelivery) -> None:
+        pending.open.discard(channel)
+        if pending in line:
+            line.remove(pending)
+        self._drop_if_done(pending)
 
-    def _lose(self, debt: _Debt) -> None:
+    def _lose(self, pending: _PendingDelivery) -> None:
         """Leave a record to whoever has it now; what is ours behind it has to wait for its turn."""
-        id = debt.record.workset_id
+        id = pending.record.workset_id
         self._losses += 1
-        if self._has(debt):
-            del self._debts[debt.record.id]
+        if self._has(pending):
+            del self._pending[pending.record.id]
         self._own.pop(id, None)
         self._clear.pop(id, None)
-        for channel in debt.record.owed:
+        for channel in pending.record.owed:
             line = self._lines.get((channel, id), [])
-            if debt in line:
-                line.remove(debt)
+            if pending in line:
+                line.remove(pending)
             for other in line:
                 other.since = other.record.seq
         self._paid.set()
 
-    async def _deliver(self, channel: str, debt: _Debt) -> bool:
+    async def _deliver(self, channel: str, pending: _PendingDelivery) -> bool:
         """Return whether it was told, or given up. Raises _Lost if it is another daemon's now."""
-        record = debt.record
+        record = pending.record
         bound = log.bind(workset=record.workset_id, channel=channel, delivery=record.id)
         limit = self._limits.setdefault(channel, CapacityLimiter(self._config.per_channel))
         pause_s = self._config.base_s
@@ -274,7 +274,7 @@ class Outbox:
             try:
                 with foreign_as_unexpected(f"channel {channel}"):
                     async with limit:
-                        await self._make_sure(channel, debt)
+                        await self._make_sure(channel, pending)
                         await notifier.deliver(record)
             except Permanent as exc:
                 bound.error("notice_given_up", reason=str(exc))
@@ -293,43 +293,43 @@ class Outbox:
                 bound.info("notice_delivered", type=record.type, state=record.state)
                 return True
 
-    async def _make_sure(self, channel: str, debt: _Debt) -> None:
+    async def _make_sure(self, channel: str, pending: _PendingDelivery) -> None:
         """Raise _Lost if the record is not ours any more, and _Unsure if nobody can say."""
-        if not self._has(debt):
+        if not self._has(pending):
             raise _Lost("another daemon has it")
-        if current_time() - debt.ours_at < self._config.sure_s:
+        if current_time() - pending.ours_at < self._config.sure_s:
             return
         try:
             with foreign_as_unexpected("the outbox"):
-                now = await self._trail.take_over(debt.record, self._config.owner)
+                now = await self._trail.take_over(pending.record, self._config.owner)
         except DaemonError as exc:
             raise _Unsure(f"whether it is still ours to tell is unknown: {exc}") from exc
         if now is None:
-            self._lose(debt)
+            self._lose(pending)
             raise _Lost("another daemon has it, or has told it")
-        debt.record = now
+        pending.record = now
         if channel not in now.owed:
             raise _Lost("it was told")
 
     def _too_old(self, record: Record) -> bool:
         return self._clock.now() - record.at > timedelta(seconds=self._live.current.give_up_s)
 
-    async def _settle(self, debt: _Debt) -> None:
-        told, given_up = frozenset(debt.told), frozenset(debt.given_up)
+    async def _settle(self, pending: _PendingDelivery) -> None:
+        told, given_up = frozenset(pending.told), frozenset(pending.given_up)
         try:
             with foreign_as_unexpected("settling a notice"):
-                debt.record = await self._trail.settle(debt.record, told, given_up)
+                pending.record = await self._trail.settle(pending.record, told, given_up)
         except DaemonError as exc:
-            log.warning("settle_unanswered", delivery=debt.record.id, error=str(exc))
+            log.warning("settle_unanswered", delivery=pending.record.id, error=str(exc))
             self._unsettled.call()
             return
-        debt.told -= told
-        debt.given_up -= given_up
-        self._drop_if_paid(debt)
+        pending.told -= told
+        pending.given_up -= given_up
+        self._drop_if_done(pending)
 
-    def _drop_if_paid(self, debt: _Debt) -> None:
-        if self._has(debt) and not (debt.open or debt.told or debt.given_up):
-            del self._debts[debt.record.id]
+    def _drop_if_done(self, pending: _PendingDelivery) -> None:
+        if self._has(pending) and not (pending.open or pending.told or pending.given_up):
+            del self._pending[pending.record.id]
             self._paid.set()
 
     async def _flush(self) -> None:
@@ -337,9 +337,9 @@ class Outbox:
         while True:
             await self._unsettled.wait()
             await sleep(self._config.flush_s)
-            for debt in list(self._debts.values()):
-                if debt.told or debt.given_up:
-                    await self._settle(debt)
+            for pending in list(self._pending.values()):
+                if pending.told or pending.given_up:
+                    await self._settle(pending)
 
     async def _sweep(self) -> None:
         await for_ever("the search for notices left behind", self._sweep_once, self._config.sweep_s)
@@ -357,7 +357,7 @@ class Outbox:
         page = await self._trail.owed()
         while True:
             for record in page.records:
-                if record.id not in self._debts:
+                if record.id not in self._pending:
                     found.setdefault(record.workset_id, []).append(record)
             if page.more is None:
                 break
@@ -379,5 +379,5 @@ class Outbox:
         return current_time() - since >= self._config.takeover_s
 
 
-def _number(debt: _Debt) -> int:
-    return debt.record.seq
+def _number(pending: _PendingDelivery) -> int:
+    return pending.record.seq

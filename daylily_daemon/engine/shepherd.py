@@ -29,8 +29,8 @@ from daylily_daemon.domain.model import Command, Job, JobName, State
 from daylily_daemon.domain.pipeline import Pipeline, StepTemplate, Value, render, time_for
 from daylily_daemon.domain.remarks import Remarks
 from daylily_daemon.domain.workset import Workset
-from daylily_daemon.engine.dials import Live
 from daylily_daemon.engine.lease import Term, left_in_inbox
+from daylily_daemon.engine.live_settings import LiveSettings
 from daylily_daemon.ports import Runner
 
 T = TypeVar("T")
@@ -40,7 +40,7 @@ log = structlog.get_logger()
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shepherd:
     runners: Mapping[str, Runner]
-    live: Live
+    live: LiveSettings
     pause_s: float = 2.0
     """Before a call of unknown outcome is made again; doubles up to ``pause_cap_s``."""
     pause_cap_s: float = 60.0
@@ -97,18 +97,22 @@ class Shepherd:
         return self.live.current.pipelines.get(ws.plan.pipeline) if ws.plan else None
 
     def _rendered(self, ws: Workset, found: Job) -> Job:
-        dials, pipeline, template = self.live.current, self._pipeline(ws), self._template(ws)
+        engine_settings, pipeline, template = (
+            self.live.current,
+            self._pipeline(ws),
+            self._template(ws),
+        )
         if ws.run is None or pipeline is None or template is None:
             name = ws.plan.pipeline if ws.plan else ""
             raise Permanent(
                 f"Pipeline {name!r} has no step {found.step} any more; restore it in the pipelines "
                 "folder, reload, and retry the workset."
             )
-        job = render(template, values_of(ws, dials.values), found)
+        job = render(template, values_of(ws, engine_settings.values), found)
         return replace(
             job,
-            environment={**dials.environment, **run_environment(ws), **job.environment},
-            grace_s=job.grace_s if dials.grace_s is None else dials.grace_s,
+            environment={**engine_settings.environment, **run_environment(ws), **job.environment},
+            grace_s=job.grace_s if engine_settings.grace_s is None else engine_settings.grace_s,
             timeout_s=time_for(pipeline, template, ws.run.spent_s),
             run_dir=ws.run.folder,
         )
@@ -224,7 +228,7 @@ class _Drive:
         """Show progress for as long as the job is waited for; what is in the way of it harms nothing."""
         last = None
         while True:
-            await sleep(self.shepherd.live.current.look_s)
+            await sleep(self.shepherd.live.current.progress_interval_s)
             try:
                 progress = await runner.progress(job)
             except (Transient, Permanent) as exc:

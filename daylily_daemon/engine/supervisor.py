@@ -17,11 +17,11 @@ from anyio import Event, create_task_group, current_time, move_on_after
 from daylily_daemon.domain.workset import Workset
 from daylily_daemon.engine.admitter import Admitter, never_held
 from daylily_daemon.engine.backlog import Backlog, BeatObserver
-from daylily_daemon.engine.dials import Live
 from daylily_daemon.engine.health import Health, PortHealth
 from daylily_daemon.engine.inspector import Inspector
 from daylily_daemon.engine.intake import Intake
 from daylily_daemon.engine.lease import LeaseConfig
+from daylily_daemon.engine.live_settings import LiveSettings
 from daylily_daemon.engine.outbox import Outbox
 from daylily_daemon.engine.shepherd import Shepherd
 from daylily_daemon.engine.sweep import Sweep
@@ -57,7 +57,7 @@ class Snapshot:
 class Supervisor:
     writer: Writer
     turns: Turns
-    live: Live
+    live: LiveSettings
     lease: LeaseConfig
     place: Place
     shepherd: Shepherd

@@ -26,9 +26,9 @@ from daylily_daemon.domain.turn import ANYWHERE, Need, Turn, as_part
 from daylily_daemon.engine.admitter import Admitter
 from daylily_daemon.engine.backlog import Backlog, Look
 from daylily_daemon.engine.boundary import aside, for_ever, foreign_as_unexpected
-from daylily_daemon.engine.dials import Live
 from daylily_daemon.engine.inspector import Inspector
 from daylily_daemon.engine.lineup import Lineup
+from daylily_daemon.engine.live_settings import LiveSettings
 from daylily_daemon.engine.tender import Tender
 from daylily_daemon.engine.wakeup import Wakeup
 from daylily_daemon.ports import Clock, Turns
@@ -52,7 +52,7 @@ MOST_SPACED_S: Final = 1.0
 class Sweep:
     turns: Turns
     clock: Clock
-    live: Live
+    live: LiveSettings
     backlog: Backlog
     inspector: Inspector
     admitter: Admitter

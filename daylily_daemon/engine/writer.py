@@ -21,7 +21,7 @@ from daylily_daemon.domain.lifecycle import decide
 from daylily_daemon.domain.model import Command, Record, Submit
 from daylily_daemon.domain.workset import Workset
 from daylily_daemon.engine.boundary import aside
-from daylily_daemon.engine.dials import Live
+from daylily_daemon.engine.live_settings import LiveSettings
 from daylily_daemon.ports import Change, Clock, Conflict, Ids, Worksets
 
 WRITES_AT_ONCE: Final = 16
@@ -63,7 +63,7 @@ class Writer:
     ids: Ids
     owner: str
     """This daemon, as items name it."""
-    live: Live
+    live: LiveSettings
     on_records: Callable[[tuple[Record, ...]], None]
     """Called with the records of each write once it is stored: the outbox."""
     permits: Semaphore = field(default_factory=lambda: Semaphore(WRITES_AT_ONCE, fast_acquire=True))

@@ -21,7 +21,7 @@ from typing import Final
 import anyio
 
 from daylily_daemon.adapters.codec import typed_item, workset_to_item
-from daylily_daemon.bootstrap import open_tools
+from daylily_daemon.bootstrap import open_clients
 from daylily_daemon.domain.model import State, WorksetId
 from daylily_daemon.domain.workset import Workset
 from daylily_daemon.engine.writer import WRITES_AT_ONCE
@@ -51,8 +51,8 @@ def copies(original: Workset, count: int = RUNS) -> list[Workset]:
 async def put_bare(lab: Lab, worksets: list[Workset]) -> float:
     """Write all items bare; return the seconds it took."""
     found = load(Sources(config=lab.config, environment=lab.environment()))
-    async with open_tools(found.settings) as tools:
-        client = await tools.aws.client("dynamodb")
+    async with open_clients(found.settings) as clients:
+        client = await clients.aws.client("dynamodb")
         limit, table = anyio.CapacityLimiter(WRITES_AT_ONCE), found.settings.tables.worksets
 
         async def put(ws: Workset) -> None:

@@ -23,7 +23,7 @@ from typing import Any, Final
 import anyio
 
 from daylily_daemon.adapters.codec import typed_item, workset_to_item
-from daylily_daemon.bootstrap import open_tools
+from daylily_daemon.bootstrap import open_clients
 from daylily_daemon.domain.model import State
 from daylily_daemon.settings.sources import Sources, load
 from tests import emulators
@@ -133,13 +133,13 @@ class Bare:
 
 async def with_clients(lab: Lab, work: Any) -> Any:
     settings = load(Sources(config=lab.config, environment=lab.environment())).settings
-    async with open_tools(settings) as tools:
-        sqs = await tools.aws.client("sqs")
+    async with open_clients(settings) as clients:
+        sqs = await clients.aws.client("sqs")
         urls = [
             (await sqs.get_queue_url(QueueName=lab.settings["queues"][name]))["QueueUrl"]
             for name in ("intake", "commands")
         ]
-        db, s3 = await tools.aws.client("dynamodb"), await tools.aws.client("s3")
+        db, s3 = await clients.aws.client("dynamodb"), await clients.aws.client("s3")
         return await work(Bare(db, sqs, s3, lab, *urls))
 
 

@@ -29,7 +29,7 @@ from rich.table import Table
 
 from daylily_daemon.adapters.codec import typed_item, workset_to_item
 from daylily_daemon.adapters.host import RandomIds, SystemClock
-from daylily_daemon.bootstrap import Tools, open_tools
+from daylily_daemon.bootstrap import Clients, open_clients
 from daylily_daemon.domain import lifecycle
 from daylily_daemon.domain.decision import Decision
 from daylily_daemon.domain.model import State, WorksetId
@@ -239,8 +239,8 @@ def writes(url: str) -> dict[str, float]:
 
 async def _writes(lab: Lab) -> dict[str, float]:
     settings = load(Sources(config=lab.config, environment=lab.environment())).settings
-    async with open_tools(settings) as tools:
-        writer = Writer(tools, await tools.aws.client("dynamodb"), settings.tables.worksets)
+    async with open_clients(settings) as clients:
+        writer = Writer(clients, await clients.aws.client("dynamodb"), settings.tables.worksets)
         return await writer.medians()
 
 
@@ -248,7 +248,7 @@ async def _writes(lab: Lab) -> dict[str, float]:
 class Writer:
     """The same item written three ways in turn, so that a busy machine slows all of them."""
 
-    tools: Tools
+    clients: Clients
     client: Any
     table: str
 
@@ -278,10 +278,10 @@ class Writer:
         change = Change(
             before=before, after=decision.workset, nonce=nonce, records=decision.records
         )
-        return await self.tools.worksets.commit(change)
+        return await self.clients.worksets.commit(change)
 
     async def _load(self, id: WorksetId) -> Workset:
-        found = await self.tools.worksets.load(id)
+        found = await self.clients.worksets.load(id)
         assert found is not None
         return found
 

@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from daylily_daemon.adapters.codec import typed_item, workset_to_item
-from daylily_daemon.bootstrap import open_tools
+from daylily_daemon.bootstrap import open_clients
 from daylily_daemon.domain.model import Command, Priority, State, Submit, WorksetId
 from daylily_daemon.domain.workset import Workset
 from daylily_daemon.settings.sources import Sources, load
@@ -128,8 +128,8 @@ def waiting_like(ws: Workset, n: int) -> Workset:
 async def put_all(lab: Lab, worksets: Sequence[Workset]) -> float:
     """Write all items, in batches; return the seconds it took."""
     found = load(Sources(config=lab.config, environment=lab.environment()))
-    async with open_tools(found.settings) as tools:
-        client, table = await tools.aws.client("dynamodb"), found.settings.tables.worksets
+    async with open_clients(found.settings) as clients:
+        client, table = await clients.aws.client("dynamodb"), found.settings.tables.worksets
         limit = anyio.CapacityLimiter(LOADERS)
 
         async def put(part: Sequence[Workset]) -> None:
@@ -161,8 +161,8 @@ def urgent(lab: Lab, name: str) -> float:
 
 async def send(lab: Lab, command: Command) -> None:
     found = load(Sources(config=lab.config, environment=lab.environment()))
-    async with open_tools(found.settings) as tools:
-        await (await tools.commands()).send([command])
+    async with open_clients(found.settings) as clients:
+        await (await clients.commands()).send([command])
 
 
 def first_token(lab: Lab, name: str) -> Path:

@@ -51,7 +51,7 @@ def kill(*processes: procfs.Identity) -> None:
         procfs.send(process, signal.SIGKILL)
 
 
-async def kill_keeper_and_command(lab: ProcessHarness, job: Job) -> None:
+async def kill_shim_and_command(lab: ProcessHarness, job: Job) -> None:
     command = JobDirectory(job.directory).command()
     assert command is not None
     kill(lab.shim(job), command)

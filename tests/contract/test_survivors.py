@@ -25,7 +25,7 @@ from tests.contract.gated_jobs import (
     end_all,
     gated,
     kill,
-    kill_keeper_and_command,
+    kill_shim_and_command,
     nap,
     pids_of,
     start,
@@ -97,7 +97,7 @@ async def test_a_child_without_environment_is_alive_by_its_session(lab: ProcessH
     job = a_job(lab, f"env -i {nap(60)} & wait")
     await start(lab, job)
     await eventually(lambda: bool(pids_of(nap(60))))
-    await kill_keeper_and_command(lab, job)
+    await kill_shim_and_command(lab, job)
     with anyio.move_on_after(1) as waiting:
         await lab.runner().wait(job)
     assert waiting.cancelled_caught, "its child was still running"
@@ -113,7 +113,7 @@ async def test_a_child_that_washed_everything_off_keeps_the_end_unclear(
     job = a_job(lab, f"setsid env -i {nap(61)} & wait")
     await start(lab, job)
     await eventually(lambda: bool(pids_of(nap(61))))
-    await kill_keeper_and_command(lab, job)
+    await kill_shim_and_command(lab, job)
     for call in (lab.runner().wait, lab.runner().stop, lab.runner().wait):
         with pytest.raises(Unclear, match=r"`setsid env -i`.*retry ws-0 --host-gone"):
             await call(job)
@@ -161,7 +161,7 @@ async def test_a_control_group_proves_what_marks_cannot(lab: ProcessHarness, was
     with control_group(f"daylily-test-{os.getpid()}") as group:
         await started_in(group, lab, job)
         await eventually(lambda: len(pids_of(nap(62))) == washed)
-        await kill_keeper_and_command(lab, job)
+        await kill_shim_and_command(lab, job)
         for pid in pids_of(nap(63)):
             os.kill(pid, signal.SIGKILL)
         if washed:
@@ -185,7 +185,7 @@ async def test_what_belongs_to_others_in_a_shared_group_does_not_hide_the_end(
         await started_in(group, lab, other)
         await started_in(group, lab, job)
         await orphan_in(group, f"{nap(66)}", {shim.VIEW_MARK: "1"})
-        await kill_keeper_and_command(lab, job)
+        await kill_shim_and_command(lab, job)
         for pid in pids_of(nap(64)):
             os.kill(pid, signal.SIGKILL)
         assert (await lab.runner().wait(job)).ended is Ended.LOST

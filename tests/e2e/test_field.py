@@ -127,7 +127,7 @@ STRAY = """setsid env -i sh -c 'while ! [ -e "$0" ]; do sleep 0.1; done' "$gate"
 echo "$!" > "$gate.stray"; echo "$$" > "$gate.command"; [ "$attempt" = 1 ] || exit 0; exec sleep 600"""
 
 
-@pytest.mark.reported("A", "a child without environment outlives its killed keeper (nextflow#172)")
+@pytest.mark.reported("A", "a child without environment outlives its killed shim (nextflow#172)")
 def test_a_stray_that_nobody_can_see_is_never_joined_by_a_second_run(lab: Lab) -> None:
     lab.pipeline("noting", stage="", run=STRAY, export="")
     id = lab.drop_sample("HG002")
@@ -135,8 +135,8 @@ def test_a_stray_that_nobody_can_see_is_never_joined_by_a_second_run(lab: Lab) -
     lab.wait_started(id, "1 run")
     gate = lab.folder / "gates" / id
     command = int(until(lambda: _text(gate.with_suffix(".command"))))
-    keeper = int(Path(f"/proc/{command}/stat").read_text().rpartition(")")[2].split()[1])
-    os.kill(keeper, signal.SIGKILL)
+    shim = int(Path(f"/proc/{command}/stat").read_text().rpartition(")")[2].split()[1])
+    os.kill(shim, signal.SIGKILL)
     os.kill(command, signal.SIGKILL)
     ws = lab.wait_until(id, lambda ws: ws.unclear)
     assert ws.state is State.IN_PROGRESS

@@ -31,7 +31,7 @@ try peer-variables cat "/proc/$peer_pid/environ"
 try peer-record say forged "$peer_record/exit.json"
 try peer-record-view say forged "/proc/$peer_pid/root$peer_record/exit.json"
 try own-record ls "$DAYLILY_JOB_DIRECTORY"
-try keeper kill -9 "$PPID"
+try shim kill -9 "$PPID"
 try secret cat ./secret
 try daemon-variables cat "/proc/$daemon_pid/environ"
 try become-root nsenter -t 1 -m true

@@ -283,17 +283,17 @@ def test_secrets_and_memory_of_the_daemon_are_closed_to_its_user(head: HeadNode)
 # Ends without a record
 
 
-def kill_keeper_and_command(head: HeadNode, name: str) -> None:
+def kill_shim_and_command(head: HeadNode, name: str) -> None:
     """As an operator, or a machine short of memory, does: neither can say how it ended."""
     pids = [str(head.record(name, file)["pid"]) for file in ("token", "running.json")]
     head.until((head.job_dir(name) / "group.json").exists)
-    head.machine.says("kill", "-9", *pids)  # a unit ends with its keeper: one may be gone already
+    head.machine.says("kill", "-9", *pids)  # a unit ends with its shim: one may be gone already
 
 
 @every_way
 def test_a_control_group_proves_that_nothing_of_a_killed_job_is_left(head: HeadNode) -> None:
     head.drop("killed")
-    kill_keeper_and_command(head, "killed")
+    kill_shim_and_command(head, "killed")
     found = head.wait("killed", State.FAILED)
     assert found.failure is not None
     assert found.failure.code == "WS-JOB-001"
@@ -306,7 +306,7 @@ def test_a_process_that_nobody_knows_keeps_the_end_unclear(head: HeadNode) -> No
     group = f"/sys/fs/cgroup/system.slice/{SERVICE}/cgroup.procs"
     stray = f"echo $$ > {group}; setsid env -i sleep 321 > /dev/null 2>&1 &"
     head.machine.run("sh", "-c", stray)
-    kill_keeper_and_command(head, "unclear")
+    kill_shim_and_command(head, "unclear")
     found = head.wait_until("unclear", lambda ws: ws.unclear)
     assert found.state is State.IN_PROGRESS
     head.machine.run("pkill", "-9", "-f", "sleep 321")

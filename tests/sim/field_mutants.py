@@ -371,9 +371,9 @@ def index_ends_the_sweep() -> Places:
 def half_given_up_not_settled() -> Places:
     original = outbox.Outbox._settle
 
-    async def settle(self: outbox.Outbox, debt: Any) -> None:
-        if not (debt.told and debt.given_up):
-            await original(self, debt)
+    async def settle(self: outbox.Outbox, pending: Any) -> None:
+        if not (pending.told and pending.given_up):
+            await original(self, pending)
 
     return [(outbox.Outbox, "_settle", settle)]
 
@@ -388,10 +388,10 @@ def channels_share_turns() -> Places:
     original = outbox.Outbox._deliver
     turns: list[CapacityLimiter] = []
 
-    async def deliver(self: outbox.Outbox, channel: str, debt: Any) -> bool:
+    async def deliver(self: outbox.Outbox, channel: str, pending: Any) -> bool:
         turns.append(turns[0] if turns else CapacityLimiter(2))
         async with turns[0]:
-            return await original(self, channel, debt)
+            return await original(self, channel, pending)
 
     return [(outbox.Outbox, "_deliver", deliver)]
 

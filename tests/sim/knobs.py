@@ -11,7 +11,7 @@ from daylily_daemon.domain.admission import Limits
 from daylily_daemon.engine import backlog, lineup, sweep
 from daylily_daemon.engine.lease import LeaseConfig
 from tests.sim.planting import put
-from tests.unit.dials import some_limits
+from tests.unit.engine_settings import some_limits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -308,10 +308,10 @@ def no_outbox() -> list[tuple[object, str, Any]]:
 def settled_before_delivered() -> list[tuple[object, str, Any]]:
     original = outbox.Outbox._deliver
 
-    async def deliver(self: outbox.Outbox, channel: str, debt: Any) -> bool:
+    async def deliver(self: outbox.Outbox, channel: str, pending: Any) -> bool:
         with suppress(Transient):
-            await self._trail.settle(debt.record, frozenset({channel}))
-        return await original(self, channel, debt)
+            await self._trail.settle(pending.record, frozenset({channel}))
+        return await original(self, channel, pending)
 
     return [(outbox.Outbox, "_deliver", deliver)]
 
@@ -329,7 +329,7 @@ def leftovers_forgotten() -> list[tuple[object, str, Any]]:
 
 @mutant("a notice does not wait for the earlier ones of its workset")
 def notices_overtake() -> list[tuple[object, str, Any]]:
-    async def at_once(self: outbox.Outbox, channel: str, debt: Any) -> None:
+    async def at_once(self: outbox.Outbox, channel: str, pending: Any) -> None:
         await anyio.lowlevel.checkpoint()
 
     return [(outbox.Outbox, "_wait_for_turn", at_once)]
@@ -337,7 +337,7 @@ def notices_overtake() -> list[tuple[object, str, Any]]:
 
 @mutant("a notice that another daemon took over is told by both")
 def told_by_two() -> list[tuple[object, str, Any]]:
-    async def unasked(self: outbox.Outbox, channel: str, debt: Any) -> None:
+    async def unasked(self: outbox.Outbox, channel: str, pending: Any) -> None:
         await anyio.lowlevel.checkpoint()
 
     return [(outbox.Outbox, "_make_sure", unasked)]
@@ -345,9 +345,9 @@ def told_by_two() -> list[tuple[object, str, Any]]:
 
 @mutant("a delivery that failed is not tried again")
 def notice_tried_once() -> list[tuple[object, str, Any]]:
-    async def deliver(self: outbox.Outbox, channel: str, debt: Any) -> bool:
+    async def deliver(self: outbox.Outbox, channel: str, pending: Any) -> bool:
         try:
-            await self._notifiers()[channel].deliver(debt.record)
+            await self._notifiers()[channel].deliver(pending.record)
         except Transient:
             return False
         return True

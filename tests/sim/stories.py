@@ -23,7 +23,7 @@ from tests.sim.vclock import BACKEND
 from tests.sim.wire import QUIET, Death, Outage, Weather, Wire
 from tests.sim.world import Sim
 from tests.unit.daemons import supervisor_of
-from tests.unit.dials import a_policy
+from tests.unit.engine_settings import a_policy
 
 REST_WITHIN_S = 1800.0
 """How long everything may take to settle once the weather is quiet."""
@@ -275,13 +275,13 @@ def new_sim(seed: int, story: Story, knobs: Knobs | None = None) -> Sim:
     sim.skewed = knobs.skewed
     sim.world.lease = knobs.lease
     sim.world.outbox = replace(sim.world.outbox, per_channel=knobs.per_channel)
-    sim.world.dials = replace(
-        sim.world.dials,
+    sim.world.engine_settings = replace(
+        sim.world.engine_settings,
         policy=a_policy(
             max_retries=knobs.max_retries, base_s=20, cap_s=60, input_wait_s=knobs.input_wait_s
         ),
         limits=knobs.limits,
-        look_s=30.0,
+        progress_interval_s=30.0,
         sweep_s=knobs.sweep_s,
         reconcile_s=knobs.reconcile_s,
         give_up_s=knobs.give_up_s,

@@ -74,7 +74,7 @@ async def _weathered(story: Story, seed: int, knobs: Knobs) -> Outcome:
 def restore(sim: Sim, story: Story, knobs: Knobs) -> None:
     """Heal what is broken, and take back what was set."""
     troubles.heal(sim)
-    before = new_sim(0, story, knobs).world.dials
+    before = new_sim(0, story, knobs).world.engine_settings
     sim.turn(pipelines=before.pipelines, policy=before.policy, routing=before.routing)
 
 

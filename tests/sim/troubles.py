@@ -31,7 +31,7 @@ from tests.sim.ports import MISSING, REFUSED, UNWANTED, Input
 from tests.sim.wire import CHANNELS, Outage, Wire
 from tests.sim.world import RESTING, Sim
 from tests.unit.daemons import PIPELINE
-from tests.unit.dials import a_policy
+from tests.unit.engine_settings import a_policy
 
 Trouble = Callable[[Sim, Wire], None]
 
@@ -366,7 +366,7 @@ def delete_by_hand(sim: Sim, wire: Wire) -> None:
 def change_the_limits(sim: Sim, wire: Wire) -> None:
     """A reload changes how many worksets may run."""
     slots, per_customer = sim.rng.choice([1, 2, 8]), sim.rng.choice([0, 1, 2])
-    limits = replace(sim.world.dials.limits, slots=slots, per_customer=per_customer)
+    limits = replace(sim.world.engine_settings.limits, slots=slots, per_customer=per_customer)
     sim.turn(limits=limits)
 
 

@@ -41,7 +41,7 @@ class Weather:
     late_record: float = 0.0
     """Jobs whose exit record is seen only minutes after they ended."""
     accidents: float = 0.0
-    """Jobs that are killed with their keeper, run out of memory or time, or end with a machine."""
+    """Jobs that are killed with their shim, run out of memory or time, or end with a machine."""
     slow_s: float = 0.02
     stale: float = 0.0
     """Index reads that show an older moment."""

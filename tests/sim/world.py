@@ -202,17 +202,16 @@ class Sim:
         for wire in self.wires.values():
             wire.died.set()
 
-    def turn(self, **dials: Any) -> None:
+    def turn(self, **settings: Any) -> None:
         """Reload every daemon with changed settings."""
-        limits = self.world.dials.limits
-        now = anyio.current_time()
-        self.limits_before.append((now + RELOADED_S, limits.slots, limits.per_customer))
-        self._rerouted |= dials.get("routing", self.world.dials.routing) != self.world.dials.routing
-        self.world.dials = replace(self.world.dials, **dials)
-        if "grace_s" in dials:
-            self.graces.add(DEFAULT_GRACE_S if dials["grace_s"] is None else dials["grace_s"])
+        before, until = self.world.engine_settings, anyio.current_time() + RELOADED_S
+        self.limits_before.append((until, before.limits.slots, before.limits.per_customer))
+        self._rerouted |= settings.get("routing", before.routing) != before.routing
+        self.world.engine_settings = replace(before, **settings)
+        if "grace_s" in settings:
+            self.graces.add(DEFAULT_GRACE_S if settings["grace_s"] is None else settings["grace_s"])
         for supervisor in self.supervisors.values():
-            supervisor.live.current = self.world.dials
+            supervisor.live.current = self.world.engine_settings
 
     def stand_still(self, until: float) -> None:
         """Let the index show this moment until then."""
@@ -309,7 +308,7 @@ class Sim:
         self._claimed_by.setdefault((stored.id, stored.fence), wire)
         self._turned(change.before, stored, wire)
         for record in change.records:
-            routing = self.world.dials.routing
+            routing = self.world.engine_settings.routing
             self.owed_first[record.id] = record.owed if self._rerouted else routing.owed(record)
             self.written_at[record.id] = anyio.current_time()
             self._record(record)
@@ -367,7 +366,7 @@ class Sim:
         return [w for w in self.world.table.worksets.values() if w.state is State.IN_PROGRESS]
 
     def allowed(self) -> tuple[int, int]:
-        now, limits = anyio.current_time(), self.world.dials.limits
+        now, limits = anyio.current_time(), self.world.engine_settings.limits
         lately = [(s, c) for until, s, c in self.limits_before if now < until]
         pairs = [*lately, (limits.slots, limits.per_customer)]
         unlimited = any(c == 0 for _, c in pairs)
@@ -427,7 +426,7 @@ class Sim:
         """An input is refused for what was found, and files that are late get their time."""
         seen = self._input_seen.get(record.workset_id)
         waited_s = anyio.current_time() - self._submitted_s[record.workset_id]
-        wait_s = self.world.dials.policy.input_wait_s
+        wait_s = self.world.engine_settings.policy.input_wait_s
         if isinstance(seen, Missing) and not (self.foreign and "broke" in record.message):
             if waited_s < wait_s - 1.0 and not self.skewed:
                 self.wrong(f"{record.id} refused after {waited_s:.0f} s, not {wait_s:.0f}")
@@ -472,7 +471,7 @@ class Sim:
         written_s = self.written_at[record.id]
         for channel in given_up:
             refused = written_s < self.refusing_until.get(channel, 0.0)
-            if not refused and age_s < self.world.dials.give_up_s - 60.0:
+            if not refused and age_s < self.world.engine_settings.give_up_s - 60.0:
                 self.wrong(f"{record.id} was given up on {channel} after {age_s:.0f} s")
 
     def out_until(self, channel: str) -> float:

@@ -24,7 +24,7 @@ from tests.fakes.store import (
 )
 from tests.made import NOW
 from tests.sim.vclock import BACKEND
-from tests.unit.dials import some_limits
+from tests.unit.engine_settings import some_limits
 
 T = TypeVar("T")
 WELL = Sighting(

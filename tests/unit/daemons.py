@@ -22,10 +22,10 @@ from daylily_daemon.domain.pipeline import Pipeline, StepTemplate
 from daylily_daemon.domain.routing import Filter, Routing
 from daylily_daemon.domain.workset import Workset
 from daylily_daemon.engine.admitter import never_held
-from daylily_daemon.engine.dials import Dials, Live
 from daylily_daemon.engine.health import Health, guarded
 from daylily_daemon.engine.intake import Intake
 from daylily_daemon.engine.lease import LeaseConfig
+from daylily_daemon.engine.live_settings import EngineSettings, LiveSettings
 from daylily_daemon.engine.outbox import Outbox, OutboxConfig
 from daylily_daemon.engine.shepherd import Shepherd
 from daylily_daemon.engine.supervisor import Supervisor
@@ -57,7 +57,7 @@ from tests.fakes.store import (
     Table,
 )
 from tests.sim.vclock import BACKEND
-from tests.unit.dials import a_lease, some_dials
+from tests.unit.engine_settings import a_lease, some_engine_settings
 
 STEPS = ("stage", "run", "export", "metrics", "cleanup")
 PIPELINE = Pipeline(
@@ -84,8 +84,8 @@ class World:
     commands: Queue = field(default_factory=Queue)
     machine: MemoryMachine = field(default_factory=MemoryMachine)
     told: dict[str, list[Record]] = field(default_factory=lambda: {"sns": [], "slack": []})
-    dials: Dials = field(
-        default_factory=lambda: some_dials(
+    engine_settings: EngineSettings = field(
+        default_factory=lambda: some_engine_settings(
             pipelines={"demo": PIPELINE}, routing=Routing({"sns": Filter(), "slack": Filter()})
         )
     )
@@ -159,7 +159,7 @@ def parts_of(world: World) -> Parts:
 def supervisor_of(
     world: World, parts: Parts, owner: str = "a", clock: Clock | None = None
 ) -> Supervisor:
-    clock, live = clock or LoopClock(), Live(world.dials)
+    clock, live = clock or LoopClock(), LiveSettings(world.engine_settings)
     health = Health(clock)
     channels: dict[str, Notifier] = {
         name: guarded(channel, f"channel:{name}", health)

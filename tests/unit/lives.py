@@ -59,7 +59,7 @@ from daylily_daemon.domain.model import (
 from daylily_daemon.domain.remarks import Remarks
 from daylily_daemon.domain.workset import Workset
 from tests import made
-from tests.unit.dials import a_policy
+from tests.unit.engine_settings import a_policy
 
 GOLDEN: Final = Path(__file__).resolve().parents[1] / "golden" / "lives.txt"
 NOW: Final = datetime(2026, 3, 1, tzinfo=UTC)

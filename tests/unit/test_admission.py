@@ -17,7 +17,7 @@ from daylily_daemon.domain.model import Plan, Priority, State, WorksetId
 from daylily_daemon.domain.workset import Workset
 from tests import made
 from tests.made import asked
-from tests.unit.dials import some_limits
+from tests.unit.engine_settings import some_limits
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 PLAN = Plan(pipeline="demo", steps=("run",))

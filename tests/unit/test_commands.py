@@ -34,7 +34,7 @@ from daylily_daemon.domain.model import (
 )
 from daylily_daemon.domain.workset import Workset
 from tests import made
-from tests.unit.dials import a_policy
+from tests.unit.engine_settings import a_policy
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 ID = WorksetId("HG002")

@@ -48,7 +48,7 @@ from daylily_daemon.domain.recipe import Recipe
 from daylily_daemon.domain.run import StepEnd
 from daylily_daemon.domain.totality import total
 from tests.made import NOW, a_lock, a_run, a_workset, asked, at_run, running
-from tests.unit.dials import a_policy
+from tests.unit.engine_settings import a_policy
 
 ID = WorksetId("w1")
 STEP = StepTemplate(step="run", argv=("{a}", "x{b}y", "{many}"), timeout_s=100.0)

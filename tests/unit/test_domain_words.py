@@ -26,7 +26,7 @@ from daylily_daemon.domain.sheet import Row, Sheet, Wish
 from daylily_daemon.domain.workflow_log import FailedRule, WorkflowLog
 from tests.made import NOW, a_run, a_workset, running
 from tests.records import a_record
-from tests.unit.dials import a_policy
+from tests.unit.engine_settings import a_policy
 
 PIPE = Pipeline(name="demo", steps=(StepTemplate(step="run", argv=("run",)),))
 

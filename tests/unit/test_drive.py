@@ -27,15 +27,15 @@ from daylily_daemon.domain.model import (
 from daylily_daemon.domain.pipeline import Pipeline, StepTemplate
 from daylily_daemon.domain.workset import Workset
 from daylily_daemon.engine.backlog import Backlog, BeatObserver
-from daylily_daemon.engine.dials import Live
 from daylily_daemon.engine.lease import Term
+from daylily_daemon.engine.live_settings import LiveSettings
 from daylily_daemon.engine.shepherd import Shepherd, runner_of
 from daylily_daemon.engine.tender import Held, Place, Tender
 from daylily_daemon.engine.wakeup import Wakeup
 from daylily_daemon.ports import Runner
 from tests.made import a_run, a_workset, at_run
 from tests.unit.daemons import play
-from tests.unit.dials import some_dials
+from tests.unit.engine_settings import some_engine_settings
 from tests.unit.test_engine_parts import Odd, Store, a_writer, silence
 from tests.unit.test_term import LEASE
 
@@ -111,7 +111,7 @@ class Stage:
         writer = a_writer(self.store)
         self.store.hold(ws)
         runner: Runner = self.runner
-        live = Live(some_dials(pipelines={"demo": DEMO}, look_s=5.0))
+        live = LiveSettings(some_engine_settings(pipelines={"demo": DEMO}, progress_interval_s=5.0))
         self.shepherd = Shepherd(runners={"process": runner}, live=live)
         self.backlog = Resting(owner="me", observer=BeatObserver(60.0), index_lag_s=30.0)
         self.wakeup = Wakeup()
@@ -219,7 +219,7 @@ def test_a_job_out_of_sight_for_long_is_looked_for_and_only_then_let_go() -> Non
 
 def test_a_run_that_is_unclear_says_so_until_it_is_not() -> None:
     async def story() -> None:
-        stage = Stage(wait=[*[Unclear("its keeper is gone")] * 5, 20.0])
+        stage = Stage(wait=[*[Unclear("its shim is gone")] * 5, 20.0])
         seen: list[bool] = []
 
         async def look() -> None:

@@ -40,7 +40,7 @@ from tests.unit.daemons import (
     play,
     until,
 )
-from tests.unit.dials import a_policy, some_limits
+from tests.unit.engine_settings import a_policy, some_limits
 
 FAILS = Outcome(ended=Ended.EXITED, code=1, tail="something went wrong")
 
@@ -202,7 +202,7 @@ def test_no_more_than_allowed_run_at_once_and_urgent_goes_first() -> None:
     async def story() -> None:
         machine = MemoryMachine(lambda job: Script(duration_s=10))
         world = World(machine=machine)
-        world.dials = replace(world.dials, limits=some_limits(slots=1))
+        world.engine_settings = replace(world.engine_settings, limits=some_limits(slots=1))
         async with daemon(world):
             await world.submit("w0")
             await until(lambda: len(machine.starts) == 1)
@@ -230,7 +230,7 @@ def test_progress_rides_on_heartbeats_and_costs_no_write_of_its_own() -> None:
         lines = tuple(Progress(n / 1000, f"{n} of 1000") for n in range(1000))
         machine = MemoryMachine(lambda job: Script(duration_s=1000, progress=lines))
         world = World(machine=machine)
-        world.dials = replace(world.dials, look_s=5.0)
+        world.engine_settings = replace(world.engine_settings, progress_interval_s=5.0)
         async with daemon(world):
             await world.submit("w1")
             await until(
@@ -251,7 +251,7 @@ def test_an_operator_retry_resumes_at_the_failed_step() -> None:
             return Script(outcome=FAILS) if bad else Script()
 
         world = World(machine=MemoryMachine(script))
-        world.dials = replace(world.dials, policy=a_policy(max_retries=0))
+        world.engine_settings = replace(world.engine_settings, policy=a_policy(max_retries=0))
         async with daemon(world):
             await world.submit("w1")
             await until(lambda: is_in(world, "w1", State.FAILED))
@@ -329,7 +329,9 @@ def test_the_steps_of_a_run_share_its_time_limit() -> None:
     async def story() -> None:
         lengths = {"stage": 600.0, "run": 5000.0}
         world = World(machine=MemoryMachine(lambda job: Script(duration_s=lengths[job.step])))
-        world.dials = replace(world.dials, pipelines={"demo": replace(PIPELINE, timeout_s=1000.0)})
+        world.engine_settings = replace(
+            world.engine_settings, pipelines={"demo": replace(PIPELINE, timeout_s=1000.0)}
+        )
         async with daemon(world):
             await world.submit("w1")
             await until(lambda: is_in(world, "w1", State.FAILED))
@@ -346,7 +348,7 @@ def test_a_run_takes_its_slot_from_the_start_of_the_daemon_that_adopts_it() -> N
 
     async def story() -> None:
         world = World(machine=MemoryMachine(lambda _: Script(duration_s=100)))
-        world.dials = replace(world.dials, limits=some_limits(slots=1))
+        world.engine_settings = replace(world.engine_settings, limits=some_limits(slots=1))
         async with killed_daemon(world):
             await world.submit("w1")
             await until(lambda: bool(world.machine.starts))

@@ -346,7 +346,9 @@ def test_whatever_a_job_reports_its_workset_goes_on(report: dict[str, Any]) -> N
     async def story() -> None:
         outcome = Outcome(ended=Ended.EXITED, code=0, report=report, duration_s=1.0)
         world = World(machine=MemoryMachine(lambda _: Script(outcome=outcome)))
-        world.dials = replace(world.dials, pipelines={"demo": replace(PIPELINE, timeout_s=1000.0)})
+        world.engine_settings = replace(
+            world.engine_settings, pipelines={"demo": replace(PIPELINE, timeout_s=1000.0)}
+        )
         async with daemon(world):
             await world.submit("w1")
             await until(lambda: is_in(world, "w1", State.COMPLETE), within_s=60)

@@ -19,8 +19,8 @@ from daylily_daemon.domain.remarks import Remarks
 from daylily_daemon.domain.routing import Filter, Routing
 from daylily_daemon.domain.workset import Workset
 from daylily_daemon.engine.boundary import aside, for_ever, foreign_as_unexpected
-from daylily_daemon.engine.dials import Live
 from daylily_daemon.engine.health import FORGIVEN, TEXT_LIMIT, Health, PortHealth, guarded
+from daylily_daemon.engine.live_settings import LiveSettings
 from daylily_daemon.engine.remarks import remark, say_trouble
 from daylily_daemon.engine.wakeup import Wakeup
 from daylily_daemon.engine.writer import Applied, Holder, Overtaken, Writer
@@ -29,7 +29,7 @@ from tests.fakes.store import Counter, MemoryWorksets, Table
 from tests.made import NOW, a_workset, asked, running
 from tests.sim.hunt import quietly
 from tests.unit.daemons import play
-from tests.unit.dials import some_dials
+from tests.unit.engine_settings import some_engine_settings
 
 
 @pytest.fixture(autouse=True)
@@ -250,7 +250,7 @@ def a_writer(
     store: Store, on_records: Callable[[tuple[Record, ...]], None] = lambda _: None
 ) -> Writer:
     worksets: Worksets = store  # type: ignore[assignment]
-    live = Live(some_dials(routing=Routing({"sns": Filter(), "slack": Filter()})))
+    live = LiveSettings(some_engine_settings(routing=Routing({"sns": Filter(), "slack": Filter()})))
     return Writer(
         worksets=worksets,
         clock=Watch(),

@@ -97,18 +97,18 @@ def test_a_run_that_cannot_be_seen_for_long_is_let_go_and_says_why() -> None:
 def test_a_job_whose_pipeline_is_gone_is_waited_for_and_never_started_again() -> None:
     async def story() -> None:
         world = World(machine=MemoryMachine(lambda _: Script(duration_s=600.0)))
-        dials = world.dials
+        engine_settings = world.engine_settings
         async with daemon(world):
             await world.submit("w1")
             await until(lambda: bool(world.machine.starts))
-        world.dials = replace(dials, pipelines={})
+        world.engine_settings = replace(engine_settings, pipelines={})
         async with daemon(world):
             await anyio.sleep(300)
             assert is_in(world, "w1", State.IN_PROGRESS)
             await until(lambda: is_in(world, "w1", State.FAILED), within_s=900)
         assert world.machine.starts == ["w1.1.stage"]
         assert "no step run any more" in world.workset("w1").error_details
-        world.dials = dials
+        world.engine_settings = engine_settings
         async with daemon(world):
             await world.ask("w1", Retry())
             await until(lambda: is_in(world, "w1", State.COMPLETE), within_s=7200)
@@ -139,11 +139,11 @@ class Unproven(MemoryRunner):
     async def wait(self, job: Job) -> Outcome:
         if job.name == "w1.1.run":
             await anyio.sleep(5)
-            raise Unclear("The keeper of w1.1.run was killed and left no record.")
+            raise Unclear("The shim of w1.1.run was killed and left no record.")
         return await super().wait(job)
 
 
-@pytest.mark.reported("A", "a killed keeper is taken for the end of its job (nomad#6980)")
+@pytest.mark.reported("A", "a killed shim is taken for the end of its job (nomad#6980)")
 def test_an_end_without_proof_stays_unclear_until_somebody_vouches_for_it() -> None:
     async def story() -> None:
         world = World()

@@ -14,7 +14,7 @@ from daylily_daemon.domain.model import Job, Retry, State
 from tests.fakes.notifier import Failure, MemoryNotifier
 from tests.fakes.runner import MemoryMachine, MemoryRunner, Script
 from tests.unit.daemons import World, daemon, parts_of, play, until
-from tests.unit.dials import some_limits
+from tests.unit.engine_settings import some_limits
 
 LONG = Script(duration_s=1000.0)
 
@@ -27,7 +27,7 @@ def in_state(world: World, state: State) -> list[str]:
 def test_a_dead_channel_delays_nobody_and_is_given_up_visibly_at_the_stated_age() -> None:
     async def story() -> None:
         world = World()
-        world.dials = replace(world.dials, give_up_s=3600.0)
+        world.engine_settings = replace(world.engine_settings, give_up_s=3600.0)
         dead = MemoryNotifier(script=deque([Failure(Transient("no answer"))] * 10_000))
         parts = parts_of(world)
         channels = {**parts.notifiers, "slack": dead}

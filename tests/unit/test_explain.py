@@ -15,7 +15,7 @@ from daylily_daemon.domain.daemon import Status
 from daylily_daemon.domain.model import Category, Plan, Priority, State, Transition
 from daylily_daemon.domain.workset import Failure, Lock, Workset
 from tests.made import STEPS, a_run, a_workset
-from tests.unit.dials import some_limits
+from tests.unit.engine_settings import some_limits
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 ME = "lab/m1/d1"

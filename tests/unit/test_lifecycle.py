@@ -51,7 +51,7 @@ from daylily_daemon.domain.remarks import Remarks
 from daylily_daemon.domain.run import StepEnd
 from daylily_daemon.domain.workset import Workset
 from tests.made import a_run, a_workset, at_run
-from tests.unit.dials import a_policy
+from tests.unit.engine_settings import a_policy
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 ID = WorksetId("HG002")

@@ -16,12 +16,12 @@ import pytest
 
 from daylily_daemon.domain.errors import Transient
 from daylily_daemon.domain.model import Record, RecordType, State, WorksetId
-from daylily_daemon.engine.dials import Live
+from daylily_daemon.engine.live_settings import LiveSettings
 from daylily_daemon.engine.outbox import Outbox, OutboxConfig
 from tests.fakes.runner import MemoryMachine, MemoryRunner, Script
 from tests.fakes.store import LoopClock, MemoryTrail, Table
 from tests.unit.daemons import World, parts_of, play, supervisor_of, until
-from tests.unit.dials import some_dials
+from tests.unit.engine_settings import some_engine_settings
 
 
 @dataclass
@@ -94,7 +94,7 @@ def test_what_waits_for_a_dead_channel_is_told_once_and_in_order_whoever_tells(
 ) -> None:
     async def story() -> None:
         world = World(machine=MemoryMachine(lambda job: Script(duration_s=100.0)))
-        world.dials = replace(world.dials, give_up_s=1500.0)
+        world.engine_settings = replace(world.engine_settings, give_up_s=1500.0)
         slack = Deaf(world.told["slack"], from_s=1200.0)
         async with Daemons(world, slack) as daemons:
             daemons.start("a")
@@ -174,7 +174,7 @@ async def outbox_over(
     table = Table(records={ID: list(records)})
     config = OutboxConfig(owner="a")
     found: dict[str, Any] = dict(channels)
-    live = Live(some_dials(give_up_s=1e6))
+    live = LiveSettings(some_engine_settings(give_up_s=1e6))
     outbox = Outbox(made(table), lambda: found, LoopClock(AT), live, config)
     async with anyio.create_task_group() as tg:
         tg.start_soon(outbox.run)

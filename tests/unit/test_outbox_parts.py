@@ -15,12 +15,12 @@ from anyio import current_time
 
 from daylily_daemon.domain.errors import Permanent, Transient
 from daylily_daemon.domain.model import Record, WorksetId
-from daylily_daemon.engine.dials import Live
+from daylily_daemon.engine.live_settings import LiveSettings
 from daylily_daemon.engine.outbox import Outbox, OutboxConfig
 from daylily_daemon.ports import OwedPage
 from tests.fakes.store import LoopClock, MemoryTrail, Table
 from tests.unit.daemons import play
-from tests.unit.dials import some_dials
+from tests.unit.engine_settings import some_engine_settings
 from tests.unit.test_engine_parts import Odd, silence
 from tests.unit.test_outbox import AT, ID, owed_now, owing
 
@@ -100,7 +100,7 @@ async def stage(
     """Run the outbox of daemon ``a`` from some time on, over a trail that holds ``left``."""
     await anyio.sleep(begin_s)
     table = Table(records={ID: list(left)})
-    trail, live = Counting(table), Live(some_dials(give_up_s=give_up_s))
+    trail, live = Counting(table), LiveSettings(some_engine_settings(give_up_s=give_up_s))
     found: dict[str, Any] = dict(channels)
     clock = LoopClock(AT - timedelta(seconds=begin_s))
     outbox = Outbox(trail, lambda: found, clock, live, OutboxConfig(owner="a"))
@@ -323,7 +323,11 @@ def test_a_channel_that_breaks_is_tried_again_like_one_that_is_down() -> None:
 
 def test_records_come_only_while_it_runs() -> None:
     outbox = Outbox(
-        MemoryTrail(Table()), dict, LoopClock(AT), Live(some_dials()), OutboxConfig(owner="a")
+        MemoryTrail(Table()),
+        dict,
+        LoopClock(AT),
+        LiveSettings(some_engine_settings()),
+        OutboxConfig(owner="a"),
     )
 
     async def story() -> None:

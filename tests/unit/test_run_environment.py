@@ -10,10 +10,10 @@ from daylily_daemon.domain.errors import Permanent
 from daylily_daemon.domain.model import Plan
 from daylily_daemon.domain.pipeline import Pipeline, StepTemplate
 from daylily_daemon.domain.workset import Workset
-from daylily_daemon.engine.dials import Live
+from daylily_daemon.engine.live_settings import LiveSettings
 from daylily_daemon.engine.shepherd import Shepherd, run_environment, values_of
 from tests.made import asked, at_run, running
-from tests.unit.dials import some_dials
+from tests.unit.engine_settings import some_engine_settings
 
 PLAN = Plan(pipeline="demo", steps=("stage", "run"), pin="1.a.b.c.1.2")
 WORKSET = replace(
@@ -44,8 +44,10 @@ DEMO = Pipeline(name="demo", steps=(STEP, StepTemplate(step="run", argv=("run",)
 
 def a_shepherd(grace_s: float | None = None) -> Shepherd:
     environment = {"WHO": "settings", "ALL": "1", "DAYLILY_INPUT_URI": "as the settings say"}
-    dials = some_dials(pipelines={"demo": DEMO}, environment=environment, grace_s=grace_s)
-    return Shepherd(runners={}, live=Live(dials))
+    engine_settings = some_engine_settings(
+        pipelines={"demo": DEMO}, environment=environment, grace_s=grace_s
+    )
+    return Shepherd(runners={}, live=LiveSettings(engine_settings))
 
 
 def test_a_step_has_the_last_word_on_its_environment_and_the_settings_the_first() -> None:

@@ -20,16 +20,20 @@ from tests.fakes.store import LoopClock, MemoryTurns, Table
 from tests.made import a_workset, asked, running
 from tests.sim.planting import put
 from tests.unit.daemons import PLAN, World, daemon, parts_of, play, until
-from tests.unit.dials import some_limits
+from tests.unit.engine_settings import some_limits
 
 HOUR_S = 3600.0
 
 
-def a_world(slots: int = 1, per_customer: int = 0, job_s: float = 2.0, **dials: Any) -> World:
+def a_world(
+    slots: int = 1, per_customer: int = 0, job_s: float = 2.0, **engine_settings: Any
+) -> World:
     """Return a world whose daemon looks into the index only once an hour."""
     world = World(machine=MemoryMachine(lambda job: Script(duration_s=job_s)))
     limits = some_limits(slots=slots, per_customer=per_customer)
-    world.dials = replace(world.dials, limits=limits, sweep_s=HOUR_S, **dials)
+    world.engine_settings = replace(
+        world.engine_settings, limits=limits, sweep_s=HOUR_S, **engine_settings
+    )
     return world
 
 
@@ -206,7 +210,7 @@ def test_what_stands_at_a_wrong_turn_for_two_readings_is_put_right(stands_as: St
 
     async def story() -> None:
         world = a_world()
-        world.dials = replace(world.dials, sweep_s=15.0)
+        world.engine_settings = replace(world.engine_settings, sweep_s=15.0)
         was = running("odd", scope=parts_of(world).runner.scope, owner="other")
         if stands_as is State.READY:
             was = replace(was, state=State.READY, plan=PLAN, lock=None)
@@ -236,7 +240,7 @@ class BrokenInputs:
 def test_those_that_are_left_alone_for_a_while_hide_nobody_behind_them() -> None:
     async def story() -> None:
         world = a_world(slots=8)
-        world.dials = replace(world.dials, input_poll_s=1000.0)
+        world.engine_settings = replace(world.engine_settings, input_poll_s=1000.0)
         world.inputs = BrokenInputs()
         for n in range(10):
             add(world, f"bad{n}", n / 10, plan=None)

@@ -356,7 +356,7 @@ class ProcessRunner:
 
     def _without_proof(self, place: _JobPlace, token: Started) -> Unclear:
         return Unclear(
-            f"How job {place.job.name} ended is not known: its keeper (process {token.shim.pid}) was killed "
+            f"How job {place.job.name} ended is not known: its shim (process {token.shim.pid}) was killed "
             "and left no record. Nothing of it is seen on this machine, but a process that left its session "
             "and emptied its environment (`setsid env -i`, as containers do) cannot be seen from here. "
             f"{_vouch(place.job)}"

@@ -44,9 +44,9 @@ class TmuxRunner:
         """Start ``job`` as ProcessRunner does; a session that cannot be opened is only a warning."""
         await self._processes.ensure(job)
         try:
-            directory, keeper = await self._processes.running(job)
-            if keeper is not None:
-                await self._open_session(job, directory, keeper.pid)
+            directory, shim = await self._processes.running(job)
+            if shim is not None:
+                await self._open_session(job, directory, shim.pid)
         except (OSError, TimeoutError, Transient) as exc:
             log.warning("tmux_session_not_opened", job=job.name, error=str(exc) or repr(exc))
 

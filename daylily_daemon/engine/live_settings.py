@@ -12,14 +12,14 @@ from daylily_daemon.domain.routing import Routing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Dials:
+class EngineSettings:
     limits: Limits
     min_free_bytes: int
     """Room a disk must have before another workset is started on it; 0 does not look."""
     sweep_s: float
     reconcile_s: float
     input_poll_s: float
-    look_s: float
+    progress_interval_s: float
     """Between two looks at a job's progress."""
     policy: Policy
     pipelines: Mapping[str, Pipeline]
@@ -36,8 +36,8 @@ class Dials:
     """Age at which a notice that no one takes is given up."""
 
 
-class Live:
-    """Holds the dials in force. Readers take ``current`` once per decision."""
+class LiveSettings:
+    """Holds the settings in force. Readers take ``current`` once per decision."""
 
-    def __init__(self, dials: Dials) -> None:
-        self.current = dials
+    def __init__(self, current: EngineSettings) -> None:
+        self.current = current

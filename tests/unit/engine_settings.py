@@ -8,8 +8,8 @@ from typing import Any, Final
 from daylily_daemon.domain.admission import Limits
 from daylily_daemon.domain.lifecycle import Policy
 from daylily_daemon.domain.routing import Routing
-from daylily_daemon.engine.dials import Dials
 from daylily_daemon.engine.lease import LeaseConfig
+from daylily_daemon.engine.live_settings import EngineSettings
 
 _LIMITS: Final = Limits(slots=8, per_customer=0, age_s=36 * 3600.0, cluster="")
 _POLICY: Final = Policy(
@@ -20,13 +20,13 @@ _POLICY: Final = Policy(
     patterns=(),
     urgent_customers=("*",),
 )
-_DIALS: Final = Dials(
+_DIALS: Final = EngineSettings(
     limits=_LIMITS,
     min_free_bytes=0,
     sweep_s=15.0,
     reconcile_s=600.0,
     input_poll_s=5.0,
-    look_s=1.0,
+    progress_interval_s=1.0,
     policy=_POLICY,
     pipelines={},
     default_pipeline="",
@@ -46,7 +46,7 @@ def a_policy(**changes: Any) -> Policy:
     return replace(_POLICY, **changes)
 
 
-def some_dials(**changes: Any) -> Dials:
+def some_engine_settings(**changes: Any) -> EngineSettings:
     return replace(_DIALS, **changes)
 
 
