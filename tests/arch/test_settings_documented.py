@@ -20,6 +20,7 @@ README = ROOT / "README.md"
 LAYERS_THAT_MAY_READ = (
     "__main__.py",
     "bootstrap*.py",
+    "in_force.py",
     "runners.py",
     "composition/*.py",
     "cli/**/*.py",
