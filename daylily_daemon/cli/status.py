@@ -96,6 +96,8 @@ def _asked(settings: Settings) -> Overview:
 
 
 def _code(report: Report, *, strict: bool) -> Exit:
+    if report.settings:
+        return Exit.USAGE
     if not report.is_well or (strict and report.problems):
         return Exit.FAILED
     return Exit.OK if report.could_tell else exit_code(report.overview.troubles[0])
