@@ -127,8 +127,10 @@ def _say(report: Report) -> None:
 
 def _shown(problem: HealthProblem) -> tuple[str, str]:
     mark = "✗" if problem.severity == "problem" else "!"
-    advice = f"\ndo: {problem.advice}" if problem.advice else ""
-    return f"{mark} {problem.about}", f"{problem.text}{advice}"
+    remedy, end = problem.remedy.rstrip("."), ":" if problem.command else "."
+    command = f"$ {problem.command}" if problem.command else ""
+    lines = (problem.text, f"do: {remedy}{end}" if remedy else "", command)
+    return f"{mark} {problem.about}", "\n".join(filter(None, lines))
 
 
 def _unknown(report: Report) -> Iterator[tuple[str, str]]:

@@ -22,6 +22,8 @@ from daylily_daemon.domain.problems import ProblemKind
 from tests.e2e.harness import Answer, Lab, until
 from tests.e2e.troubled_aws import TroubledAws, troubled_aws
 
+pytestmark = pytest.mark.timeout(300)
+
 COLUMNS: Final = "80"
 
 
