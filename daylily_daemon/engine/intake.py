@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
@@ -15,6 +15,7 @@ from daylily_daemon.domain.workset import Workset
 from daylily_daemon.engine.boundary import for_ever
 from daylily_daemon.engine.dials import Live
 from daylily_daemon.engine.doorbell import Doorbell, Relay
+from daylily_daemon.engine.flood import Flood
 from daylily_daemon.engine.health import Health
 from daylily_daemon.engine.writer import Writer
 from daylily_daemon.ports import Drops, Mailbox, Trail
@@ -36,6 +37,7 @@ class Intake:
     health: Health
     answer_s: float
     """As in Doorbell."""
+    flood: Flood = field(default_factory=Flood)
 
     def start(self, tg: TaskGroup, on_stored: Callable[[Workset], None]) -> None:
         """Take in until cancelled; ``on_stored`` is called with what a command has made of a workset."""
@@ -43,6 +45,7 @@ class Intake:
             intake=self.events,
             commands=self.commands,
             drops=self.drops,
+            flood=self.flood,
             sent=partial(self.health.answered, "drops", "as_it_is"),
         )
         doorbell = Doorbell(
@@ -52,6 +55,7 @@ class Intake:
             writer=self.writer,
             on_workset=on_stored,
             answer_s=self.answer_s,
+            flood=self.flood,
         )
         tg.start_soon(relay.listen)
         tg.start_soon(doorbell.listen)
