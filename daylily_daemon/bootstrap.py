@@ -457,6 +457,7 @@ async def _supervisor(tools: Tools, runners: Runners, inner: Inner) -> Superviso
             live=live,
             health=health,
             answer_s=settings.daemon.stop_deadline_s / 4,
+            flood=inner.outbox.flood,
         ),
         outbox=inner.outbox,
         health=health,
