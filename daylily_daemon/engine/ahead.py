@@ -5,8 +5,9 @@ read. So the messages behind are fetched as soon as there are hands for those in
 and one that comes last is not the last to be looked at. What shares a workset keeps its order all the same:
 of one group a FIFO queue gives out nothing while something of it is in flight.
 
-What waits here is hidden from others. So a queue is read ahead only while its messages find their answers;
-with the first trouble of ours, and at the end, all that waits is given back.
+What waits here is hidden from others. So a queue is read ahead only while its messages find their answers.
+With trouble of ours that lasts, and at the end, all that waits is given back; not earlier, because SQS counts
+every receive.
 """
 
 from __future__ import annotations
@@ -145,9 +146,12 @@ class Ahead:
                 hand.keep_at = now + HIDDEN_S / 2
                 tg.start_soon(hand.hide, HIDDEN_S)
 
-    async def give_back(self) -> None:
-        """Read no further ahead until something finds its answer again, and let others have what waits."""
+    def hold(self) -> None:
+        """Read no further ahead until something finds its answer again."""
         self._goes_well = False
+
+    async def give_back(self) -> None:
+        """Let others have what waits; takes a second at most."""
         left = [self._waiting.popleft() for _ in range(len(self._waiting))]
         with CancelScope(shield=True):
             async with create_task_group() as tg:

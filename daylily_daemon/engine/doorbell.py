@@ -50,6 +50,8 @@ log = structlog.get_logger()
 
 BREAKS: Final = 3
 """Deliveries of one message that may meet trouble of its own; the next one parks it with that reason."""
+SHARE_TRIES: Final = 3
+"""Tries of messages in hand after which others may have what waits behind them, if nothing succeeds here."""
 HOLD_TRIES: Final = 20
 HOLD_CAP_S: Final = 30.0
 """Longest pause between two tries of messages in hand."""
@@ -92,7 +94,9 @@ async def _patiently(
         tries += 1
         if tries >= HOLD_TRIES and others() > known:
             return
-        await hand.ahead.give_back()
+        hand.ahead.hold()
+        if tries >= SHARE_TRIES and others() == known:
+            await hand.ahead.give_back()
         await hand.hide(HIDDEN_S)
         try:
             await sleep(pause_s)

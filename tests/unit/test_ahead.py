@@ -97,6 +97,7 @@ def test_with_trouble_others_have_what_waits_and_no_more_is_read() -> None:
             calls.append(current_time())
             await anyio.sleep(1.0)
             if current_time() > 3:
+                hand.ahead.hold()
                 await hand.ahead.give_back()
                 await anyio.sleep_forever()
 

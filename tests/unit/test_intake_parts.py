@@ -388,6 +388,34 @@ class Boxes(Box):
         self.batches = list(batches)
 
     async def receive(self) -> Sequence[Delivery]:
+        if not self.batches:
+            await anyio.sleep_forever()
         self.received += 1
         batch: list[Delivery] = self.batches.pop()
         return batch
+
+
+@pytest.mark.parametrize(("succeeds", "given_back"), [(False, True), (True, False)])
+def test_others_have_what_waits_only_where_nothing_succeeds_for_long(
+    succeeds: bool, given_back: bool
+) -> None:
+    async def story() -> None:
+        good = [[a_delivery(a_command(f"g{n}", f"good{n}"))] for n in range(4)]
+        bad = [[a_delivery(a_command(f"b{n}", f"bad{n}"))] for n in range(9)]
+        box, count = Boxes([*bad, *good]), iter(range(10_000))
+        bell = Bell(written=partial(next, count) if succeeds else int)
+        commit = bell.store.commit
+
+        async def without_bad(change: Any) -> Workset:
+            if change.after.id.startswith("bad"):
+                raise Transient("no")
+            return await commit(change)
+
+        bell.store.commit = without_bad  # type: ignore[method-assign]
+        with anyio.move_on_after(60):
+            await replace(bell.doorbell, mailbox=box).listen()
+        back = [hidden for at, hidden in box.kept if at < 60 and not hidden]
+        assert bool(back) is given_back
+        assert sorted(box.settled) == ["g0", "g1", "g2", "g3"]
+
+    play(story)
