@@ -390,6 +390,7 @@ async def _supervisor(
             live=live,
             health=health,
             answer_s=settings.daemon.stop_deadline_s / 4,
+            flood=inner.outbox.flood,
         ),
         outbox=inner.outbox,
         health=health,

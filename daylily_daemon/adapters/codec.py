@@ -152,9 +152,12 @@ def _bounded(ask: Ask) -> Ask:
                 f"{customer[:100]!r} is no customer id: up to 100 letters, digits and the signs . _ @ + - "
                 "were expected."
             )
-        case Submit(sentinel=sentinel, order=order, problem=problem):
+        case Submit(sentinel=sentinel, order=order, problem=problem, dropped_at=at):
             sentinel, order = (_plain(text)[:SENTINEL_CHARS] for text in (sentinel, order))
-            return replace(ask, sentinel=sentinel, order=order, problem=_cut(problem))
+            at = at.replace(tzinfo=at.tzinfo or UTC) if at else None
+            return replace(
+                ask, sentinel=sentinel, order=order, problem=_cut(problem), dropped_at=at
+            )
         case Retry() | HostLost() | SetPriority():
             return ask
         case _:

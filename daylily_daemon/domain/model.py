@@ -164,6 +164,8 @@ class Submit:
     order: str = ""
     """Greater with each write that ``sentinel`` cannot tell apart: two of one content in one second, in a
     bucket without versions. Empty where nobody knows."""
+    dropped_at: datetime | None = None
+    """When that was written, by the clock of S3, which knows seconds; None if nobody wrote one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

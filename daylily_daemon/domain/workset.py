@@ -42,6 +42,8 @@ class Request:
     """Which write of ``daylily.ready`` was answered last (``naming.trigger_id``)."""
     sentinel_order: str = ""
     """As ``Submit.order``, of that write."""
+    dropped_at: datetime | None = None
+    """As in Submit, of that write."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ from daylily_daemon.domain.model import Command
 from daylily_daemon.domain.workset import Workset
 from daylily_daemon.engine.boundary import for_ever
 from daylily_daemon.engine.doorbell import Doorbell, Relay
+from daylily_daemon.engine.flood import Flood
 from daylily_daemon.engine.health import Health
 from daylily_daemon.engine.live_settings import LiveSettings
 from daylily_daemon.engine.writer import Writer
@@ -73,6 +74,7 @@ class Intake:
     health: Health
     answer_s: float
     """As in Doorbell."""
+    flood: Flood = field(default_factory=Flood)
     missed: MissedEvents = field(init=False)
 
     def __post_init__(self) -> None:
@@ -84,6 +86,7 @@ class Intake:
             intake=self.events,
             commands=self.commands,
             drops=self.drops,
+            flood=self.flood,
             sent=partial(self.health.answered, "drops", "as_it_is"),
             told=self.missed.told_by_event,
         )
@@ -94,6 +97,7 @@ class Intake:
             writer=self.writer,
             on_workset=on_stored,
             answer_s=self.answer_s,
+            flood=self.flood,
         )
         tg.start_soon(relay.listen)
         tg.start_soon(doorbell.listen)

@@ -193,6 +193,7 @@ def supervisor_of(
             live=live,
             health=health,
             answer_s=5.0,
+            flood=outbox.flood,
         ),
         outbox=outbox,
         health=health,
