@@ -23,6 +23,7 @@ from daylily_daemon.adapters.boundary import (
     translated,
     undamaged,
 )
+from daylily_daemon.adapters.sdkdata import LeanFiles
 from daylily_daemon.domain.errors import DaemonError
 
 __all__ = (
@@ -165,6 +166,7 @@ class Aws:
     def _made(self, service: str, max_attempts: int) -> Any:
         options = self._options
         endpoint_url = options.endpoint_urls.get(service) or options.endpoint_url or None
+        self._session.get_component("data_loader").file_loader = LeanFiles()
         return self._session.create_client(
             service,
             region_name=options.region,
