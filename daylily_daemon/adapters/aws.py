@@ -252,7 +252,8 @@ def _config(options: AwsOptions, service: str, max_attempts: int, elsewhere: boo
         retries={"mode": "standard", "total_max_attempts": max_attempts},
         parameter_validation=options.parameter_validation,
         tcp_keepalive=True,
-        user_agent_extra="daylily-daemon",
+        # In place of all that the SDK tells of this machine, which it would put together for each call.
+        user_agent="daylily-daemon",
         # What a transfer reads is verified by the transfer itself, over resumed pieces too.
         response_checksum_validation="when_required",
         # Otherwise as the profile says.
