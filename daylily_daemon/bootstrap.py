@@ -47,6 +47,7 @@ from daylily_daemon.engine.dials import Dials, Live
 from daylily_daemon.engine.health import Health, guarded
 from daylily_daemon.engine.intake import Intake
 from daylily_daemon.engine.lease import LeaseConfig
+from daylily_daemon.engine.looks import Looks
 from daylily_daemon.engine.outbox import Outbox, OutboxConfig
 from daylily_daemon.engine.shepherd import Shepherd
 from daylily_daemon.engine.supervisor import Snapshot, Supervisor
@@ -446,7 +447,7 @@ async def _supervisor(tools: Tools, runners: Runners, inner: Inner) -> Superviso
             jobs_dir=state.jobs,
             former_scopes=runners.former_scopes,
         ),
-        shepherd=Shepherd(runners=by_name, live=live),
+        shepherd=Shepherd(runners=by_name, live=live, looks=Looks(live)),
         inputs=guarded(inputs, "inputs", health),
         intake=Intake(
             events=guarded(await tools.intake(), "intake", health),

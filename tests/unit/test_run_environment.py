@@ -11,6 +11,7 @@ from daylily_daemon.domain.model import Plan
 from daylily_daemon.domain.pipeline import Pipeline, StepTemplate
 from daylily_daemon.domain.workset import Workset
 from daylily_daemon.engine.dials import Live
+from daylily_daemon.engine.looks import Looks
 from daylily_daemon.engine.shepherd import Shepherd, run_environment, values_of
 from tests.made import asked, at_run, running
 from tests.unit.dials import some_dials
@@ -45,7 +46,8 @@ DEMO = Pipeline(name="demo", steps=(STEP, StepTemplate(step="run", argv=("run",)
 def a_shepherd(grace_s: float | None = None) -> Shepherd:
     environment = {"WHO": "settings", "ALL": "1", "DAYLILY_INPUT_URI": "as the settings say"}
     dials = some_dials(pipelines={"demo": DEMO}, environment=environment, grace_s=grace_s)
-    return Shepherd(runners={}, live=Live(dials))
+    live = Live(dials)
+    return Shepherd(runners={}, live=live, looks=Looks(live))
 
 
 def test_a_step_has_the_last_word_on_its_environment_and_the_settings_the_first() -> None:
