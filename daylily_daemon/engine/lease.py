@@ -57,6 +57,23 @@ class Term:
     ``trusted`` is the cancel scope everything under the term runs in; its deadline is the trust window.
     """
 
+    __slots__ = (
+        "_config",
+        "_eager",
+        "_fence",
+        "_holder",
+        "_hurry",
+        "_poke",
+        "_remarked_of",
+        "_remarks",
+        "_told",
+        "_writer",
+        "_written",
+        "on_command",
+        "trusted",
+        "workset",
+    )
+
     def __init__(self, writer: Writer, config: LeaseConfig, workset: Workset, asked: float) -> None:
         self.workset = workset
         self.trusted = CancelScope(deadline=asked + config.trust_s)

@@ -7,8 +7,6 @@ more than all else that is kept of a run.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -32,7 +30,7 @@ log = structlog.get_logger()
 
 
 @dataclass(slots=True, eq=False)
-class _Watched:
+class Watched:
     """A job that is waited for, and when it was last looked at."""
 
     runner: Runner
@@ -41,6 +39,12 @@ class _Watched:
     since: float
     last: Progress | None = None
     over: bool = False
+
+    def __enter__(self) -> None:
+        """It is looked at from the moment on at which it is in line."""
+
+    def __exit__(self, *_: object) -> None:
+        self.over = True
 
     async def look(self) -> None:
         """Note progress that is new; what is in the way of seeing it harms nothing."""
@@ -57,18 +61,14 @@ class _Watched:
 @dataclass(slots=True)
 class Looks:
     live: Live
-    _line: deque[_Watched] = field(default_factory=deque)
+    _line: deque[Watched] = field(default_factory=deque)
     _in_line: Semaphore = field(default_factory=lambda: Semaphore(0))
 
-    @contextmanager
-    def into(self, runner: Runner, job: Job, term: Term) -> Iterator[None]:
-        """Have ``term`` told of the progress of ``job`` meanwhile."""
-        watched = _Watched(runner, job, term, current_time())
+    def into(self, runner: Runner, job: Job, term: Term) -> Watched:
+        """Have ``term`` told of the progress of ``job`` until what is returned is left."""
+        watched = Watched(runner, job, term, current_time())
         self._put(watched)
-        try:
-            yield
-        finally:
-            watched.over = True
+        return watched
 
     async def run(self) -> None:
         """Look for ever."""
@@ -86,9 +86,9 @@ class Looks:
             watched.since = current_time()
             self._put(watched)
 
-    def _put(self, watched: _Watched) -> None:
+    def _put(self, watched: Watched) -> None:
         self._line.append(watched)
         self._in_line.release()
 
-    def _left_s(self, watched: _Watched) -> float:
+    def _left_s(self, watched: Watched) -> float:
         return watched.since + self.live.current.look_s - current_time()

@@ -207,6 +207,7 @@ class _Drive:
             self.term.tell(JobRefused(name, why or str(exc)))
             return
         self.term.note(name, Remarks(confirmed=name), eager=False)
+        job = replace(job, argv=(), environment={})  # what starts it is not kept as long as it runs
         with self.shepherd.looks.into(runner, job, self.term):
             outcome = await self._until_answered(partial(runner.wait, job), runner, job)
         self.term.tell(JobExited(name, outcome, self.shepherd.is_fatal(ws)))
