@@ -43,6 +43,7 @@ from daylily_daemon.engine.health import Health, guarded
 from daylily_daemon.engine.intake import Intake
 from daylily_daemon.engine.lease import LeaseConfig
 from daylily_daemon.engine.live_settings import EngineSettings, LiveSettings
+from daylily_daemon.engine.looks import Looks
 from daylily_daemon.engine.outbox import Outbox, OutboxConfig
 from daylily_daemon.engine.registration import Registration
 from daylily_daemon.engine.shepherd import Shepherd
@@ -379,7 +380,7 @@ async def _supervisor(
             jobs_dir=state.jobs,
             former_scopes=runners.former_scopes,
         ),
-        shepherd=Shepherd(runners=by_name, live=live),
+        shepherd=Shepherd(runners=by_name, live=live, looks=Looks(live)),
         inputs=guarded(inputs, "inputs", health),
         intake=Intake(
             events=guarded(intake, "intake", health),

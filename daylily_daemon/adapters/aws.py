@@ -23,6 +23,7 @@ from daylily_daemon.adapters.boundary import (
     translated,
     undamaged,
 )
+from daylily_daemon.adapters.sdkdata import LeanFiles
 from daylily_daemon.domain.errors import DaemonError
 
 __all__ = (
@@ -178,6 +179,7 @@ class Aws:
     def _made(self, service: str, max_attempts: int) -> Any:
         options = self._options
         endpoint_url = options.endpoint_urls.get(service) or options.endpoint_url or None
+        self._session.get_component("data_loader").file_loader = LeanFiles()
         return self._session.create_client(
             service,
             region_name=options.region,
@@ -263,7 +265,8 @@ def _config(options: AwsOptions, service: str, max_attempts: int, elsewhere: boo
         retries={"mode": "standard", "total_max_attempts": max_attempts},
         parameter_validation=options.parameter_validation,
         tcp_keepalive=True,
-        user_agent_extra="daylily-daemon",
+        # In place of all that the SDK tells of this machine, which it would put together for each call.
+        user_agent="daylily-daemon",
         # What a transfer reads is verified by the transfer itself, over resumed pieces too.
         response_checksum_validation="when_required",
         # Otherwise as the profile says.

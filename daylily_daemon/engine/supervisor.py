@@ -131,6 +131,7 @@ class Supervisor:
         async with create_task_group() as paying:
             paying.start_soon(self.outbox.run)
             async with create_task_group() as tending:
+                tending.start_soon(self.shepherd.looks.run)
                 async with create_task_group() as taking:
                     self.intake.start(taking, self._stored)
                     taking.start_soon(self._sweep.run, tending, self._passed)
