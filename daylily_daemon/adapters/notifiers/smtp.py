@@ -70,7 +70,7 @@ class MailServer:
     timeout_s: float = 30.0
     """Of everything for one notice. Less than the outbox takes a delivery to be ours without asking."""
 
-    def line(self) -> aiosmtplib.SMTP:
+    def smtp(self) -> aiosmtplib.SMTP:
         return aiosmtplib.SMTP(
             hostname=self.host,
             port=self.port or PORTS[self.security],
@@ -127,58 +127,56 @@ class SmtpMail:
 
     async def _send(self, mail: bytes, recipients: tuple[str, ...]) -> Mapping[str, SMTPResponse]:
         """Send it once; return whom the server refused. Raises what that comes to, bounded in time."""
-        line = self.server.line()
+        smtp = self.server.smtp()
         try:
             with anyio.fail_after(self.server.timeout_s):
-                return await self._talk(line, mail, recipients)
+                return await self._talk(smtp, mail, recipients)
         except DaemonError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever comes of one mail is about that mail
             raise self._meaning(error) from None
         finally:
-            line.close()
+            smtp.close()
 
     async def _talk(
-        self, line: aiosmtplib.SMTP, mail: bytes, recipients: tuple[str, ...]
+        self, smtp: aiosmtplib.SMTP, mail: bytes, recipients: tuple[str, ...]
     ) -> Mapping[str, SMTPResponse]:
-        await line.connect()
-        await self._protect(line)
-        await self._log_in(line)
+        await smtp.connect()
+        await self._protect(smtp)
+        await self._log_in(smtp)
         try:
-            refused, _ = await line.sendmail(self.sender, recipients, mail)
+            refused, _ = await smtp.sendmail(self.sender, recipients, mail)
         except aiosmtplib.SMTPRecipientsRefused as none:
             return {one.recipient: SMTPResponse(one.code, one.message) for one in none.recipients}
-        await _part(line)
+        await _part(smtp)
         return refused
 
-    async def _protect(self, line: aiosmtplib.SMTP) -> None:
-        await line.ehlo()
+    async def _protect(self, smtp: aiosmtplib.SMTP) -> None:
+        await smtp.ehlo()
         if self.server.security != "starttls":
             return
-        if not line.supports_extension("starttls"):
+        if not smtp.supports_extension("starttls"):
             raise Impeded(
                 f"The mail server {self.server.host} offers no STARTTLS, and nothing is sent without. Set "
                 "smtp_security to tls if it speaks TLS from the start, and look at smtp_port."
             )
-        await line.starttls()
-        await line.ehlo()
+        await smtp.starttls()
+        await smtp.ehlo()
 
-    async def _log_in(self, line: aiosmtplib.SMTP) -> None:
-        """Log in, by PLAIN if that is offered: it is under TLS, and MD5 is forbidden on some hosts."""
+    async def _log_in(self, smtp: aiosmtplib.SMTP) -> None:
+        """Log in by PLAIN or LOGIN, both under TLS or to this host alone."""
         user, password = self.server.user, self.server.password
         if not user:
             return
-        offered = line.supported_auth_methods
+        offered = smtp.supported_auth_methods
         if "plain" in offered:
-            await line.auth_plain(user, password)
+            await smtp.auth_plain(user, password)
         elif "login" in offered:
-            await line.auth_login(user, password)
-        elif "cram-md5" in offered:
-            await line.auth_crammd5(user, password)
+            await smtp.auth_login(user, password)
         else:
             raise Impeded(
-                f"The mail server {self.server.host} offers no way to log in that is known here (PLAIN, "
-                "LOGIN, CRAM-MD5). Leave smtp_user empty, or look at smtp_port and smtp_security."
+                f"The mail server {self.server.host} offers no way to log in that is known here (PLAIN or "
+                "LOGIN). Leave smtp_user empty, or look at smtp_port and smtp_security."
             )
 
     def _refusal(self, refused: Mapping[str, SMTPResponse]) -> DaemonError:
@@ -220,11 +218,11 @@ class SmtpMail:
         return Impeded(f"{said}. {advice} The mail will be sent again.")
 
 
-async def _part(line: aiosmtplib.SMTP) -> None:
+async def _part(smtp: aiosmtplib.SMTP) -> None:
     """Say goodbye; the mail was taken, whatever becomes of that."""
     with anyio.move_on_after(_QUIT_S):
         try:
-            await line.quit(timeout=_QUIT_S)
+            await smtp.quit(timeout=_QUIT_S)
         except (aiosmtplib.SMTPException, OSError):
             return
 
