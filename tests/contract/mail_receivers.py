@@ -46,6 +46,7 @@ class Certificate:
 
     server: ssl.SSLContext
     client: ssl.SSLContext
+    pem: str
 
 
 @cache
@@ -70,7 +71,8 @@ def certificate(host: str = HOST) -> Certificate:
         path = Path(folder, "both.pem")
         path.write_bytes(private + public)
         server.load_cert_chain(path)
-    return Certificate(server, ssl.create_default_context(cadata=public.decode()))
+    trusting = ssl.create_default_context(cadata=public.decode())
+    return Certificate(server, trusting, public.decode())
 
 
 def _alternative(host: str) -> x509.GeneralName:
