@@ -120,7 +120,7 @@ class PostOffice:
     ) -> list[str]:
         session.host_name = host
         if self.due(Fault.RESET):
-            _cut(server)
+            cut(server)
         return lines
 
     async def handle_MAIL(
@@ -155,11 +155,11 @@ class PostOffice:
         self.taken.append(email.message_from_bytes(envelope.content, policy=modern))
         self.envelopes.append(envelope)
         if self.due(Fault.LOST):
-            _cut(server)
+            cut(server)
         return "250 2.0.0 OK"
 
 
-def _cut(server: SMTP) -> None:
+def cut(server: SMTP) -> None:
     assert isinstance(server.transport, asyncio.WriteTransport)
     server.transport.abort()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -29,6 +30,7 @@ from tests.contract.mail_receivers import (
     PostOffice,
     a_mail_channel,
     certificate,
+    cut,
     sent_by,
     serving,
 )
@@ -245,17 +247,24 @@ async def test_eight_mails_at_once_all_arrive() -> None:
     assert len(office.taken) == 8
 
 
-class Clinging(PostOffice):
-    """A server that never answers a goodbye."""
+@dataclass
+class Rude(PostOffice):
+    """A server that answers a goodbye as it likes."""
+
+    manner: str = ""
 
     async def handle_QUIT(self, server: SMTP, session: Session, envelope: Envelope) -> str:
-        await self.over.wait()
-        return "221 2.0.0 Bye"
+        if self.manner == "silent":
+            await self.over.wait()
+        if self.manner == "cut":
+            cut(server)
+        return "554 5.0.0 not yet" if self.manner == "refusing" else "221 2.0.0 Bye"
 
 
 @pytest.mark.reported("A", "a goodbye that is never answered (aiosmtplib#345)")
-async def test_a_mail_that_was_taken_is_told_even_if_the_goodbye_is_not_answered() -> None:
-    office = Clinging()
+@pytest.mark.parametrize("manner", ["silent", "cut", "refusing"])
+async def test_a_mail_that_was_taken_is_told_whatever_becomes_of_the_goodbye(manner: str) -> None:
+    office = Rude(manner=manner)
     async with serving(office) as port:
         with anyio.fail_after(15):
             await a_mail_channel(port).deliver(FAILED)
