@@ -285,7 +285,7 @@ async def silent_for_a_second(port: int) -> None:
 
 
 @asynccontextmanager
-async def talking(*answers: bytes, then: str = "close") -> AsyncIterator[int]:
+async def talking(*answers: bytes, then: str = "close", pause_s: float = 0.0) -> AsyncIterator[int]:
     """Say one thing after another, each but the first when something was heard, and then as told."""
     over = anyio.Event()
 
@@ -295,6 +295,7 @@ async def talking(*answers: bytes, then: str = "close") -> AsyncIterator[int]:
                 for number, answer in enumerate(answers):
                     if number:
                         await stream.receive()
+                    await anyio.sleep(pause_s)
                     await stream.send(answer)
                 while then == "more":
                     await stream.send(answers[-1])
@@ -366,6 +367,11 @@ async def test_a_server_that_falls_silent_at_any_step_is_left_after_the_timeout(
     async with talking(*GOOD[:known] or (b"",), then="wait") as port:
         with anyio.fail_after(20):
             assert "in time" in str(await come_of(port, 0.4))
+
+
+async def test_a_server_that_is_slow_at_every_step_has_one_time_limit_for_all_of_them() -> None:
+    async with talking(*GOOD, b"250 taken\r\n", then="wait", pause_s=0.3) as port:
+        assert "in time" in str(await come_of(port, 1.0))
 
 
 @pytest.mark.parametrize("known", range(len(GOOD) + 1))
