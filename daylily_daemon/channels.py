@@ -1,4 +1,4 @@
-"""The channels: from the settings of each to what tells people, and which records they are owed."""
+"""The channels: from the settings of each to what tells people."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from daylily_daemon.adapters import provision
 from daylily_daemon.adapters.host import SystemClock
 from daylily_daemon.adapters.http import trust
 from daylily_daemon.adapters.notifiers.linear import Linear
-from daylily_daemon.adapters.notifiers.pagerduty import RESOLVING, PagerDuty
+from daylily_daemon.adapters.notifiers.pagerduty import PagerDuty
 from daylily_daemon.adapters.notifiers.s3_sentinels import S3Sentinels
 from daylily_daemon.adapters.notifiers.ses import SesMail
 from daylily_daemon.adapters.notifiers.slack import Slack
@@ -23,12 +23,11 @@ from daylily_daemon.adapters.notifiers.sns import NamedTopic, Sns
 from daylily_daemon.adapters.notifiers.webhook import Webhook
 from daylily_daemon.adapters.s3 import S3Objects
 from daylily_daemon.domain.errors import Impeded
-from daylily_daemon.domain.model import State
-from daylily_daemon.domain.routing import Filter, Routing
 from daylily_daemon.domain.totality import total
 from daylily_daemon.engine.health import Health, guarded
+from daylily_daemon.in_force import enabled
 from daylily_daemon.ports import Notifier
-from daylily_daemon.settings.model import ChannelSettings, NotificationsSettings, Settings
+from daylily_daemon.settings.model import NotificationsSettings, Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,28 +100,6 @@ _NOTIFIERS: Final[Mapping[str, Callable[[Settings, ChannelDeps], Notifier]]] = {
 }
 NOTIFIERS: Final = total("channels.NOTIFIERS", _NOTIFIERS, list(NotificationsSettings().channels))
 """Every channel, by the name of its section under ``notifications``."""
-ALWAYS_TOLD: Final[Mapping[str, frozenset[State]]] = {"pagerduty": RESOLVING}
-"""States that channels hear of whatever their filters say."""
-
-
-def routing_of(settings: Settings) -> Routing:
-    return Routing({name: _filter(name, channel) for name, channel in enabled(settings).items()})
-
-
-def enabled(settings: Settings) -> dict[str, ChannelSettings]:
-    """Return the channels that are switched on."""
-    channels = settings.notifications.channels
-    return {name: channel for name, channel in channels.items() if channel.enabled}
-
-
-def _filter(name: str, channel: ChannelSettings) -> Filter:
-    return Filter(
-        event_types=frozenset(channel.event_types),
-        states=frozenset(channel.states),
-        priorities=frozenset(channel.priorities),
-        customers=frozenset(channel.customers),
-        always=ALWAYS_TOLD.get(name, frozenset()),
-    )
 
 
 class Channels:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import anyio
 import structlog
@@ -135,11 +135,11 @@ class StatusWriter:
     """Keeps ``status.json`` up to date without ever holding the event loop up for a disk."""
 
     state: StateDir
-    _latest: Mapping[str, Any] | None = None
+    _latest: Status | None = None
     _changed: anyio.Event = field(default_factory=anyio.Event)
     _writing: bool = False
 
-    def show(self, status: Mapping[str, Any]) -> None:
+    def show(self, status: Status) -> None:
         """Have this written soon; of several only the last is."""
         self._latest = status
         self._changed.set()
@@ -162,10 +162,10 @@ class StatusWriter:
         if scope.cancelled_caught:
             log.warning("status_not_written", error="the state directory does not answer")
 
-    def _write(self, status: Mapping[str, Any]) -> Callable[[], None]:
+    def _write(self, status: Status) -> Callable[[], None]:
         def write() -> None:
             try:
-                self.state.write_status(status)
+                self.state.write_status(_STATUS.dump_json(status, indent=1))
             except OSError as exc:
                 log.warning("status_not_written", error=str(exc))
             finally:

@@ -69,7 +69,7 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     "explain": Entry("explain.explain", "Say why a workset is where it is, and what to do."),
     "status": Entry(
         "status.status",
-        "Show whether the daemon of this host is well, how many worksets are in each state, and the queues.",
+        "Show what is wrong and what to do about it, all daemons, worksets by state, and the queues.",
     ),
     "stage": Entry(
         "steps.stage",

@@ -322,6 +322,8 @@ class Relay:
     drops: Drops
     sent: Callable[[], int] = int
     """How many looks at S3 were answered so far."""
+    told: Callable[[Sequence[Command]], None] = lambda commands: None
+    """Called with what events have told of."""
     pause_s: float = 1.0
 
     async def listen(self) -> None:
@@ -335,6 +337,7 @@ class Relay:
         """Pass a batch on in one call; where that fails, each message alone, so that one stops no other."""
         round = _Round()
         read = await self._read_all(deliveries, round)
+        self.told([command for _, some in read for command in some])
         if not await self._send(read, round):
             for one in read:
                 await self._send_alone(one, round)

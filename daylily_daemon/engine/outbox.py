@@ -24,6 +24,7 @@ import structlog
 from anyio import CapacityLimiter, Event, create_task_group, current_time, sleep
 from anyio.abc import TaskGroup
 
+from daylily_daemon.domain.daemon import Owed
 from daylily_daemon.domain.errors import DaemonError, Permanent, Transient
 from daylily_daemon.domain.model import Record, WorksetId
 from daylily_daemon.engine.boundary import for_ever, foreign_as_unexpected
@@ -107,6 +108,17 @@ class Outbox:
     def waiting(self) -> int:
         """Records in hand with something still owed."""
         return len(self._pending)
+
+    def owed(self) -> Mapping[str, Owed]:
+        """Return what each channel is owed of the records in hand."""
+        found: dict[str, Owed] = {}
+        for pending in self._pending.values():
+            at = pending.record.at
+            for channel in pending.open:
+                seen = found.get(channel, Owed(oldest_at=at))
+                oldest_at = min(at, seen.oldest_at or at)
+                found[channel] = Owed(count=seen.count + 1, oldest_at=oldest_at)
+        return found
 
     async def drained(self) -> None:
         """Return once nothing is in hand."""

@@ -90,6 +90,9 @@ class ControlSettings(Section):
 class TablesSettings(Section):
     worksets: Table = fixed("daylily-worksets", "DynamoDB table of the worksets.")
     events: Table = fixed("daylily-workset-events", "DynamoDB table of audit events and outbox.")
+    control: Table = fixed(
+        "daylily-control", "DynamoDB table of the daemons and what is asked of them."
+    )
     state_index: Table = fixed(
         "state-priority-index",
         "Index of the worksets that versions before this one read; `init --drop-old-indexes` removes it.",

@@ -97,6 +97,14 @@ def load(sources: Sources) -> Loaded:
     return Loaded(settings, origin)
 
 
+def state_dir_of(sources: Sources) -> Path:
+    """Return the state directory that is meant, even where other settings make no sense."""
+    key = "daemon.state_dir"
+    given = ChainMap(*(source.given for source in _by_rank(sources)))
+    value = given[key].value if key in given else LEAVES[key].default
+    return Path(str(value)).expanduser()
+
+
 def _by_rank(sources: Sources) -> tuple[Source, ...]:
     """Return every source, the strongest first."""
     default = shipped("default.yaml")

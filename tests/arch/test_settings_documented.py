@@ -21,6 +21,7 @@ LAYERS_THAT_MAY_READ = (
     "__main__.py",
     "bootstrap.py",
     "channels.py",
+    "in_force.py",
     "runners.py",
     "composition/*.py",
     "cli/**/*.py",

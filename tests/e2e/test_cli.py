@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import signal
@@ -316,7 +317,7 @@ def test_status_is_good_only_while_the_daemon_is_well(lab: Lab) -> None:
     assert (killed.code, "not running; last seen" in killed.words) == (1, True)
     assert "not stopped in order" in killed.words
     said = lab.state.read_status() or {}
-    lab.state.write_status({**said, "pid": os.getpid()})
+    lab.state.write_status(json.dumps({**said, "pid": os.getpid()}).encode())
     replaced = lab.run_cli("status", "--set", f"aws.endpoint_url={NOBODY_LISTENS}")
     assert (replaced.code, "is not its own any more" in replaced.words) == (1, True)
 

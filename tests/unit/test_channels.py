@@ -15,10 +15,11 @@ from daylily_daemon.adapters.notifiers.pagerduty import RESOLVING, PagerDuty
 from daylily_daemon.adapters.notifiers.ses import SesMail
 from daylily_daemon.adapters.notifiers.smtp import SmtpMail
 from daylily_daemon.adapters.s3 import S3Objects
-from daylily_daemon.channels import NOTIFIERS, ChannelDeps, Channels, routing_of
+from daylily_daemon.channels import NOTIFIERS, ChannelDeps, Channels
 from daylily_daemon.domain.errors import Permanent
 from daylily_daemon.domain.model import Priority, RecordType, State
 from daylily_daemon.engine.health import Health
+from daylily_daemon.in_force import routing_of
 from daylily_daemon.settings.keys import LEAVES
 from daylily_daemon.settings.model import Settings
 from daylily_daemon.settings.sources import Sources, describe, load
