@@ -275,6 +275,7 @@ async def _supervisor(
         owner=inner.writer.owner,
         registry=guarded(clients.registry, "registry", health),
         clock=inner.writer.clock,
+        live=live,
         levels=guarded(await _levels(clients, intake, commands), "levels", health),
         disks=lambda: room.levels(live.current.min_free_bytes),
         owed=inner.outbox.owed,
@@ -319,7 +320,7 @@ async def _levels(clients: Clients, intake: SqsMailbox, commands: SqsMailbox) ->
     for name, mailbox in ((queues.intake, intake), (queues.commands, commands)):
         pair = await clients.pair(name)
         dead = provision.dead_letter_name(name)
-        watched[name] = WatchedQueue(url=pair.url, mailbox=mailbox)
+        watched[name] = WatchedQueue(url=pair.url, mailbox=mailbox, old_s=queues.old_s)
         watched[dead] = WatchedQueue(url=pair.dead_url, mailbox=None)
     sqs = await clients.aws.client("sqs")
     return QueueLevels(sqs=sqs, clock=SystemClock(), queues=watched)

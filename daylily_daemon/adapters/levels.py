@@ -32,6 +32,8 @@ class WatchedQueue:
     url: str
     mailbox: SqsMailbox | None
     """None for dead letters, which nobody receives."""
+    old_s: float = 0.0
+    """As in QueueLevel."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -64,6 +66,7 @@ class QueueLevels:
             oldest_at=oldest_at,
             group=group,
             stuck_since=self._stuck_since(name, level, unsettled.received_at),
+            old_s=queue.old_s,
         )
 
     def _stuck_since(self, name: str, level: QueueLevel, received_at: float) -> Any:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -20,9 +21,10 @@ import structlog
 from anyio import to_thread
 from pydantic import TypeAdapter, ValidationError
 
+from daylily_daemon.adapters.blocking import Disk
 from daylily_daemon.adapters.host import StateDir
 from daylily_daemon.adapters.runners import shim
-from daylily_daemon.domain.daemon import Life, Process, Sighting, Status
+from daylily_daemon.domain.daemon import Drain, Life, Process, Sighting, Status
 from daylily_daemon.domain.errors import DaemonError
 
 log = structlog.get_logger()
@@ -108,6 +110,15 @@ def read(state: StateDir) -> Status | None:
             f"{state.status} makes no sense ({where or 'file'}: {first['msg']}). A running daemon writes it "
             "anew within a minute."
         ) from exc
+
+
+async def drain_before(state: StateDir) -> Drain | None:
+    """Return how the daemon of this directory was drained when it wrote last; None if that is not known."""
+    try:
+        status = await Disk("state directory", limit_s=WRITE_S).run(partial(read, state))
+    except DaemonError:
+        return None
+    return status.drain if status else None
 
 
 def sighting(state: StateDir, now: datetime) -> Sighting:

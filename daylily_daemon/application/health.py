@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from daylily_daemon.domain.daemon import Life, Registered, Sighting, Status
-from daylily_daemon.domain.problems import HealthProblem, ProblemKind, Severity
+from daylily_daemon.domain.daemon import Drain, Life, Registered, Sighting, Status
+from daylily_daemon.domain.problems import HealthProblem, ProblemKind, Severity, problems_of
 from daylily_daemon.domain.times import span, when
 
 MARGIN_S: Final = 30.0
@@ -200,6 +200,7 @@ class DaemonView:
     status: Status | None
     age_s: float | None
     """Seconds since its last word."""
+    drain: Drain | None = None
     problems: tuple[HealthProblem, ...] = ()
 
     @property
@@ -222,10 +223,25 @@ def viewed(row: Registered, now: datetime) -> DaemonView:
     if state is DaemonState.SILENT:
         found = (_silent(row, age_s or 0.0),)
     elif row.status is not None and state is DaemonState.RUNNING:
-        found = tuple(
-            replace(p, text=f"{short_name(row.owner)}: {p.text}") for p in row.status.problems
-        )
-    return DaemonView(owner=row.owner, state=state, status=row.status, age_s=age_s, problems=found)
+        found = tuple(p for p in row.status.problems if p.kind != ProblemKind.DRAINING)
+    told = (replace(p, text=f"{short_name(row.owner)}: {p.text}") for p in (*found, *_drained(row)))
+    return DaemonView(
+        owner=row.owner,
+        state=state,
+        status=row.status,
+        age_s=age_s,
+        drain=row.drain,
+        problems=tuple(told),
+    )
+
+
+def _drained(row: Registered) -> tuple[HealthProblem, ...]:
+    """As the registry has it: its daemon learns of it before it starts anything."""
+    active = row.status.active if row.status else {}
+    return problems_of(Status(drain=row.drain, active=active), row.said_at or _LONG_AGO)
+
+
+_LONG_AGO: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def _state(row: Registered, age_s: float | None, now: datetime) -> DaemonState:
@@ -248,7 +264,7 @@ def _silent(row: Registered, age_s: float) -> HealthProblem:
     return HealthProblem(
         kind=ProblemKind.SILENT,
         about="daemon",
-        text=f"{name} is silent for {span(age_s)}, and held {many}.",
+        text=f"Silent for {span(age_s)}, and held {many}.",
         remedy="Look at that host; if it is terminated",
         command=f"daylily-daemon daemon gone {name}",
         severity=Severity.PROBLEM if holds else Severity.WARNING,

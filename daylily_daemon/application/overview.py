@@ -40,12 +40,24 @@ class Overview:
     troubles: tuple[DaemonError, ...] = ()
     """Why some of it is not known, each sentence once."""
 
+    def of_here(self, local: LocalDaemon) -> tuple[HealthProblem, ...]:
+        """Return what the daemon of this host says. How it is drained the registry knows better."""
+        found = local.verdict.problems
+        if any(local.status and d.owner == local.status.owner for d in self.daemons):
+            found = tuple(p for p in found if p.kind != ProblemKind.DRAINING)
+        return found
+
     def problems(self, now: datetime, local: LocalDaemon) -> tuple[HealthProblem, ...]:
         """Return what is wrong besides what the daemon of this host says itself."""
         mine = local.status.owner if local.status else ""
-        others = [p for d in self.daemons if d.owner != mine for p in d.problems]
+        others = [
+            problem
+            for daemon in self.daemons
+            for problem in daemon.problems
+            if daemon.owner != mine or problem.kind == ProblemKind.DRAINING
+        ]
         queues = problems_of(Status(queues=self.queues), now)
-        known = {(p.kind, p.about) for p in local.verdict.problems}
+        known = {(p.kind, p.about) for p in self.of_here(local)}
         found = [*others, *queues, *different_versions(self.daemons)]
         fresh: dict[tuple[str, str, str], HealthProblem] = {}
         for problem in found:
@@ -110,8 +122,8 @@ def _with_age(
     oldest = min(aged, key=lambda one: str(one.oldest_at), default=None)
     stuck = min((one.stuck_since for one in seen if one.stuck_since), default=None)
     if oldest is None:
-        return replace(level, stuck_since=stuck)
-    return replace(level, oldest_at=oldest.oldest_at, group=oldest.group, stuck_since=stuck)
+        return replace(level, stuck_since=stuck, old_s=seen[0].old_s if seen else level.old_s)
+    return replace(oldest, waiting=level.waiting, in_flight=level.in_flight, stuck_since=stuck)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +140,7 @@ class Report:
     def problems(self) -> tuple[HealthProblem, ...]:
         found = (
             *self.settings,
-            *self.local.verdict.problems,
+            *self.overview.of_here(self.local),
             *self.overview.problems(self.now, self.local),
         )
         return tuple(sorted(found, key=lambda problem: problem.severity is not Severity.PROBLEM))

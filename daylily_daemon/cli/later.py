@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from daylily_daemon import bootstrap as bootstrap
     from daylily_daemon import in_force as in_force
     from daylily_daemon import telemetry as telemetry
+    from daylily_daemon.application import draining as draining
     from daylily_daemon.application import health as health
     from daylily_daemon.application import overview as overview
     from daylily_daemon.application import queries as queries
@@ -43,6 +44,7 @@ PLACES: Final[Mapping[str, str]] = {
     "bootstrap": "daylily_daemon",
     "in_force": "daylily_daemon",
     "telemetry": "daylily_daemon",
+    "draining": "daylily_daemon.application",
     "health": "daylily_daemon.application",
     "overview": "daylily_daemon.application",
     "queries": "daylily_daemon.application",

@@ -96,6 +96,8 @@ def _asked(settings: Settings) -> Overview:
 
 
 def _code(report: Report, *, strict: bool) -> Exit:
+    if report.settings:
+        return Exit.USAGE
     if not report.is_well or (strict and report.problems):
         return Exit.FAILED
     return Exit.OK if report.could_tell else exit_code(report.overview.troubles[0])
@@ -125,8 +127,10 @@ def _say(report: Report) -> None:
 
 def _shown(problem: HealthProblem) -> tuple[str, str]:
     mark = "✗" if problem.severity == "problem" else "!"
-    advice = f"\ndo: {problem.advice}" if problem.advice else ""
-    return f"{mark} {problem.about}", f"{problem.text}{advice}"
+    remedy, end = problem.remedy.rstrip("."), ":" if problem.command else "."
+    command = f"$ {problem.command}" if problem.command else ""
+    lines = (problem.text, f"do: {remedy}{end}" if remedy else "", command)
+    return f"{mark} {problem.about}", "\n".join(filter(None, lines))
 
 
 def _unknown(report: Report) -> Iterator[tuple[str, str]]:

@@ -112,6 +112,8 @@ class Service:
     reloaded: Reload | None = None
     status: Status = field(default_factory=Status)
     """As it was written last."""
+    drain: Drain | None = None
+    """How its former life was drained last, which counts until the registry says otherwise."""
     snapshot: Snapshot | None = None
     told: str = ""
     """What systemd was last told; what a reload came to stays shown until that changes."""
@@ -157,6 +159,7 @@ class Service:
     @asynccontextmanager
     async def _status_kept(self, tg: TaskGroup, state: StateDir) -> AsyncIterator[None]:
         """Keep the status file up to date; at last it says that the daemon has stopped."""
+        self.drain = await vitals.drain_before(state)
         self.writer = vitals.StatusWriter(state)
         tg.start_soon(self.writer.keep)
         self._write_status()
@@ -185,6 +188,7 @@ class Service:
 
     async def _run(self, daemon: Daemon) -> None:
         """Run until the stop; the registry hears of it to the end."""
+        daemon.registration.drain = self.drain
         await daemon.registration.measure()
         await daemon.registration.sign(self._as_it_is())
         async with create_task_group() as tg:
@@ -331,9 +335,10 @@ class Service:
 
     def _write_status(self) -> None:
         """Judge how it is, and say so: at once on this host, soon to all if the verdict is another one."""
+        if self.writer is None:
+            return
         before, self.status = self.status.problems, self._as_it_is()
-        if self.writer is not None:
-            self.writer.show(self.status)
+        self.writer.show(self.status)
         if self.daemon and {p.kind for p in before} != {p.kind for p in self.status.problems}:
             self.daemon.registration.changed()
 

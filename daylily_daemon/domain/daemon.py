@@ -87,6 +87,8 @@ class QueueLevel:
     """Its group, which is its workset."""
     stuck_since: datetime | None = None
     """Since when messages wait of which it receives none."""
+    old_s: float = 300.0
+    """The age beyond which a message should have been answered, in seconds."""
     is_dead_letters: bool = False
 
     def __post_init__(self) -> None:

@@ -18,7 +18,7 @@ from daylily_daemon.domain.errors import CREDENTIALS
 from daylily_daemon.domain.times import span, when
 
 if TYPE_CHECKING:
-    from daylily_daemon.domain.daemon import Port, QueueLevel, Status
+    from daylily_daemon.domain.daemon import Drain, Port, QueueLevel, Status
 
 
 class Severity(StrEnum):
@@ -79,8 +79,6 @@ class HealthProblem:
 FAILURES: Final = 2
 """In a row that a port may have without a word, for ``PATIENCE_S``."""
 PATIENCE_S: Final = 30.0
-OLD_S: Final = 300.0
-"""After which a message should have been answered."""
 SKEW_S: Final = 10.0
 """Beyond it people misread logs; AWS refuses signatures after 300 s."""
 SKEW_REFUSED_S: Final = 240.0
@@ -229,7 +227,7 @@ def _of_queues(status: Status, now: datetime) -> Iterator[HealthProblem]:
         if level.is_dead_letters:
             if level.waiting:
                 yield _dead_letters(name, level)
-        elif level.age_s(now) > OLD_S:
+        elif level.age_s(now) > level.old_s:
             yield _old_queue(name, level, now)
 
 
@@ -265,12 +263,10 @@ def _old_queue(name: str, level: QueueLevel, now: datetime) -> HealthProblem:
 def _of_admission(status: Status) -> Iterator[HealthProblem]:
     if status.drain is not None:
         drain = status.drain
-        why = f": {drain.reason}" if drain.reason else ""
         yield HealthProblem(
             kind=ProblemKind.DRAINING,
             about="drain",
-            text=f"Drained by {drain.by} since {when(drain.since)}{why}. Nothing new is started; "
-            f"{len(status.active)} run on.",
+            text=f"{why_drained(drain)} Nothing new is started; {len(status.active)} run on.",
             command="daylily-daemon resume",
             severity=Severity.WARNING,
             since=drain.since,
@@ -282,6 +278,11 @@ def _of_admission(status: Status) -> Iterator[HealthProblem]:
             text=f"Nothing new is started. {status.held}",
             remedy="It goes on by itself once that is fixed",
         )
+
+
+def why_drained(drain: Drain) -> str:
+    why = f": {drain.reason.rstrip('.')}" if drain.reason else ""
+    return f"Drained by {drain.by} since {when(drain.since)}{why}."
 
 
 def _of_disks(status: Status) -> Iterator[HealthProblem]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
 
@@ -26,28 +26,40 @@ log = structlog.get_logger()
 
 RECONCILE_PAUSE_S: Final = 60.0
 """Until a listing that failed is tried again."""
+EVENTS_REMEMBERED: Final = 1000
+EVENT_LATE_S: Final = 60.0
+SWEEPS: Final = 4
+"""An event may be as late as this many sweeps, at most ``EVENT_LATE_S``, before it is missed."""
 
 
 @dataclass(slots=True)
 class MissedEvents:
-    """Drops that were found by a listing, until their events, or any later ones, come after all."""
+    """Drops that were found by a listing, until their events, or those of others, come after all."""
 
     clock: Clock
     _found: dict[str, datetime] = field(default_factory=dict)
+    _told: dict[str, None] = field(default_factory=dict)
+    """Ids that events told of, oldest first."""
 
     def found(self, commands: Sequence[Command]) -> None:
-        self._found |= {command.id: self.clock.now() for command in commands}
+        now = self.clock.now()
+        fresh = [command.id for command in commands if command.id not in self._told]
+        self._found = dict.fromkeys(fresh, now) | self._found
 
     def told_by_event(self, commands: Sequence[Command]) -> None:
-        """An event came: either it is late, or those that come now are told of again."""
-        ids = {command.id for command in commands}
-        if ids & set(self._found):
-            self._found = {id: at for id, at in self._found.items() if id not in ids}
-        elif ids:
-            self._found.clear()
+        """An event came: it is late, or those of new drops come again."""
+        for command in commands:
+            self._told[command.id] = None
+            if self._found.pop(command.id, None) is None:
+                self._found.clear()
+        while len(self._told) > EVENTS_REMEMBERED:
+            del self._told[next(iter(self._told))]
 
-    def told(self) -> Missed:
-        return Missed(count=len(self._found), since=min(self._found.values(), default=None))
+    def told(self, late: timedelta) -> Missed:
+        """Return those that no event told of within ``late``."""
+        before = self.clock.now() - late
+        found = [at for at in self._found.values() if at <= before]
+        return Missed(count=len(found), since=min(found, default=None))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -86,6 +98,11 @@ class Intake:
         tg.start_soon(relay.listen)
         tg.start_soon(doorbell.listen)
         tg.start_soon(for_ever, "the listing of drops", self._find_missed, RECONCILE_PAUSE_S)
+
+    def told_missed(self) -> Missed:
+        """Return the drops that no event told of."""
+        late_s = min(EVENT_LATE_S, SWEEPS * self.live.current.sweep_s)
+        return self.missed.told(timedelta(seconds=late_s))
 
     async def _find_missed(self) -> None:
         missed = await self.drops.unannounced()

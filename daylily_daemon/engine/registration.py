@@ -16,12 +16,16 @@ from anyio import current_time, move_on_after
 
 from daylily_daemon.domain.daemon import DiskLevel, Drain, Owed, QueueLevel, Status
 from daylily_daemon.domain.errors import DaemonError
+from daylily_daemon.domain.problems import why_drained
+from daylily_daemon.engine.live_settings import LiveSettings
 from daylily_daemon.engine.wakeup import Wakeup
 from daylily_daemon.ports import Clock, Levels, Registry
 
 SIGN_S: Final = 60.0
-"""Between two entries, where nothing changes."""
-SOONEST_S: Final = 5.0
+"""Between two entries at most, where nothing changes."""
+SWEEPS: Final = 4
+"""Between two entries, where they are fewer seconds than ``SIGN_S``."""
+SOONEST_S: Final = 2.0
 """Between two entries, whatever changes."""
 ASKED_S: Final = 5.0
 """How old may be what is known of a drain when something new is to be started."""
@@ -44,6 +48,7 @@ class Registration:
     owner: str
     registry: Registry
     clock: Clock
+    live: LiveSettings
     levels: Levels
     disks: Callable[[], Awaitable[Mapping[str, DiskLevel]]]
     owed: Callable[[], Mapping[str, Owed]]
@@ -60,7 +65,7 @@ class Registration:
             await self.measure()
             await self.sign(says())
             began = current_time()
-            await self._wakeup.wait(began + SIGN_S)
+            await self._wakeup.wait(began + min(SIGN_S, SWEEPS * self.live.current.sweep_s))
             if (early := began + SOONEST_S - current_time()) > 0:
                 await Wakeup().wait(current_time() + early)
 
@@ -96,7 +101,7 @@ class Registration:
                     self._take(await self.registry.drained(self.owner))
             except DaemonError as exc:
                 log.debug("drain_unknown", error=str(exc))
-        return "" if self.drain is None else f"Drained by {self.drain.by}."
+        return "" if self.drain is None else why_drained(self.drain)
 
     def _take(self, drain: Drain | None) -> None:
         self._asked_at = current_time()

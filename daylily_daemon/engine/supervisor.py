@@ -167,5 +167,5 @@ class Supervisor:
             passes=self._sweep.passes,
             held=self._sweep.admitter.held,
             ports=self.health.ports,
-            missed=self.intake.missed.told(),
+            missed=self.intake.told_missed(),
         )

@@ -109,6 +109,12 @@ class QueuesSettings(Section):
         ge=10,
         le=43200,
     )
+    old_s: float = fixed(
+        300.0,
+        "Age of a message beyond which `status` calls its queue old, in seconds (1 to 86400).",
+        ge=1,
+        le=86400,
+    )
     max_receive: int = fixed(
         5, "Tries before a message moves to its dead-letter queue (1 to 1000).", ge=1, le=1000
     )

@@ -101,8 +101,18 @@ def state_dir_of(sources: Sources) -> Path:
     """Return the state directory that is meant, even where other settings make no sense."""
     key = "daemon.state_dir"
     given = ChainMap(*(source.given for source in _by_rank(sources)))
-    value = given[key].value if key in given else LEAVES[key].default
-    return Path(str(value)).expanduser()
+    value = given[key].value if key in given else None
+    return Path(str(value or _named_in(sources.config) or LEAVES[key].default))
+
+
+def _named_in(file: Path | None) -> str:
+    """Return the state directory that a file names which cannot be understood as a whole."""
+    try:
+        text = file.read_text(errors="replace") if file else ""
+    except OSError:
+        return ""
+    found = re.search(r"""\bstate_dir\s*:\s*["']?([^\s"'#,}]+)""", text)
+    return found[1] if found else ""
 
 
 def _by_rank(sources: Sources) -> tuple[Source, ...]:
