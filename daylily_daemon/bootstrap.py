@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
-
-import aiohttp
+from typing import Final
 
 from daylily_daemon.adapters import provision
 from daylily_daemon.adapters.aws import Aws, AwsOptions, OnAnswer, OnCall, options_from, translated
@@ -23,22 +21,17 @@ from daylily_daemon.adapters.host import RandomIds, Room, StateDir, SystemClock
 from daylily_daemon.adapters.http import opened_session
 from daylily_daemon.adapters.inputs import S3Inputs
 from daylily_daemon.adapters.levels import QueueLevels, WatchedQueue
-from daylily_daemon.adapters.notifiers.linear import Linear
-from daylily_daemon.adapters.notifiers.s3_sentinels import S3Sentinels
-from daylily_daemon.adapters.notifiers.slack import Slack
-from daylily_daemon.adapters.notifiers.sns import NamedTopic, Sns
-from daylily_daemon.adapters.notifiers.webhook import Webhook
 from daylily_daemon.adapters.registry import DynamoRegistry
 from daylily_daemon.adapters.s3 import S3Objects
 from daylily_daemon.adapters.skew import ClockSkew
 from daylily_daemon.adapters.sqs import Decode, QueueConfig, SqsMailbox
 from daylily_daemon.adapters.tables import Tables
 from daylily_daemon.adapters.turns import DynamoTurns
+from daylily_daemon.channels import ChannelDeps, Channels
 from daylily_daemon.domain.daemon import Drain
-from daylily_daemon.domain.errors import Impeded, Permanent
+from daylily_daemon.domain.errors import Permanent
 from daylily_daemon.domain.model import Record
 from daylily_daemon.domain.places import territory
-from daylily_daemon.domain.totality import total
 from daylily_daemon.engine.health import Health, guarded
 from daylily_daemon.engine.intake import Intake
 from daylily_daemon.engine.lease import LeaseConfig
@@ -50,61 +43,12 @@ from daylily_daemon.engine.shepherd import Shepherd
 from daylily_daemon.engine.supervisor import Snapshot, Supervisor
 from daylily_daemon.engine.tender import Place
 from daylily_daemon.engine.writer import Writer
-from daylily_daemon.in_force import enabled
-from daylily_daemon.ports import Notifier, Trail
+from daylily_daemon.ports import Trail
 from daylily_daemon.runners import Runners
-from daylily_daemon.settings.model import NotificationsSettings, Settings
+from daylily_daemon.settings.model import Settings
 
 LOOPBACK_WAIT_S: Final = 1
 """Longest receive on an emulator: some never notice that a group became free during a long poll."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChannelDeps:
-    """What channels may need to reach people."""
-
-    http: aiohttp.ClientSession
-    objects: S3Objects
-    sns: Any
-
-
-def _sns(settings: Settings, deps: ChannelDeps) -> Notifier:
-    topic = settings.topic
-    if topic.sns_topic_arn:
-        return Sns(client=deps.sns, topic_arn=topic.sns_topic_arn)
-    return NamedTopic(client=deps.sns, find=partial(_topic_arn, deps.sns, topic.sns_topic_name))
-
-
-def _s3_sentinels(settings: Settings, deps: ChannelDeps) -> Notifier:
-    return S3Sentinels(objects=deps.objects)
-
-
-def _slack(settings: Settings, deps: ChannelDeps) -> Notifier:
-    url = settings.notifications.slack.webhook_url.get_secret_value()
-    return Slack(session=deps.http, url=url)
-
-
-def _linear(settings: Settings, deps: ChannelDeps) -> Notifier:
-    linear = settings.notifications.linear
-    key, team = linear.api_key.get_secret_value(), linear.team_id.get_secret_value()
-    return Linear(session=deps.http, api_key=key, team_id=team)
-
-
-def _webhook(settings: Settings, deps: ChannelDeps) -> Notifier:
-    hook = settings.notifications.webhook
-    url, secret = hook.url.get_secret_value(), hook.secret.get_secret_value()
-    return Webhook(session=deps.http, url=url, secret=secret, clock=SystemClock())
-
-
-_NOTIFIERS: Final[Mapping[str, Callable[[Settings, ChannelDeps], Notifier]]] = {
-    "sns": _sns,
-    "s3_sentinels": _s3_sentinels,
-    "slack": _slack,
-    "linear": _linear,
-    "webhook": _webhook,
-}
-NOTIFIERS: Final = total("bootstrap.NOTIFIERS", _NOTIFIERS, list(NotificationsSettings().channels))
-"""Every channel, by the name of its section under ``notifications``."""
 
 
 def daemon_name(settings: Settings) -> str:
@@ -149,27 +93,6 @@ def wanted_of(
         create_bucket=create_bucket,
         drop_old_indexes=drop_old_indexes,
     )
-
-
-class Channels:
-    """The channels in force, rebuilt by a reload."""
-
-    def __init__(self, deps: ChannelDeps, settings: Settings, health: Health) -> None:
-        self._outlets = deps
-        self._health = health
-        self._built: Mapping[str, Notifier] = {}
-        self.rebuild(settings)
-
-    def rebuild(self, settings: Settings) -> None:
-        """Raises Permanent for a channel that cannot be built; the old ones stay in force then."""
-        self._built = {
-            name: guarded(NOTIFIERS[name](settings, self._outlets), f"channel:{name}", self._health)
-            for name in enabled(settings)
-        }
-        self._health.keep_only("channel:", self._built)
-
-    def current(self) -> Mapping[str, Notifier]:
-        return self._built
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -286,6 +209,7 @@ async def open_daemon(
             objects=clients.objects,
             # The outbox repeats by itself; a repeat of the SDK would be one that nobody counts.
             sns=await clients.aws.client("sns", max_attempts=1),
+            find_ses=partial(clients.aws.client, "sesv2", max_attempts=1),
         )
         clock = SystemClock()
         health = Health(clock)
@@ -317,17 +241,6 @@ async def open_daemon(
             live=live,
             channels=channels,
         )
-
-
-async def _topic_arn(sns: Any, name: str) -> str:
-    """Raises Impeded if there is no such topic: notices wait until there is one."""
-    arn = await provision.find_topic(sns, name)
-    if arn is None:
-        raise Impeded(
-            f"The topic {name} does not exist. Run `daylily-daemon init`, set topic.sns_topic_arn, or "
-            "switch notifications.sns off."
-        )
-    return arn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,17 +5,23 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 from daylily_daemon.adapters import identity
+from daylily_daemon.adapters.notifiers.pagerduty import RESOLVING
 from daylily_daemon.adapters.pipelines import load_pipelines
 from daylily_daemon.domain.admission import Limits
 from daylily_daemon.domain.failures import FailurePattern
 from daylily_daemon.domain.lifecycle import Policy
+from daylily_daemon.domain.model import State
 from daylily_daemon.domain.pipeline import Pipeline
 from daylily_daemon.domain.routing import Filter, Routing
 from daylily_daemon.engine.live_settings import EngineSettings
 from daylily_daemon.settings.model import ChannelSettings, Settings
 from daylily_daemon.settings.sources import shipped
+
+ALWAYS_TOLD: Final[Mapping[str, frozenset[State]]] = {"pagerduty": RESOLVING}
+"""States that channels hear of whatever their filters say."""
 
 
 def pipelines_of(settings: Settings) -> Mapping[str, Pipeline]:
@@ -88,7 +94,7 @@ def job_environment(settings: Settings) -> dict[str, str]:
 
 
 def routing_of(settings: Settings) -> Routing:
-    return Routing({name: _filter(channel) for name, channel in enabled(settings).items()})
+    return Routing({name: _filter(name, channel) for name, channel in enabled(settings).items()})
 
 
 def enabled(settings: Settings) -> dict[str, ChannelSettings]:
@@ -97,10 +103,11 @@ def enabled(settings: Settings) -> dict[str, ChannelSettings]:
     return {name: channel for name, channel in channels.items() if channel.enabled}
 
 
-def _filter(channel: ChannelSettings) -> Filter:
+def _filter(name: str, channel: ChannelSettings) -> Filter:
     return Filter(
         event_types=frozenset(channel.event_types),
         states=frozenset(channel.states),
         priorities=frozenset(channel.priorities),
         customers=frozenset(channel.customers),
+        always=ALWAYS_TOLD.get(name, frozenset()),
     )
