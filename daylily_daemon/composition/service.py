@@ -25,8 +25,9 @@ from anyio import (
 )
 from anyio.abc import TaskGroup, TaskStatus
 
-from daylily_daemon import telemetry
+from daylily_daemon import figures, telemetry
 from daylily_daemon.adapters import exposition, own_process, vitals
+from daylily_daemon.adapters.codec import ITEM_FORMAT
 from daylily_daemon.adapters.host import StateDir, SystemClock
 from daylily_daemon.bootstrap import Daemon, Hooks
 from daylily_daemon.composition.starting import (
@@ -42,7 +43,9 @@ from daylily_daemon.domain.daemon import Drain, Process, Reload, Status
 from daylily_daemon.domain.errors import DaemonError, Permanent, leaf
 from daylily_daemon.domain.problems import Severity
 from daylily_daemon.engine.boundary import foreign_as_unexpected
+from daylily_daemon.engine.looks import Jobs
 from daylily_daemon.engine.supervisor import Snapshot
+from daylily_daemon.gauges import Instant
 from daylily_daemon.settings.keys import LEAVES, OLD_NAMES, changes, variable
 from daylily_daemon.settings.sources import Sources
 
@@ -67,7 +70,7 @@ def life(where: Callable[[], Sources], log_stream: IO[str]) -> int:
     secrets = own_process.secrets_out_of(SECRETS)
     found = where()
     whole = replace(found, environment={**found.environment, **secrets})
-    service = Service(whole, telemetry.Metrics(), log_stream)
+    service = Service(whole, figures.Metrics(), log_stream)
     service.log_as("info", "auto")
     log.debug("limits", open_files=own_process.raise_open_files())
     try:
@@ -83,7 +86,7 @@ class Service:
     """One life of the daemon process."""
 
     where: Sources
-    metrics: telemetry.Metrics
+    metrics: figures.Metrics
     log_stream: IO[str]
     stop: anyio.Event = field(default_factory=anyio.Event)
     asked: anyio.Event = field(default_factory=anyio.Event)
@@ -123,10 +126,11 @@ class Service:
         self.patience = StartPatience(self._waits)
         self.reader = Reader(self.where)
         self.process = vitals.this_process()
+        self.metrics.reads = self._instant
 
     def log_as(self, level: str, format: str) -> None:
         json = telemetry.wants_json(format, self.log_stream, os.environ)
-        telemetry.configure(level, json=json, watch=(self.metrics.count_event,))
+        telemetry.configure(level, json=json)
 
     async def main(self) -> int:
         """Return the exit code: 0 after an orderly end, 1 if the deadline for it passed."""
@@ -173,11 +177,9 @@ class Service:
                 await self.writer.flush()
 
     async def _serve(self) -> None:
-        hooks = Hooks(
-            on_pass=self._passed, on_record=self.metrics.count_record, on_drain=self._drained
-        )
+        hooks = Hooks(on_pass=self._passed, counting=self.metrics, on_drain=self._drained)
         wiring = Wiring(
-            environ=os.environ, owner=self.owner, hooks=hooks, on_call=self.metrics.count_call
+            environ=os.environ, owner=self.owner, hooks=hooks, on_call=self.metrics.call
         )
         async with opened(lambda: self.found, wiring, self.patience) as daemon:
             self.daemon, self.trouble, self.alive_at = daemon, "", current_time()
@@ -193,6 +195,7 @@ class Service:
         await daemon.registration.sign(self._as_it_is())
         async with create_task_group() as tg:
             tg.start_soon(daemon.registration.run, lambda: self.status)
+            tg.start_soon(daemon.census.run)
             await daemon.supervisor.run(self.stop)
             tg.cancel_scope.cancel()
         self.stopped_at = _now()
@@ -302,7 +305,6 @@ class Service:
         return tuple(key for key in changed if key in ("metrics.port", "log.format"))
 
     def _note_reload(self, result: str, **details: Any) -> None:
-        self.metrics.config_reloads.labels(result=result).inc()
         self.reloaded = Reload(result=result, at=_now().isoformat(), **details)
 
     async def _feed_watchdog(self) -> None:
@@ -318,9 +320,20 @@ class Service:
         self.alive_at = current_time()
         self.seen = {"seen_at": SystemClock().now(), "seen_monotonic_s": vitals.monotonic_s()}
         self.snapshot = snapshot
-        self.metrics.saw(len(snapshot.active), snapshot.waiting, snapshot.owed)
         self._write_status()
         self._tell_systemd()
+
+    def _instant(self) -> Instant:
+        """Return what the gauges show, for whoever scrapes now."""
+        now, daemon = SystemClock().now(), self.daemon
+        return Instant(
+            now=now,
+            version=installed_version("daylily-daemon"),
+            format=ITEM_FORMAT,
+            status=self.status,
+            counts=daemon.census.found() if daemon else {},
+            jobs=daemon.supervisor.shepherd.looks.worst(now) if daemon else Jobs(),
+        )
 
     def _tell_systemd(self) -> None:
         """Say what is wrong first: ``systemctl status`` shows one line."""
