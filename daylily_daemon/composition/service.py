@@ -42,6 +42,7 @@ from daylily_daemon.composition.starting import (
 from daylily_daemon.domain.daemon import Drain, Process, Reload, Status
 from daylily_daemon.domain.errors import DaemonError, Permanent, leaf
 from daylily_daemon.domain.problems import Severity
+from daylily_daemon.domain.readiness import patience_s, why_not_ready
 from daylily_daemon.engine.boundary import foreign_as_unexpected
 from daylily_daemon.engine.looks import Jobs
 from daylily_daemon.engine.supervisor import Snapshot
@@ -213,9 +214,10 @@ class Service:
 
     async def _serve_metrics(self, port: int) -> None:
         """Whoever has the port keeps figures from people, and nothing from the labs."""
+        pages = exposition.Pages(metrics=self.metrics.page, why_not_ready=self._why_not_ready)
         while True:
             try:
-                async with exposition.serving(port, self.metrics.page):
+                async with exposition.serving(port, pages):
                     await sleep_forever()
             except Permanent as exc:
                 log.warning("metrics_not_served", error=str(exc))
@@ -312,8 +314,7 @@ class Service:
         every_s = self.systemd.watchdog_s
         while every_s:
             await sleep(every_s)
-            patience_s = 2 * self.found.settings.daemon.sweep_s + 60.0
-            if current_time() - self.alive_at < patience_s:
+            if current_time() - self.alive_at < patience_s(self.found.settings.daemon.sweep_s):
                 self.systemd.watchdog()
 
     def _passed(self, snapshot: Snapshot) -> None:
@@ -322,6 +323,9 @@ class Service:
         self.snapshot = snapshot
         self._write_status()
         self._tell_systemd()
+
+    def _why_not_ready(self) -> tuple[str, ...]:
+        return why_not_ready(self.status, _now(), vitals.monotonic_s())
 
     def _instant(self) -> Instant:
         """Return what the gauges show, for whoever scrapes now."""
