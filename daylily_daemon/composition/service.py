@@ -56,6 +56,8 @@ SECRETS: Final = tuple(
 HELD: Final = ("daemon.state_dir", "daemon.name", "daemon.machine")
 """Settings that count from the moment on at which the state directory is locked."""
 METRICS_AGAIN_S: Final = 30.0
+IN_USE_SHOWN: Final = 10
+"""Worksets that are named in one sentence."""
 log = structlog.get_logger()
 
 
@@ -276,6 +278,7 @@ class Service:
         if self.daemon is None:
             pending = self._start_with(new, pending)
         else:
+            _check_in_use(self.daemon, new)
             self.daemon.channels.rebuild(new.settings)
             self.daemon.live.current = new.engine_settings
             self.daemon.supervisor.nudge()
@@ -366,6 +369,18 @@ class Service:
             problems=self.status.problems,
         )
         return now.found_wrong(SystemClock().now()) if self.snapshot else now
+
+
+def _check_in_use(daemon: Daemon, new: Read) -> None:
+    """Raises Permanent for settings without a pipeline that something runs: its next step could not start."""
+    missing = daemon.supervisor.runs_without(new.engine_settings.pipelines)
+    if missing:
+        runs = "; ".join(f"{id} runs {name}" for id, name in sorted(missing.items())[:IN_USE_SHOWN])
+        names = ", ".join(sorted(set(missing.values())))
+        raise Permanent(
+            f"The pipelines folder lacks {names}, and {runs}. Put the file back; take it away once nothing "
+            "runs it."
+        )
 
 
 def vars_of(value: Any) -> dict[str, Any]:

@@ -176,9 +176,37 @@ def test_settings_that_make_no_sense_keep_the_old_ones_in_force(lab: Lab) -> Non
     assert answer.code == 2
     assert "settings on disk are refused since" in answer.words
     assert "running 0 of 4 worksets" in answer.words, "the local half needs no settings"
+    assert lab.run_cli("reload", "--dry-run").code == 2
     lab.config.write_text(good)
-    daemon.send(signal.SIGHUP)
+    assert lab.run_cli("reload", "--dry-run").code == 0
+    assert lab.run_cli("reload", "--wait").code == 0
     _well_again(lab)
+    assert daemon.terminate() == 0
+    gone = lab.run_cli("reload")
+    assert (gone.code, "No daemon runs here" in gone.words) == (3, True)
+
+
+def test_a_pipeline_that_is_taken_away_while_it_runs(lab: Lab) -> None:
+    lab.pipeline("noting", run="until [ -e $gate ]; do sleep 0.1; done", export="")
+    daemon = lab.start()
+    lab.drop_sample("running")
+    lab.wait_started("running", "1 run")
+    file = lab.pipelines / "noting.yaml"
+    text = file.read_text()
+    lab.pipeline("other")
+    lab.configure(pipelines={"default": "other"})
+    file.unlink()
+    daemon.send(signal.SIGHUP)
+    problem = _named(lab, ProblemKind.RELOAD_REFUSED)
+    _told_to_people(lab, problem, "lacks noting, and running runs noting")
+    refused = lab.run_cli("reload", "--wait")
+    assert (refused.code, "lacks noting" in refused.words) == (1, True)
+    file.write_text(text)
+    answer = lab.run_cli("reload", "--wait")
+    assert (answer.code, "Changed: pipelines.default" in answer.words) == (0, True)
+    _well_again(lab)
+    lab.open_gate("running")
+    lab.wait_for("running", State.COMPLETE)
 
 
 # --- this host ------------------------------------------------------------------------------------
