@@ -51,7 +51,7 @@ COMMANDS: Final[Mapping[str, Entry]] = {
         "Submit a workset: a folder of the control bucket, or a local folder, which is uploaded first.",
     ),
     "list": Entry(
-        "worksets.list_",
+        "listing.list_",
         "List worksets: those that run, that need somebody, that wait, and that are over.",
     ),
     "show": Entry("worksets.show", "Show everything about one workset."),
@@ -59,13 +59,13 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     "logs": Entry(
         "worksets.logs", "Print the log of a workset's job. Works on the host that runs it."
     ),
-    "cancel": Entry("asking.cancel", "Stop a running workset, or take a waiting one out."),
+    "cancel": Entry("asking.cancel", "Stop running worksets, or take waiting ones out."),
     "retry": Entry(
         "asking.retry",
-        "Run a failed, parked, canceled or ignored workset again, from the step that failed.",
+        "Run failed, parked, canceled or ignored worksets again, from the step that failed.",
     ),
-    "ignore": Entry("asking.ignore", "Leave a workset alone until somebody retries it."),
-    "priority": Entry("asking.priority", "Change the priority of a workset."),
+    "ignore": Entry("asking.ignore", "Leave worksets alone until somebody retries them."),
+    "priority": Entry("asking.priority", "Change the priority of worksets."),
     "explain": Entry("explain.explain", "Say why a workset is where it is, and what to do."),
     "status": Entry(
         "status.status",

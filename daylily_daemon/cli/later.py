@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from daylily_daemon import bootstrap as bootstrap
     from daylily_daemon import telemetry as telemetry
+    from daylily_daemon.application import batch as batch
     from daylily_daemon.application import health as health
     from daylily_daemon.application import queries as queries
     from daylily_daemon.application import requests as requests
@@ -39,6 +40,7 @@ PLACES: Final[Mapping[str, str]] = {
     "metadata": "importlib",
     "bootstrap": "daylily_daemon",
     "telemetry": "daylily_daemon",
+    "batch": "daylily_daemon.application",
     "health": "daylily_daemon.application",
     "queries": "daylily_daemon.application",
     "requests": "daylily_daemon.application",

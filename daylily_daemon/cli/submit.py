@@ -15,7 +15,8 @@ import anyio
 import typer
 
 from daylily_daemon.cli import later, printing
-from daylily_daemon.cli.asking import TimeoutOption, asked_by, check_wait, exit_code_of
+from daylily_daemon.cli.answers import asked_by, check_wait, exit_code_of
+from daylily_daemon.cli.many import TimeoutOption
 from daylily_daemon.cli.options import (
     ConfigOption,
     Exit,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Final, assert_never
+from typing import Final, assert_never, get_args
 
 from daylily_daemon.domain.decision import NEXT, QUIET, Decision, Note, StopJob, refuse
 from daylily_daemon.domain.errors import InboxFull
@@ -29,9 +29,21 @@ from daylily_daemon.domain.model import (
     Transition,
 )
 from daylily_daemon.domain.run import StepEnd
+from daylily_daemon.domain.totality import total
 from daylily_daemon.domain.workset import Request, Workset
 
 _RESTARTABLE: Final = frozenset({State.ERROR, State.FAILED, State.CANCELED, State.IGNORED})
+_AGAIN: Final = _RESTARTABLE | {State.RETRYING}
+_FITS: Final = {
+    Submit: _AGAIN | {State.READY},
+    Cancel: frozenset({State.READY, State.RETRYING, State.IN_PROGRESS}),
+    Retry: _AGAIN,
+    HostLost: _AGAIN | {State.IN_PROGRESS},
+    Ignore: frozenset(state for state, after in NEXT.items() if State.IGNORED in after),
+    SetPriority: _AGAIN | {State.READY, State.IN_PROGRESS},
+}
+FITS: Final[Mapping[type[Ask], frozenset[State]]] = total("commands.FITS", _FITS, get_args(Ask))
+"""The states of what a command is for: elsewhere it has no effect, and a priority none that matters."""
 
 
 def register(

@@ -156,5 +156,11 @@ class Workset:
         return f"{self.state}#{self.priority_key}"
 
     @property
+    def state_since(self) -> datetime:
+        """Return when it came into its state; an item without a history tells when it changed last."""
+        last = self.history[-1] if self.history else None
+        return last.at if last and last.state is self.state else self.updated_at
+
+    @property
     def shown_state(self) -> str:
         return "locked" if self.state is State.READY and self.lock else str(self.state)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daylily_daemon.domain import report
-from daylily_daemon.domain.commands import apply, ask, register
+from daylily_daemon.domain.commands import FITS, apply, ask, register
 from daylily_daemon.domain.events import Inspected
 from daylily_daemon.domain.lifecycle import decide
 from daylily_daemon.domain.model import (
@@ -71,6 +71,18 @@ def test_every_command_gets_exactly_one_answer_with_a_sentence(
     changed = decision.workset.state is not state or bool(decision.effects)
     assert not (answer.effect is CommandEffect.NONE and changed)
     assert apply(decision.workset, command(ask), NOW).answers == ()
+
+
+@given(st.sampled_from(State), asks, st.booleans())
+def test_a_command_has_an_effect_only_in_the_states_it_is_for(
+    state: State, ask: Ask, unclear: bool
+) -> None:
+    ws = in_progress(unclear=unclear) if state is State.IN_PROGRESS else a_workset(state)
+    (answer,) = apply(ws, command(ask), NOW).answers
+    if state not in FITS[type(ask)] and not isinstance(ask, SetPriority):
+        assert answer.effect is CommandEffect.NONE
+    if state in FITS[type(ask)] and (state is not State.IN_PROGRESS or unclear):
+        assert answer.effect is CommandEffect.APPLIED
 
 
 @pytest.mark.reported("A", "a submission under a known id by another customer takes it over")

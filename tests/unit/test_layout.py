@@ -32,7 +32,7 @@ def _text(lines: Iterable[Line]) -> list[str]:
 
 
 def _listing(*worksets: Workset, width: int | None) -> list[str]:
-    return _text(output.list_grid(worksets).lines(width))
+    return _text(output.list_grid(worksets, AT).lines(width))
 
 
 @pytest.mark.reported(

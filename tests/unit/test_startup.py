@@ -92,7 +92,7 @@ def test_the_help_imports_no_command() -> None:
         (("--v",), ["--version"]),
         (("list", "--st"), ["--state"]),
         (("list", "--state", "in_"), ["in_progress"]),
-        (("list", "--limit", "5", "--p"), ["--priority", "--prefix"]),
+        (("list", "--limit", "5", "--p"), ["--pipeline", "--priority", "--prefix"]),
         (("priority", "HG002", "u"), ["urgent"]),
         (("dlq", "re"), ["replay"]),
         (("dlq", "replay", "--all", "--a"), []),
