@@ -90,6 +90,8 @@ _RANK: Final = {
 }
 ORDER: Final = tuple(sorted(State, key=total("queries.RANK", _RANK, tuple(State)).__getitem__))
 """In which all states are listed: what runs, what needs somebody, what waits, what is over."""
+LISTED: Final = tuple(state for state in ORDER if state not in (State.ARCHIVED, State.DELETED))
+"""Without being asked for by name: what was put aside is out of sight."""
 CUSTOMER_CHARS: Final = 200
 LONGEST_AGE_S: Final = 100 * 365 * 86_400.0
 _PREFIX: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
@@ -97,9 +99,10 @@ _PREFIX: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """Which worksets are wanted. What is empty leaves nothing out."""
+    """Which worksets are wanted. What is empty leaves nothing out, but for the states."""
 
     states: tuple[State, ...] = ()
+    """Empty for ``LISTED``."""
     customer: str = ""
     priority: Priority | None = None
     older_than_s: float | None = None
@@ -159,7 +162,7 @@ def _query(listing: Listing, now: datetime) -> Query:
         if len(text) > CUSTOMER_CHARS:
             raise Invalid(f"{text[:50]!r}... is too long for {what}.")
     return Query(
-        states=tuple(dict.fromkeys(listing.states)) or ORDER,
+        states=tuple(dict.fromkeys(listing.states)) or LISTED,
         customer=listing.customer,
         priority=listing.priority,
         created_from=_before(now, newer),

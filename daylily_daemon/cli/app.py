@@ -66,6 +66,19 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     ),
     "ignore": Entry("asking.ignore", "Leave worksets alone until somebody retries them."),
     "priority": Entry("asking.priority", "Change the priority of worksets."),
+    "rerun": Entry(
+        "rerun.rerun",
+        "Run the files of a workset that has ended once more, as a workset of another name.",
+    ),
+    "archive": Entry(
+        "asking.archive",
+        "Put worksets aside that have come to their end: lists leave them out, and nothing starts them.",
+    ),
+    "restore": Entry(
+        "asking.restore",
+        "Bring archived worksets back into the state they were archived in. Nothing is started by that.",
+    ),
+    "delete": Entry("asking.delete", "Give up archived worksets for good."),
     "explain": Entry("explain.explain", "Say why a workset is where it is, and what to do."),
     "status": Entry(
         "status.status",

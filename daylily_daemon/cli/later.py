@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from daylily_daemon.application import health as health
     from daylily_daemon.application import queries as queries
     from daylily_daemon.application import requests as requests
+    from daylily_daemon.application import rerun as rerun
     from daylily_daemon.application import wording as wording
     from daylily_daemon.cli import demonstration as demonstration
     from daylily_daemon.cli import drawing as drawing
@@ -44,6 +45,7 @@ PLACES: Final[Mapping[str, str]] = {
     "health": "daylily_daemon.application",
     "queries": "daylily_daemon.application",
     "requests": "daylily_daemon.application",
+    "rerun": "daylily_daemon.application",
     "wording": "daylily_daemon.application",
     "demonstration": "daylily_daemon.cli",
     "drawing": "daylily_daemon.cli",

@@ -58,9 +58,9 @@ def list_(
 ) -> None:
     """List worksets: those that run, that need somebody, that wait, and that are over.
 
-    In each state urgent and old ones come first; AGE is for how long one is in its state. Where there are
-    more, it says how to go on. --json prints a list; with --cursor an object with "items" and "next", the
-    next cursor or null.
+    In each state urgent and old ones come first; AGE is for how long one is in its state. What is archived or
+    deleted is shown with --state alone. Where there are more, it says how to go on. --json prints a list;
+    with --cursor an object with "items" and "next", the next cursor or null.
 
     Example: daylily-daemon list --state in_progress --state error
     """

@@ -148,6 +148,7 @@ def facts(ws: Workset) -> list[tuple[str, str]]:
         ("retries", f"{ws.retry_count} of {_limit(ws)}" if ws.retry_count else ""),
         ("priority", ws.priority),
         ("customer", ws.request.customer_id),
+        ("rerun of", ws.request.rerun_of),
         ("input", f"s3://{ws.request.bucket}/{ws.request.prefix}"),
         ("pipeline", f"{plan.pipeline}, {plan.samples} rows in the sheet" if plan else ""),
         ("run arguments", " ".join(plan.run_args) if plan else ""),

@@ -42,6 +42,8 @@ class Request:
     """Which write of ``daylily.ready`` was answered last (``naming.trigger_id``)."""
     sentinel_order: str = ""
     """As ``Submit.order``, of that write."""
+    rerun_of: str = ""
+    """As in Submit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

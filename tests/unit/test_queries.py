@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from daylily_daemon.application import cursors, queries
 from daylily_daemon.application.backend import Backend
 from daylily_daemon.application.errors import Invalid, NotFound
-from daylily_daemon.application.queries import ORDER, Listed, Listing
+from daylily_daemon.application.queries import LISTED, ORDER, Listed, Listing
 from daylily_daemon.domain.errors import Transient
 from daylily_daemon.domain.listing import Position
 from daylily_daemon.domain.model import Priority, State, Transition, WorksetId
@@ -204,7 +204,7 @@ def test_all_pages_together_are_all_that_match_each_once(
 def _wanted(ws: Workset, listing: Listing) -> bool:
     age_s = (NOW - ws.created_at).total_seconds()
     return (
-        (not listing.states or ws.state in listing.states)
+        ws.state in (listing.states or LISTED)
         and listing.customer in ("", ws.request.customer_id)
         and listing.priority in (None, ws.priority)
         and (listing.older_than_s is None or age_s > listing.older_than_s)
