@@ -17,7 +17,7 @@ from daylily_daemon.application.queries import ORDER, Listing, list_worksets, sh
 from daylily_daemon.application.requests import Followed, answer_to
 from daylily_daemon.domain import commands
 from daylily_daemon.domain.errors import DaemonError, errors_alone
-from daylily_daemon.domain.model import Ask, Command
+from daylily_daemon.domain.model import Ask, Command, HostLost
 from daylily_daemon.domain.workset import Workset
 
 PAGES: Final = 10
@@ -74,7 +74,11 @@ class Question:
 def foreseen(backend: Backend, ws: Workset, question: Question) -> Followed:
     """Return what would come of it as things are now. Nothing is sent."""
     command = _command(backend, ws, question)
-    decision = commands.apply(ws, command, backend.clock.now())
+    at_the_door = isinstance(
+        question.ask, HostLost
+    )  # whether a machine is gone only its time can tell
+    decide = commands.ask if at_the_door else commands.apply
+    decision = decide(ws, command, backend.clock.now())
     return Followed(command, decision.answers[-1], decision.workset)
 
 

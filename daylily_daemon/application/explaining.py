@@ -130,8 +130,13 @@ def _expiry(ws: Workset) -> str:
 def _who_picks_it_up(ws: Workset) -> str:
     return (
         f"No daemon holds it now. One on {ws.scope or 'its host'} picks it up by itself: is one "
-        f"running there? If that machine no longer exists: `daylily-daemon retry {ws.id} --host-gone`"
+        f"running there? If that machine no longer exists: `daylily-daemon retry {ws.id} --host-gone`, "
+        f"or, for all that ran there, `daylily-daemon daemon gone {_machine(ws)}`"
     )
+
+
+def _machine(ws: Workset) -> str:
+    return ws.scope.removeprefix("host:").partition("/")[0] or ws.owner or "NAME"
 
 
 # --- waiting ------------------------------------------------------------------------------------------

@@ -100,6 +100,7 @@ COMMANDS: Final[Mapping[str, Entry]] = {
         "steps.collect_metrics",
         "Count files and bytes of the results, and samples, reads and bases where summary.tsv has them.",
     ),
+    "daemon": Entry("daemons.app", "Daemons and what they hold."),
     "dlq": Entry("dlq.app", "Messages that were given up."),
 }
 

@@ -68,7 +68,12 @@ def _completed(*words: str) -> tuple[set[str], list[str]]:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--help",), *((name, "--help") for name in COMMANDS), ("dlq", "replay", "--help")],
+    [
+        ("--help",),
+        *((name, "--help") for name in COMMANDS),
+        ("dlq", "replay", "--help"),
+        ("daemon", "gone", "--help"),
+    ],
     ids=" ".join,
 )
 def test_a_help_imports_nothing_that_commands_work_with(arguments: tuple[str, ...]) -> None:
