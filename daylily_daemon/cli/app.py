@@ -6,6 +6,7 @@ none of them. The module of a command is imported when that command is chosen.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from importlib import import_module
@@ -14,10 +15,11 @@ from typing import Annotated, Any, Final, NamedTuple
 
 import typer
 from typer import _completion_classes as completion
+from typer import _completion_shared as completion_shared
 from typer.core import TyperCommand
 
 from daylily_daemon.cli import later, printing
-from daylily_daemon.cli.options import Exit, UsageError, reporting
+from daylily_daemon.cli.options import CONFIG, Exit, UsageError, reporting
 from daylily_daemon.cli.parsing import LazyCommand, LazyGroup
 
 
@@ -102,6 +104,11 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     ),
     "daemon": Entry("daemons.app", "Daemons and what they hold."),
     "dlq": Entry("dlq.app", "Messages that were given up."),
+    "help": Entry("guidance.help_", "Show the help of a command, or the list of all."),
+    "completion": Entry(
+        "guidance.completion",
+        "Print what makes a shell complete commands, options and ids of worksets.",
+    ),
 }
 
 
@@ -112,6 +119,9 @@ class CommandTable(LazyGroup):
         super().__init__(**attributes)
         for name, entry in COMMANDS.items():
             self.add_command(TyperCommand(name, help=entry.line))
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, _after_config(ctx, list(args)))
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, listed, rest = super().resolve_command(ctx, args)
@@ -129,6 +139,37 @@ def imported(name: str) -> Any:
     return typer.main.get_command(alone)
 
 
+def _after_config(ctx: Any, args: list[str]) -> list[str]:
+    """Take a ``--config`` that stands before the command as the variable that every command reads.
+
+    As an option of the program it would cost each help and completion the library that converts values.
+    """
+    name, equals, value = args[0].partition("=") if args else ("", "", "")
+    if name not in ("--config", "-c"):
+        return args
+    if not equals and len(args) < 2:
+        ctx.fail(f"Option {name!r} requires an argument.")
+    os.environ[CONFIG] = value if equals else args[1]
+    return args[1:] if equals else args[2:]
+
+
+def command_of(group: Any, name: str) -> Any:
+    """Return a command of a group with its options; None if there is none of this name."""
+    if isinstance(group, CommandTable):
+        return imported(name) if name in COMMANDS else None
+    return getattr(group, "commands", {}).get(name)
+
+
+def completion_script(program: str, shell: str) -> str:
+    """Return what a shell evaluates to complete the words behind ``program``."""
+    variable = f"_{program.replace('-', '_').upper()}_COMPLETE"
+    return str(
+        completion_shared.get_completion_script(
+            prog_name=program, complete_var=variable, shell=shell
+        )
+    )
+
+
 def whole_program() -> Any:
     """Return the program with every command imported, as its documentation needs it."""
     program = typer.main.get_command(app)
@@ -144,7 +185,9 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Runs genomics worksets dropped into S3: nothing lost, nothing run twice.\n\n"
+    "--config FILE may also stand before the command.\n\n"
     "Exit codes: 0 good, 1 failed, 2 usage or configuration, 3 not found, 4 not reachable.",
 )
 

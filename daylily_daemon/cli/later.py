@@ -24,10 +24,13 @@ if TYPE_CHECKING:
     from daylily_daemon.application import requests as requests
     from daylily_daemon.application import rerun as rerun
     from daylily_daemon.application import wording as wording
+    from daylily_daemon.cli import app as app
     from daylily_daemon.cli import demonstration as demonstration
     from daylily_daemon.cli import drawing as drawing
+    from daylily_daemon.cli import ids as ids
     from daylily_daemon.cli import layout as layout
     from daylily_daemon.cli import output as output
+    from daylily_daemon.cli import watching as watching
     from daylily_daemon.composition import backend as backend
     from daylily_daemon.composition import host as host
     from daylily_daemon.composition import provisioning as provisioning
@@ -47,10 +50,13 @@ PLACES: Final[Mapping[str, str]] = {
     "requests": "daylily_daemon.application",
     "rerun": "daylily_daemon.application",
     "wording": "daylily_daemon.application",
+    "app": "daylily_daemon.cli",
     "demonstration": "daylily_daemon.cli",
     "drawing": "daylily_daemon.cli",
+    "ids": "daylily_daemon.cli",
     "layout": "daylily_daemon.cli",
     "output": "daylily_daemon.cli",
+    "watching": "daylily_daemon.cli",
     "backend": "daylily_daemon.composition",
     "host": "daylily_daemon.composition",
     "provisioning": "daylily_daemon.composition",

@@ -11,7 +11,7 @@ import typer
 
 from daylily_daemon.cli import later, printing
 from daylily_daemon.cli.groups import Access, Filters, Output, Shape, age_s, flattened
-from daylily_daemon.cli.options import reporting, with_backend
+from daylily_daemon.cli.options import Usage, reporting, with_backend
 from daylily_daemon.domain.model import MOST_LISTED, Priority
 
 if TYPE_CHECKING:
@@ -55,6 +55,14 @@ def list_(
             "--submitted-before", "--older-than", metavar="AGE", help="First submitted before: 7d."
         ),
     ] = "",
+    watch: Annotated[
+        str,
+        typer.Option(
+            "--watch",
+            metavar="[=AGE]",
+            help="Go on, with a look every 2 s or as given: redraw on a terminal, else a line a change.",
+        ),
+    ] = "",
 ) -> None:
     """List worksets: those that run, that need somebody, that wait, and that are over.
 
@@ -65,13 +73,20 @@ def list_(
     Example: daylily-daemon list --state in_progress --state error
     """
     with reporting():
-        shape = output.shape
+        shape, every_s = output.shape, age_s(watch)
+        if every_s is not None and (every_s < 1 or paging.cursor is not None):
+            raise Usage("--watch takes at least 1s between two looks, and no --cursor.")
         listing = filters.listing(
             priority=priority,
             prefix=prefix,
             newer_than_s=age_s(submitted_since),
             older_than_s=age_s(submitted_before),
         )
+    if every_s is not None:
+        watching = later.watching.Watch(listing, paging.limit, every_s, wide=shape is Shape.WIDE)
+        lines = shape in (Shape.JSON, Shape.JSONL) or not printing.is_terminal()
+        with_backend(access.loaded(), watching.lines if lines else watching.redraw)
+        return
     listed, now = with_backend(access.loaded(), partial(_listed, listing, paging))
     if shape is Shape.JSON:
         _print_page(listed, paged=paging.cursor is not None)

@@ -33,9 +33,10 @@ TimeoutOption = Annotated[
 
 
 def offered(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Return what may stand where an id may: the values of an argument behind the ids."""
+    """Return ids, and what else may stand where one may: the values of an argument behind the ids."""
     behind = [p for p in ctx.command.params if p.param_type_name == "argument" and p.nargs == 1]
-    return [item.value for param in behind for item in param.shell_complete(ctx, incomplete)]
+    values = [item.value for param in behind for item in param.shell_complete(ctx, incomplete)]
+    return [*values, *later.ids.ids_for(ctx, incomplete)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -54,6 +54,11 @@ def say_whole(text: str) -> None:
     _print(_lines(text, None))
 
 
+def say_as_it_is(text: str) -> None:
+    """Print what was laid out already: a help, a script."""
+    _print(_lines(text, None))
+
+
 def complain(text: str, style: str = "red") -> None:
     """Print sentences on stderr."""
     with _heard_or_not():
