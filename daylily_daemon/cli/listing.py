@@ -83,7 +83,9 @@ def list_(
             older_than_s=age_s(submitted_before),
         )
     if every_s is not None:
-        watching = later.watching.Watch(listing, paging.limit, every_s, wide=shape is Shape.WIDE)
+        watching = later.watching.WatchedList(
+            listing, paging.limit, every_s, wide=shape is Shape.WIDE
+        )
         lines = shape in (Shape.JSON, Shape.JSONL) or not printing.is_terminal()
         with_backend(access.loaded(), watching.lines if lines else watching.redraw)
         return

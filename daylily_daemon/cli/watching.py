@@ -22,7 +22,7 @@ Seen = dict[str, Workset]
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
+class WatchedList:
     listing: Listing
     limit: int
     """Worksets of one look: the first page."""
