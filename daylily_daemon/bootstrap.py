@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import aiohttp
-
-from daylily_daemon.adapters import identity, provision
-from daylily_daemon.adapters.aws import Aws, AwsOptions, OnCall, options_from, translated
+from daylily_daemon.adapters import provision
+from daylily_daemon.adapters.aws import Aws, AwsOptions, OnAnswer, OnCall, options_from, translated
 from daylily_daemon.adapters.catalogue import DynamoCatalogue
 from daylily_daemon.adapters.deadletters import DeadLetters, Pair
 from daylily_daemon.adapters.drops import S3Drops
@@ -24,103 +20,56 @@ from daylily_daemon.adapters.envelopes import Origin, read_command, read_event
 from daylily_daemon.adapters.host import RandomIds, Room, StateDir, SystemClock
 from daylily_daemon.adapters.http import opened_session
 from daylily_daemon.adapters.inputs import S3Inputs
-from daylily_daemon.adapters.notifiers.linear import Linear
-from daylily_daemon.adapters.notifiers.s3_sentinels import S3Sentinels
-from daylily_daemon.adapters.notifiers.slack import Slack
-from daylily_daemon.adapters.notifiers.sns import NamedTopic, Sns
-from daylily_daemon.adapters.notifiers.webhook import Webhook
-from daylily_daemon.adapters.pipelines import load_pipelines
+from daylily_daemon.adapters.levels import QueueLevels, WatchedQueue
+from daylily_daemon.adapters.registry import DynamoRegistry
 from daylily_daemon.adapters.s3 import S3Objects
+from daylily_daemon.adapters.skew import ClockSkew
 from daylily_daemon.adapters.sqs import Decode, QueueConfig, SqsMailbox
 from daylily_daemon.adapters.tables import Tables
 from daylily_daemon.adapters.turns import DynamoTurns
-from daylily_daemon.domain.admission import Limits
-from daylily_daemon.domain.errors import Impeded, Permanent
-from daylily_daemon.domain.failures import FailurePattern
-from daylily_daemon.domain.lifecycle import Policy
+from daylily_daemon.channels import ChannelDeps, Channels
+from daylily_daemon.domain.daemon import Drain
+from daylily_daemon.domain.errors import Permanent
 from daylily_daemon.domain.model import Record
-from daylily_daemon.domain.pipeline import Pipeline
 from daylily_daemon.domain.places import territory
-from daylily_daemon.domain.routing import Filter, Routing
-from daylily_daemon.domain.totality import total
 from daylily_daemon.engine.health import Health, guarded
 from daylily_daemon.engine.intake import Intake
 from daylily_daemon.engine.lease import LeaseConfig
 from daylily_daemon.engine.live_settings import EngineSettings, LiveSettings
+from daylily_daemon.engine.looks import Looks
 from daylily_daemon.engine.outbox import Outbox, OutboxConfig
+from daylily_daemon.engine.registration import Registration
 from daylily_daemon.engine.shepherd import Shepherd
 from daylily_daemon.engine.supervisor import Snapshot, Supervisor
 from daylily_daemon.engine.tender import Place
 from daylily_daemon.engine.writer import Writer
-from daylily_daemon.ports import Notifier, Trail
+from daylily_daemon.ports import Trail
 from daylily_daemon.runners import Runners
-from daylily_daemon.settings.model import ChannelSettings, NotificationsSettings, Settings
-from daylily_daemon.settings.sources import shipped
+from daylily_daemon.settings.model import Settings
 
 LOOPBACK_WAIT_S: Final = 1
 """Longest receive on an emulator: some never notice that a group became free during a long poll."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChannelDeps:
-    """What channels may need to reach people."""
-
-    http: aiohttp.ClientSession
-    objects: S3Objects
-    sns: Any
-
-
-def _sns(settings: Settings, deps: ChannelDeps) -> Notifier:
-    topic = settings.topic
-    if topic.sns_topic_arn:
-        return Sns(client=deps.sns, topic_arn=topic.sns_topic_arn)
-    return NamedTopic(client=deps.sns, find=partial(_topic_arn, deps.sns, topic.sns_topic_name))
-
-
-def _s3_sentinels(settings: Settings, deps: ChannelDeps) -> Notifier:
-    return S3Sentinels(objects=deps.objects)
-
-
-def _slack(settings: Settings, deps: ChannelDeps) -> Notifier:
-    url = settings.notifications.slack.webhook_url.get_secret_value()
-    return Slack(session=deps.http, url=url)
-
-
-def _linear(settings: Settings, deps: ChannelDeps) -> Notifier:
-    linear = settings.notifications.linear
-    key, team = linear.api_key.get_secret_value(), linear.team_id.get_secret_value()
-    return Linear(session=deps.http, api_key=key, team_id=team)
-
-
-def _webhook(settings: Settings, deps: ChannelDeps) -> Notifier:
-    hook = settings.notifications.webhook
-    url, secret = hook.url.get_secret_value(), hook.secret.get_secret_value()
-    return Webhook(session=deps.http, url=url, secret=secret, clock=SystemClock())
-
-
-_NOTIFIERS: Final[Mapping[str, Callable[[Settings, ChannelDeps], Notifier]]] = {
-    "sns": _sns,
-    "s3_sentinels": _s3_sentinels,
-    "slack": _slack,
-    "linear": _linear,
-    "webhook": _webhook,
-}
-NOTIFIERS: Final = total("bootstrap.NOTIFIERS", _NOTIFIERS, list(NotificationsSettings().channels))
-"""Every channel, by the name of its section under ``notifications``."""
 
 
 def daemon_name(settings: Settings) -> str:
     return settings.daemon.name or socket.gethostname()
 
 
-def aws_of(settings: Settings, on_call: OnCall | None = None) -> Aws:
+def aws_of(
+    settings: Settings, on_call: OnCall | None = None, on_answer: OnAnswer | None = None
+) -> Aws:
     given = AwsOptions(**settings.aws.model_dump())
-    return Aws(options_from(os.environ, given), on_call=on_call)
+    return Aws(options_from(os.environ, given), on_call=on_call, on_answer=on_answer)
 
 
 def tables_of(settings: Settings) -> Tables:
     tables = settings.tables
-    return Tables(worksets=tables.worksets, events=tables.events, older_index=tables.state_index)
+    return Tables(
+        worksets=tables.worksets,
+        events=tables.events,
+        control=tables.control,
+        older_index=tables.state_index,
+    )
 
 
 def origin_of(settings: Settings) -> Origin:
@@ -146,115 +95,6 @@ def wanted_of(
     )
 
 
-def pipelines_of(settings: Settings) -> Mapping[str, Pipeline]:
-    """Read the pipelines folder. Raises Permanent with every problem in it."""
-    folder = Path(settings.pipelines.dir) if settings.pipelines.dir else shipped("pipelines")
-    return load_pipelines(folder)
-
-
-def engine_settings_of(settings: Settings) -> EngineSettings:
-    """Return what the running daemon takes from ``settings``. Raises what a pipeline file breaks."""
-    daemon = settings.daemon
-    return EngineSettings(
-        limits=limits_of(settings),
-        min_free_bytes=int(daemon.min_free_gb * 1e9),
-        sweep_s=daemon.sweep_s,
-        reconcile_s=daemon.reconcile_s,
-        input_poll_s=settings.inputs.poll_s,
-        progress_interval_s=settings.progress.interval_s,
-        policy=policy_of(settings),
-        pipelines=pipelines_of(settings),
-        default_pipeline=settings.pipelines.default,
-        values={
-            "daylily": (sys.executable, "-P", "-m", "daylily_daemon"),
-            "python": sys.executable,
-            "region": settings.aws.region,
-        },
-        environment=job_environment(settings),
-        grace_s=settings.runner.grace_s,
-        routing=routing_of(settings),
-        give_up_s=settings.notifications.give_up_s,
-    )
-
-
-def limits_of(settings: Settings) -> Limits:
-    daemon = settings.daemon
-    return Limits(
-        slots=daemon.max_worksets,
-        per_customer=daemon.max_per_customer,
-        age_s=daemon.age_s,
-        cluster=daemon.cluster or identity.cluster_of_this_host(),
-    )
-
-
-def policy_of(settings: Settings) -> Policy:
-    retry = settings.retry
-    patterns = tuple(
-        FailurePattern(p.pattern, p.code, p.category, p.retry, p.meaning) for p in retry.patterns
-    )
-    return Policy(
-        max_retries=retry.max_retries,
-        base_s=retry.base_s,
-        cap_s=retry.cap_s,
-        input_wait_s=settings.inputs.wait_s,
-        patterns=patterns,
-        urgent_customers=settings.daemon.urgent_customers,
-    )
-
-
-def job_environment(settings: Settings) -> dict[str, str]:
-    """Return what tells a job's AWS tools the same as our own settings."""
-    aws = settings.aws
-    known = {
-        "AWS_REGION": aws.region,
-        "AWS_DEFAULT_REGION": aws.region,
-        "AWS_PROFILE": aws.profile,
-        "AWS_ENDPOINT_URL": aws.endpoint_url,
-        "DAYLILY_SHARED_RESULTS": settings.places.shared_results,
-    }
-    return {name: value for name, value in known.items() if value}
-
-
-def routing_of(settings: Settings) -> Routing:
-    return Routing({name: _filter(channel) for name, channel in enabled(settings).items()})
-
-
-def enabled(settings: Settings) -> dict[str, ChannelSettings]:
-    """Return the channels that are switched on."""
-    channels = settings.notifications.channels
-    return {name: channel for name, channel in channels.items() if channel.enabled}
-
-
-def _filter(channel: ChannelSettings) -> Filter:
-    return Filter(
-        event_types=frozenset(channel.event_types),
-        states=frozenset(channel.states),
-        priorities=frozenset(channel.priorities),
-        customers=frozenset(channel.customers),
-    )
-
-
-class Channels:
-    """The channels in force, rebuilt by a reload."""
-
-    def __init__(self, deps: ChannelDeps, settings: Settings, health: Health) -> None:
-        self._outlets = deps
-        self._health = health
-        self._built: Mapping[str, Notifier] = {}
-        self.rebuild(settings)
-
-    def rebuild(self, settings: Settings) -> None:
-        """Raises Permanent for a channel that cannot be built; the old ones stay in force then."""
-        self._built = {
-            name: guarded(NOTIFIERS[name](settings, self._outlets), f"channel:{name}", self._health)
-            for name in enabled(settings)
-        }
-        self._health.keep_only("channel:", self._built)
-
-    def current(self) -> Mapping[str, Notifier]:
-        return self._built
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clients:
     """What the commands of the CLI work with."""
@@ -266,10 +106,12 @@ class Clients:
     catalogue: DynamoCatalogue
     trail: DynamoTrail
     objects: S3Objects
+    registry: DynamoRegistry
+    skew: ClockSkew
 
     async def mailbox(self, name: str, decode: Decode) -> SqsMailbox:
         """Return the queue called ``name``. Raises Permanent if ``init`` has not made it."""
-        pair, queues = await self._pair(name), self.settings.queues
+        pair, queues = await self.pair(name), self.settings.queues
         wait_s = min(queues.wait_s, LOOPBACK_WAIT_S) if self._on_loopback() else queues.wait_s
         config = QueueConfig(
             url=pair.url,
@@ -279,7 +121,7 @@ class Clients:
         )
         return SqsMailbox(await self.aws.client("sqs"), config, decode)
 
-    async def _pair(self, name: str) -> Pair:
+    async def pair(self, name: str) -> Pair:
         sqs = await self.aws.client("sqs")
         dead = provision.dead_letter_name(name)
         url, dead_url = await provision.find_queue(sqs, name), await provision.find_queue(sqs, dead)
@@ -291,7 +133,7 @@ class Clients:
     async def dead_letters(self) -> DeadLetters:
         """Return what was given up by either queue."""
         queues = self.settings.queues
-        pairs = [await self._pair(name) for name in (queues.intake, queues.commands)]
+        pairs = [await self.pair(name) for name in (queues.intake, queues.commands)]
         wait_s = 0 if self._on_loopback() else 1
         return DeadLetters(await self.aws.client("sqs"), pairs, wait_s=wait_s)
 
@@ -303,17 +145,9 @@ class Clients:
         decode = partial(read_event, origin=origin_of(self.settings))
         return await self.mailbox(self.settings.queues.intake, decode)
 
-    async def queue_depth(self, url: str) -> int:
-        """Return how many messages wait there, roughly."""
-        sqs = await self.aws.client("sqs")
-        name = "ApproximateNumberOfMessages"
-        async with translated(f"queue {url}"):
-            answer = await sqs.get_queue_attributes(QueueUrl=url, AttributeNames=[name])
-        return int(answer.get("Attributes", {}).get(name, "0"))
-
     async def unanswered(self, name: str) -> int:
         """Return how many messages of a queue wait or are with somebody who has not settled them, roughly."""
-        url = (await self._pair(name)).url
+        url = (await self.pair(name)).url
         names = ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible")
         sqs = await self.aws.client("sqs")
         async with translated(f"queue {name}"):
@@ -326,7 +160,8 @@ class Clients:
 
 @asynccontextmanager
 async def open_clients(settings: Settings, on_call: OnCall | None = None) -> AsyncIterator[Clients]:
-    async with aws_of(settings, on_call) as aws:
+    skew = ClockSkew(SystemClock())
+    async with aws_of(settings, on_call, skew.heard) as aws:
         # The store repeats by itself, under the same nonce; the SDK must not do so inside a beat.
         dynamodb = await aws.client("dynamodb", max_attempts=1)
         tables = tables_of(settings)
@@ -338,12 +173,16 @@ async def open_clients(settings: Settings, on_call: OnCall | None = None) -> Asy
             catalogue=DynamoCatalogue(dynamodb, tables),
             trail=DynamoTrail(dynamodb, tables),
             objects=S3Objects(await aws.client("s3")),
+            registry=DynamoRegistry(dynamodb, tables.control),
+            skew=skew,
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Daemon:
     supervisor: Supervisor
+    registration: Registration
+    skew: ClockSkew
     live: LiveSettings
     channels: Channels
 
@@ -354,6 +193,7 @@ class Hooks:
 
     on_pass: Callable[[Snapshot], None]
     on_record: Callable[[Record], None]
+    on_drain: Callable[[Drain | None], None]
 
 
 @asynccontextmanager
@@ -369,6 +209,7 @@ async def open_daemon(
             objects=clients.objects,
             # The outbox repeats by itself; a repeat of the SDK would be one that nobody counts.
             sns=await clients.aws.client("sns", max_attempts=1),
+            find_ses=partial(clients.aws.client, "sesv2", max_attempts=1),
         )
         clock = SystemClock()
         health = Health(clock)
@@ -390,20 +231,16 @@ async def open_daemon(
             on_records=on_records,
         )
         inner = Inner(writer=writer, live=live, outbox=outbox, trail=trail, health=health)
-        supervisor = await _supervisor(clients, runners, inner)
+        supervisor, registration = await _supervisor(clients, runners, inner)
         supervisor.on_pass = hooks.on_pass
-        yield Daemon(supervisor=supervisor, live=live, channels=channels)
-
-
-async def _topic_arn(sns: Any, name: str) -> str:
-    """Raises Impeded if there is no such topic: notices wait until there is one."""
-    arn = await provision.find_topic(sns, name)
-    if arn is None:
-        raise Impeded(
-            f"The topic {name} does not exist. Run `daylily-daemon init`, set topic.sns_topic_arn, or "
-            "switch notifications.sns off."
+        registration.on_drain = hooks.on_drain
+        yield Daemon(
+            supervisor=supervisor,
+            registration=registration,
+            skew=clients.skew,
+            live=live,
+            channels=channels,
         )
-    return arn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -417,7 +254,9 @@ class Inner:
     health: Health
 
 
-async def _supervisor(clients: Clients, runners: Runners, inner: Inner) -> Supervisor:
+async def _supervisor(
+    clients: Clients, runners: Runners, inner: Inner
+) -> tuple[Supervisor, Registration]:
     settings, state = clients.settings, StateDir(clients.settings.daemon.state_dir)
     live, health = inner.live, inner.health
     by_name = {name: guarded(one, "runner", health) for name, one in runners.by_name.items()}
@@ -432,7 +271,17 @@ async def _supervisor(clients: Clients, runners: Runners, inner: Inner) -> Super
     )
     drops = S3Drops(await clients.aws.client("s3"), origin, known)
     room = Room(folders)
-    return Supervisor(
+    intake, commands = await clients.intake(), await clients.commands()
+    registration = Registration(
+        owner=inner.writer.owner,
+        registry=guarded(clients.registry, "registry", health),
+        clock=inner.writer.clock,
+        live=live,
+        levels=guarded(await _levels(clients, intake, commands), "levels", health),
+        disks=lambda: room.levels(live.current.min_free_bytes),
+        owed=inner.outbox.owed,
+    )
+    supervisor = Supervisor(
         writer=inner.writer,
         turns=guarded(clients.turns, "turns", health),
         live=live,
@@ -444,24 +293,39 @@ async def _supervisor(clients: Clients, runners: Runners, inner: Inner) -> Super
             jobs_dir=state.jobs,
             former_scopes=runners.former_scopes,
         ),
-        shepherd=Shepherd(runners=by_name, live=live),
+        shepherd=Shepherd(runners=by_name, live=live, looks=Looks(live)),
         inputs=guarded(inputs, "inputs", health),
         intake=Intake(
-            events=guarded(await clients.intake(), "intake", health),
-            commands=guarded(await clients.commands(), "commands", health),
+            events=guarded(intake, "intake", health),
+            commands=guarded(commands, "commands", health),
             drops=guarded(drops, "drops", health),
             trail=inner.trail,
             writer=inner.writer,
             live=live,
             health=health,
             answer_s=settings.daemon.stop_deadline_s / 4,
+            flood=inner.outbox.flood,
         ),
         outbox=inner.outbox,
         health=health,
         look_for_room=lambda: room.shortage(live.current.min_free_bytes),
+        drained=registration.drained,
         release_s=settings.daemon.stop_deadline_s / 4,
         drain_s=settings.daemon.stop_deadline_s / 4,
     )
+    return supervisor, registration
+
+
+async def _levels(clients: Clients, intake: SqsMailbox, commands: SqsMailbox) -> QueueLevels:
+    queues = clients.settings.queues
+    watched: dict[str, WatchedQueue] = {}
+    for name, mailbox in ((queues.intake, intake), (queues.commands, commands)):
+        pair = await clients.pair(name)
+        dead = provision.dead_letter_name(name)
+        watched[name] = WatchedQueue(url=pair.url, mailbox=mailbox, old_s=queues.old_s)
+        watched[dead] = WatchedQueue(url=pair.dead_url, mailbox=None)
+    sqs = await clients.aws.client("sqs")
+    return QueueLevels(sqs=sqs, clock=SystemClock(), queues=watched)
 
 
 def lease_of(settings: Settings) -> LeaseConfig:

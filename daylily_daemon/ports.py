@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, NamedTuple, Protocol
 
+from daylily_daemon.domain.daemon import Drain, QueueLevel, Registered, Status
 from daylily_daemon.domain.errors import DaemonError
 from daylily_daemon.domain.listing import Position, Query
 from daylily_daemon.domain.model import (
@@ -250,8 +251,8 @@ class Queues(Protocol):
         """Return how much no daemon has answered yet."""
         ...
 
-    async def depths(self) -> Mapping[str, int]:
-        """Return about how many messages wait in each queue, dead-letter queues too."""
+    async def depths(self) -> Mapping[str, QueueLevel]:
+        """Return about how much lies in each queue, dead-letter queues too, without ages."""
         ...
 
 
@@ -294,6 +295,32 @@ class GivenUp(Protocol):
 
     async def drop_all(self) -> int:
         """Delete all for good; return how many."""
+        ...
+
+
+class Levels(Protocol):
+    async def levels(self) -> Mapping[str, QueueLevel]:
+        """Return how much lies in each queue of this daemon, dead-letter queues too."""
+        ...
+
+
+class Registry(Protocol):
+    """The daemons of all hosts, each with what it said last."""
+
+    async def sign(self, owner: str, status: Status, at: datetime) -> Drain | None:
+        """Store what this daemon says of itself; return how it is drained, None if it is not."""
+        ...
+
+    async def drained(self, owner: str) -> Drain | None:
+        """Return how this daemon is drained, by a strongly consistent read."""
+        ...
+
+    async def drain(self, owner: str, drain: Drain | None) -> None:
+        """Have this daemon take on nothing new; None lets it go on."""
+        ...
+
+    async def daemons(self) -> Sequence[Registered]:
+        """Return all of them, by name."""
         ...
 
 

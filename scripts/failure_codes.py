@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from daylily_daemon.bootstrap import policy_of
 from daylily_daemon.domain.decision import Decision, refuse
 from daylily_daemon.domain.events import JobRefused
 from daylily_daemon.domain.failures import KNOWN, classify
@@ -18,6 +17,7 @@ from daylily_daemon.domain.model import (
     State,
 )
 from daylily_daemon.domain.workset import Failure, Workset
+from daylily_daemon.in_force import policy_of
 from daylily_daemon.settings.model import Settings
 
 HEADING: Final = ("code", "what happened", "category", "tried again")

@@ -31,7 +31,6 @@ import simulated
 from daylily_daemon.adapters.envelopes import Origin, submission
 from daylily_daemon.adapters.inputs import S3Inputs
 from daylily_daemon.adapters.objects import Denied
-from daylily_daemon.bootstrap import pipelines_of
 from daylily_daemon.cli.app import whole_program
 from daylily_daemon.domain import columns, document, model, recipe, sheet, table
 from daylily_daemon.domain.commands import apply
@@ -59,6 +58,7 @@ from daylily_daemon.domain.pipeline import Pipeline, StepTemplate
 from daylily_daemon.domain.places import Territory
 from daylily_daemon.domain.run import Run, StepEnd, StepRun
 from daylily_daemon.domain.workset import Request, Workset
+from daylily_daemon.in_force import pipelines_of
 from daylily_daemon.settings.model import Settings
 from daylily_daemon.telemetry import Metrics
 from tests.fakes.objects import MemoryObjects

@@ -52,6 +52,8 @@ _NO: Final = frozenset(
             "MissingParameter",
         ),
         *("ParameterValueInvalid", "InvalidAttributeName", "InvalidAttributeValue"),
+        # SES, about a mail. Most of what it rejects is ours: _OUR_MAIL.
+        "MessageRejected",
         *("BatchRequestTooLong", "EmptyBatchRequest", "TooManyEntriesInBatchRequest"),
         *("BatchEntryIdsNotDistinct", "InvalidBatchEntryId", "UnsupportedOperation"),
         *("ReceiptHandleIsInvalid", "MessageNotInflight", "QueueNameExists", "QueueAlreadyExists"),
@@ -92,6 +94,12 @@ _OUR_NAMES: Final = re.compile(
 )
 """In the words of SQS and SNS: not the message is wrong, but where we send it or how we ask."""
 
+_OUR_MAIL: Final = re.compile(
+    r"verif|authori|identit|account|suspend|paus|sandbox|configuration|permitted|quota|rate",
+    re.IGNORECASE,
+)
+"""In the words of SES: not the mail is wrong, but who sends it, or how much."""
+
 _ALLOW: Final = (
     "Allow it in the IAM policy of this host's role (and in the policy of the bucket, queue, topic or "
     "key)."
@@ -121,6 +129,10 @@ _ADVICE: Final[tuple[tuple[re.Pattern[str], str], ...]] = tuple(
         (r"notfound|nonexistentqueue|doesnotexist|tablenot|indexnot", _INIT),
         (r"inuse|notready", "It is being made or changed; that ends by itself within minutes."),
         (r"optin|suspended|subscription|accountproblem|notsignedup|regiondisabled", _ACCOUNT),
+        (
+            r"messagerejected|mailfromdomain|sendingpaused",
+            "Verify the sender's address or domain in the SES console of this region, and leave its sandbox.",
+        ),
         (r"^endpointdisabled|platformapplication", "Enable the endpoint in the SNS console."),
         (
             r"^400$",
@@ -161,6 +173,7 @@ def meaning_of(operation: str, code: str, status: int = 400, words: str = "") ->
     if plain in _NO and not bare:
         ours = plain.startswith("Validation") and _OUR_TABLES.search(words)
         ours = ours or (plain.startswith("Invalid") and _OUR_NAMES.search(words[:WORDS_LIMIT]))
+        ours = ours or (plain == "MessageRejected" and _OUR_MAIL.search(words[:WORDS_LIMIT]))
         return Meaning.OURS if ours else Meaning.NO
     return Meaning.AGAIN if _AGAIN.search(plain) else Meaning.OURS
 

@@ -23,11 +23,13 @@ from daylily_daemon.adapters.boundary import (
     translated,
     undamaged,
 )
+from daylily_daemon.adapters.sdkdata import LeanFiles
 from daylily_daemon.domain.errors import DaemonError
 
 __all__ = (
     "Aws",
     "AwsOptions",
+    "OnAnswer",
     "OnCall",
     "config_file",
     "error_code",
@@ -39,6 +41,9 @@ __all__ = (
 
 OnCall = Callable[[str, str], None]
 """Told (service, operation) once per call, however often the SDK repeats it: ``sqs``, ``SendMessage``."""
+
+OnAnswer = Callable[[Mapping[str, Any]], None]
+"""Told the headers of each answer, by names in lower case."""
 
 DEFAULT_REGION: Final = "us-west-2"
 """Where neither a setting nor the profile names one."""
@@ -115,9 +120,16 @@ def profile_region(environ: Mapping[str, str], profile: str) -> str:
 class Aws:
     """Clients made when first asked for, and closed together."""
 
-    def __init__(self, options: AwsOptions, *, on_call: OnCall | None = None) -> None:
+    def __init__(
+        self,
+        options: AwsOptions,
+        *,
+        on_call: OnCall | None = None,
+        on_answer: OnAnswer | None = None,
+    ) -> None:
         self._options = options
         self._on_call = on_call
+        self._on_answer = on_answer
         self._session = self._fresh_session()
         self._stack = AsyncExitStack()
         self._lock = anyio.Lock()
@@ -160,11 +172,14 @@ class Aws:
         client.meta.events.register("before-parse", undamaged)
         if self._on_call:
             client.meta.events.register("before-call", _counting(self._on_call))
+        if self._on_answer:
+            client.meta.events.register("after-call", _listening(self._on_answer))
         return _Opened(client, keys, own.aclose)
 
     def _made(self, service: str, max_attempts: int) -> Any:
         options = self._options
         endpoint_url = options.endpoint_urls.get(service) or options.endpoint_url or None
+        self._session.get_component("data_loader").file_loader = LeanFiles()
         return self._session.create_client(
             service,
             region_name=options.region,
@@ -250,7 +265,8 @@ def _config(options: AwsOptions, service: str, max_attempts: int, elsewhere: boo
         retries={"mode": "standard", "total_max_attempts": max_attempts},
         parameter_validation=options.parameter_validation,
         tcp_keepalive=True,
-        user_agent_extra="daylily-daemon",
+        # In place of all that the SDK tells of this machine, which it would put together for each call.
+        user_agent="daylily-daemon",
         # What a transfer reads is verified by the transfer itself, over resumed pieces too.
         response_checksum_validation="when_required",
         # Otherwise as the profile says.
@@ -266,3 +282,10 @@ def _counting(on_call: OnCall) -> Callable[..., None]:
         on_call(model.service_model.service_name, model.name)
 
     return before_call
+
+
+def _listening(on_answer: OnAnswer) -> Callable[..., None]:
+    def after_call(parsed: Mapping[str, Any], **_: Any) -> None:
+        on_answer(parsed.get("ResponseMetadata", {}).get("HTTPHeaders", {}))
+
+    return after_call

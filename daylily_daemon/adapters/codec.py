@@ -165,9 +165,12 @@ def _bounded(ask: Ask) -> Ask:
             raise Unusable(
                 f"{source[:100]!r}, which it is said to be a rerun of, is not a workset id."
             )
-        case Submit(sentinel=sentinel, order=order, problem=problem):
+        case Submit(sentinel=sentinel, order=order, problem=problem, dropped_at=at):
             sentinel, order = (_plain(text)[:SENTINEL_CHARS] for text in (sentinel, order))
-            return replace(ask, sentinel=sentinel, order=order, problem=_cut(problem))
+            at = at.replace(tzinfo=at.tzinfo or UTC) if at else None
+            return replace(
+                ask, sentinel=sentinel, order=order, problem=_cut(problem), dropped_at=at
+            )
         case Retry() | HostLost() | SetPriority() | Restore():
             return ask
         case _:

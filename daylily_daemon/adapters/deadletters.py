@@ -9,11 +9,9 @@ it follows from the message, so that a replay that was cut short and is repeated
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from anyio import CancelScope, current_time
@@ -21,7 +19,7 @@ from botocore.exceptions import ClientError
 
 from daylily_daemon.adapters.aws import error_code, translated
 from daylily_daemon.adapters.codec import Item
-from daylily_daemon.adapters.sqs import REASON, tries
+from daylily_daemon.adapters.sqs import REASON, sent_at, tries
 from daylily_daemon.domain.errors import Permanent
 from daylily_daemon.domain.model import WORKSET_ID
 from daylily_daemon.ports import DeadLetter
@@ -190,24 +188,17 @@ async def _unless_known(codes: frozenset[str]) -> AsyncIterator[None]:
 
 
 def _letter(pair: Pair, message: Item) -> DeadLetter:
-    attributes = message.get("Attributes") or {}
     told = (message.get("MessageAttributes") or {}).get(REASON, {}).get("StringValue", "")
     receipt = str(message.get("ReceiptHandle", ""))
     return DeadLetter(
         queue=pair.name,
         id=str(message.get("MessageId") or receipt),
-        sent_at=_when(str(attributes.get("SentTimestamp", ""))),
+        sent_at=sent_at(message),
         tries=tries(message),
         reason=told or "it was received too often without being settled",
         body=str(message.get("Body", "")),
         receipt=receipt,
     )
-
-
-def _when(sent_ms: str) -> datetime | None:
-    if not re.fullmatch("[0-9]{1,14}", sent_ms):
-        return None
-    return datetime.fromtimestamp(int(sent_ms) / 1000, UTC)
 
 
 def _group_of(body: str) -> str:

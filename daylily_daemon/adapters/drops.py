@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any, Final
 
@@ -52,6 +52,7 @@ class _Trigger:
 class _Sentinel:
     id: str
     has_version: bool
+    written_at: datetime
 
 
 class S3Drops:
@@ -70,16 +71,20 @@ class S3Drops:
 
     async def as_it_is(self, command: Command) -> Command:
         ask = command.ask
+        found = await self._sentinel(ask.prefix + READY) if isinstance(ask, Submit) else None
+        return self._answering(command, found) if found else command
+
+    def _answering(self, command: Command, found: _Sentinel) -> Command:
+        """Return a submission as one that answers the trigger that was found."""
+        ask = command.ask
         if not isinstance(ask, Submit):
-            return command
-        key = ask.prefix + READY
-        found = await self._sentinel(key)
-        if found is None:
             return command
         # Without versions two writes of one second look the same: only their events tell them apart.
         order = "" if found.has_version else ask.order
-        id = trigger_id(self._origin.bucket, key, f"{found.id}#{order}") if order else found.id
-        return replace(command, id=id, ask=replace(ask, sentinel=found.id, order=order))
+        key, written = ask.prefix + READY, f"{found.id}#{order}"
+        id = trigger_id(self._origin.bucket, key, written) if order else found.id
+        ask = replace(ask, sentinel=found.id, order=order, dropped_at=found.written_at)
+        return replace(command, id=id, ask=ask)
 
     async def unannounced(self) -> Sequence[Command]:
         triggers = {folder: trigger async for folder, trigger in self._news()}
@@ -123,12 +128,11 @@ class S3Drops:
         found = await self._sentinel(trigger.ready.key)
         if found is None:
             return None
-        sentinel = found.id
-        answered = _answered(known, sentinel, trigger.ready) if known else trigger.seen
+        answered = _answered(known, found.id, trigger.ready) if known else trigger.seen
         if answered or trigger.unwanted:
             self._settled[folder] = trigger.ready
             return None
-        return submission(self._origin, folder, sentinel, "sweep", sentinel=sentinel)
+        return self._answering(submission(self._origin, folder, found.id, "sweep"), found)
 
     async def _sentinel(self, key: str) -> _Sentinel | None:
         """Return which trigger lies there now; None if there is none."""
@@ -143,8 +147,9 @@ class S3Drops:
         version = str(answer.get("VersionId", "null"))
         etag, at = str(answer.get("ETag", "")).strip('"'), answer["LastModified"]
         if version != "null":
-            return _Sentinel(trigger_id(bucket, key, version), has_version=True)
-        return _Sentinel(trigger_id(bucket, key, f"{etag}@{at.isoformat()}"), has_version=False)
+            return _Sentinel(trigger_id(bucket, key, version), has_version=True, written_at=at)
+        id = trigger_id(bucket, key, f"{etag}@{at.isoformat()}")
+        return _Sentinel(id, has_version=False, written_at=at)
 
 
 def _answered(known: Announced, sentinel: str, ready: ObjectInfo) -> bool:

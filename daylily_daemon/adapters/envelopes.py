@@ -91,9 +91,7 @@ def read_event(body: str, origin: Origin) -> tuple[Command, ...] | Unreadable:
     return tuple(c for c in commands if c is not None)
 
 
-def submission(
-    origin: Origin, folder: str, id: str, by: str, *, sentinel: str = "", order: str = ""
-) -> Command:
+def submission(origin: Origin, folder: str, id: str, by: str, *, order: str = "") -> Command:
     """Return the submission of the folder of that name under the control prefix.
 
     A name that is no workset id is submitted under a safe one, to be parked where it can be seen.
@@ -102,7 +100,6 @@ def submission(
         bucket=origin.bucket,
         prefix=f"{origin.prefix}{folder}/",
         problem=name_problem(folder),
-        sentinel=sentinel,
         order=order,
     )
     return Command(id=id, workset_id=_id_of(folder), by=by, ask=ask)

@@ -8,7 +8,7 @@ import json
 import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from daylily_daemon.adapters.blocking import Disk
 from daylily_daemon.adapters.identity import Machine, identified
+from daylily_daemon.domain.daemon import DiskLevel
 from daylily_daemon.domain.errors import Permanent, Transient
 
 MIN_FREE_FILES: Final = 1000
@@ -55,6 +56,22 @@ class Room:
             except Transient as exc:
                 return str(exc)
         return ""
+
+    async def levels(self, min_free_bytes: int) -> Mapping[str, DiskLevel]:
+        """Return how much is free behind each folder; one that does not answer is left out."""
+        found: dict[str, DiskLevel] = {}
+        for folder, disk in self._disks:
+            with suppress(Transient, OSError):
+                free = await disk.run(partial(free_bytes, folder))
+                found[str(folder)] = DiskLevel(free=free, needed=min_free_bytes)
+        return found
+
+
+def free_bytes(folder: Path) -> int:
+    """Return what is free on the disk of ``folder``, or of the nearest one above it. Blocks."""
+    there = next(p for p in (folder, *folder.parents) if _exists(p))
+    disk = os.statvfs(there)
+    return disk.f_bavail * disk.f_frsize
 
 
 def shortage(folder: Path, min_free_bytes: int) -> str:
@@ -148,10 +165,10 @@ class StateDir:
         file.truncate(0)
         file.write(f"{name} (process {os.getpid()})\n".encode())
 
-    def write_status(self, status: Mapping[str, Any]) -> None:
+    def write_status(self, status: bytes) -> None:
         """Replace the status file; readers see the old or the new one, never half of it."""
         draft = self.path / "status.json.new"
-        draft.write_text(json.dumps(status, indent=1, default=str), encoding="utf-8")
+        draft.write_bytes(status)
         draft.replace(self.status)
 
     def read_status(self) -> dict[str, Any] | None:

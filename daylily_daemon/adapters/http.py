@@ -82,7 +82,12 @@ class Reply:
 
 
 def opened_session(environ: Mapping[str, str]) -> aiohttp.ClientSession:
-    """Return a session that trusts what the system trusts and the bundle that the AWS tools are given.
+    """Return a session for the channels, which believes whom ``trust`` names."""
+    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=trust(environ)))
+
+
+def trust(environ: Mapping[str, str]) -> ssl.SSLContext:
+    """Return what the system trusts, and the bundle that the AWS tools are given.
 
     A bundle that cannot be read is left out with a warning: its receivers then cannot prove who they are.
     """
@@ -92,7 +97,7 @@ def opened_session(environ: Mapping[str, str]) -> aiohttp.ClientSession:
             trusted.load_verify_locations(bundle)
         except OSError as exc:
             log.warning("ca_bundle_unreadable", file=bundle, error=str(exc))
-    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=trusted))
+    return trusted
 
 
 def proxy_of(url: str) -> str | None:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
 import structlog
+from anyio import current_time
 
 from daylily_daemon.adapters.answers import Meaning, meaning_of, shown
 from daylily_daemon.adapters.aws import translated
@@ -49,6 +52,37 @@ class QueueConfig:
 class _SqsDelivery(Delivery):
     message_id: str
     body: str
+    sent_at: datetime | None
+    group: str
+
+
+@dataclass(slots=True)
+class Unsettled:
+    """What was received and not settled: the age of a queue, of which SQS itself tells nothing."""
+
+    forgotten_s: float
+    """After which a message that did not come again is with somebody else, or nowhere."""
+    received_at: float = -math.inf
+    """When a message came last, on the loop's clock."""
+    _seen: dict[str, tuple[float, _SqsDelivery]] = field(default_factory=dict)
+
+    def received(self, deliveries: Sequence[_SqsDelivery]) -> None:
+        now = current_time()
+        for delivery in deliveries:
+            self._seen[delivery.message_id] = now, delivery
+            self.received_at = now
+
+    def settled(self, deliveries: Sequence[Delivery]) -> None:
+        for delivery in deliveries:
+            if isinstance(delivery, _SqsDelivery):
+                self._seen.pop(delivery.message_id, None)
+
+    def oldest(self) -> tuple[datetime | None, str]:
+        """Return when the oldest was sent, and its group; None if nothing is unsettled."""
+        kept = current_time() - self.forgotten_s
+        self._seen = {id: seen for id, seen in self._seen.items() if seen[0] >= kept}
+        found = [(one.sent_at, one.group) for _, one in self._seen.values() if one.sent_at]
+        return min(found, default=(None, ""))
 
 
 class SqsMailbox:
@@ -57,6 +91,7 @@ class SqsMailbox:
         self._config = config
         self._decode = decode
         self._fifo = config.url.endswith(".fifo")
+        self.unsettled = Unsettled(forgotten_s=2.0 * config.visibility_s)
         self._name = f"queue {_name_of(config.url)}"
         self._dead_name = f"queue {_name_of(config.dead_letter_url)}"
 
@@ -67,13 +102,16 @@ class SqsMailbox:
                 MaxNumberOfMessages=_BATCH,
                 WaitTimeSeconds=self._config.wait_s,
                 VisibilityTimeout=self._config.visibility_s,
-                AttributeNames=["ApproximateReceiveCount"],
+                AttributeNames=["ApproximateReceiveCount", "SentTimestamp", "MessageGroupId"],
             )
         found = [self._delivery(message) for message in answer.get("Messages") or []]
-        return [delivery for delivery in found if delivery]
+        deliveries = [delivery for delivery in found if delivery]
+        self.unsettled.received(deliveries)
+        return deliveries
 
     async def settle(self, deliveries: Sequence[Delivery]) -> None:
         """Delete these; what SQS fails to delete is tried once more, then left to come again."""
+        self.unsettled.settled(deliveries)
         for batch in _batches(deliveries):
             failed = await self._delete(batch)
             again = [batch[n] for n, problem in failed.items() if problem.meaning is not Meaning.NO]
@@ -168,6 +206,8 @@ class SqsMailbox:
             content=self._content(body),
             receipt=str(receipt),
             tries=tries(message),
+            sent_at=sent_at(message),
+            group=str(message.get("Attributes", {}).get("MessageGroupId", "")),
             message_id=str(message.get("MessageId") or _digest(str(receipt))),
             body=body,
         )
@@ -225,6 +265,14 @@ def tries(message: Item) -> int:
     """Return how often the message was received, 1 where it does not say so."""
     count = str((message.get("Attributes") or {}).get("ApproximateReceiveCount", ""))
     return int(count) if re.fullmatch("[0-9]{1,9}", count) else 1
+
+
+def sent_at(message: Item) -> datetime | None:
+    """Return when the message was sent, None where it does not say so."""
+    sent_ms = str((message.get("Attributes") or {}).get("SentTimestamp", ""))
+    if not re.fullmatch("[0-9]{1,14}", sent_ms):
+        return None
+    return datetime.fromtimestamp(int(sent_ms) / 1000, UTC)
 
 
 def _name_of(url: str) -> str:

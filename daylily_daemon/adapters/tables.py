@@ -17,6 +17,8 @@ class Tables:
 
     worksets: str
     events: str
+    control: str
+    """The daemons and what is asked of them."""
     older_index: str
     """By state and ``priority_key``, with whole items: what versions before this one read."""
     state_index: str = "state-index"

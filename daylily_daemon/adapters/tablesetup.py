@@ -29,6 +29,8 @@ from daylily_daemon.domain.workset import Workset
 _INDEX_WAIT_S: Final = 2.0
 _UNSEEN_LOOKS: Final = 30
 """How often in a row a table that was just made may be looked for in vain."""
+EXPIRES: Final = "expires_at"
+"""Attribute with the second since 1970 at which a row of the control table may go."""
 _OLDER_CUSTOMER_INDEX: Final = "customer-id-state-index"
 
 
@@ -60,17 +62,42 @@ class TableSetup:
         outbox = _Index(tables.outbox_index, "outbox", "at", keys_only=False)
         async for step in self._table(tables.events, "seq", [outbox]):
             yield step
+        async for step in self._table(tables.control, "sk", [], hash_key="pk"):
+            yield step
+        async for step in self._forgetting(tables.control):
+            yield step
         async for step in self._backfill():
             yield step
         if self._drop_old_indexes:
             async for step in self._drop_old():
                 yield step
 
-    async def _table(self, name: str, range_key: str, indexes: list[_Index]) -> AsyncIterator[Step]:
+    async def _forgetting(self, name: str) -> AsyncIterator[Step]:
+        """Rows say when they may go: those of daemons that are gone for a week."""
+        db = await self._aws.client("dynamodb")
+        if await _describe_table(db, name) is not None:
+            async with translated(f"table {name}"):
+                there = await db.describe_time_to_live(TableName=name)
+            told = there.get("TimeToLiveDescription", {}).get("TimeToLiveStatus", "")
+            if told in ("ENABLED", "ENABLING"):
+                return
+
+        async def forget() -> None:
+            async with translated(f"table {name}"):
+                await db.update_time_to_live(
+                    TableName=name,
+                    TimeToLiveSpecification={"Enabled": True, "AttributeName": EXPIRES},
+                )
+
+        yield Step(f"let rows of table {name} expire", forget)
+
+    async def _table(
+        self, name: str, range_key: str, indexes: list[_Index], *, hash_key: str = "workset_id"
+    ) -> AsyncIterator[Step]:
         db = await self._aws.client("dynamodb")
         there = await _describe_table(db, name)
         if there is None or _is_going(there):
-            create = partial(_create_table, db, name, range_key, indexes)
+            create = partial(_create_table, db, name, (hash_key, range_key), indexes)
             why = f"The table {name} is being deleted or changed"
             patiently = partial(self._patience.until_taken, create, is_in_use, why)
             yield Step(f"create table {name}", patiently)
@@ -163,15 +190,18 @@ def _attributes(names: set[str]) -> list[Item]:
     return [{"AttributeName": name, "AttributeType": "S"} for name in sorted(names)]
 
 
-async def _create_table(db: Any, name: str, range_key: str, indexes: list[_Index]) -> None:
-    names = {"workset_id", range_key, *(i.hash for i in indexes), *(i.range for i in indexes)}
+async def _create_table(db: Any, name: str, keys: tuple[str, str], indexes: list[_Index]) -> None:
+    names = {*keys, *(i.hash for i in indexes), *(i.range for i in indexes)}
+    extra: Item = {}
+    if indexes:  # AWS takes no empty list
+        extra["GlobalSecondaryIndexes"] = [_definition(index) for index in indexes]
     async with unless_there(lambda: _stays(db, name)), translated(f"table {name}"):
         await db.create_table(
             TableName=name,
             BillingMode="PAY_PER_REQUEST",
             AttributeDefinitions=_attributes(names - {""}),
-            KeySchema=_schema("workset_id", range_key),
-            GlobalSecondaryIndexes=[_definition(index) for index in indexes],
+            KeySchema=_schema(*keys),
+            **extra,
         )
     await _until_active(db, name)
 

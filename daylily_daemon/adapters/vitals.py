@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import anyio
 import structlog
 from anyio import to_thread
 from pydantic import TypeAdapter, ValidationError
 
+from daylily_daemon.adapters.blocking import Disk
 from daylily_daemon.adapters.host import StateDir
 from daylily_daemon.adapters.runners import shim
-from daylily_daemon.domain.daemon import Life, Process, Sighting, Status
+from daylily_daemon.domain.daemon import Drain, Life, Process, Sighting, Status
 from daylily_daemon.domain.errors import DaemonError
 
 log = structlog.get_logger()
@@ -110,6 +112,15 @@ def read(state: StateDir) -> Status | None:
         ) from exc
 
 
+async def drain_before(state: StateDir) -> Drain | None:
+    """Return how the daemon of this directory was drained when it wrote last; None if that is not known."""
+    try:
+        status = await Disk("state directory", limit_s=WRITE_S).run(partial(read, state))
+    except DaemonError:
+        return None
+    return status.drain if status else None
+
+
 def sighting(state: StateDir, now: datetime) -> Sighting:
     """Look at the daemon of this state directory; needs no AWS."""
     try:
@@ -135,11 +146,11 @@ class StatusWriter:
     """Keeps ``status.json`` up to date without ever holding the event loop up for a disk."""
 
     state: StateDir
-    _latest: Mapping[str, Any] | None = None
+    _latest: Status | None = None
     _changed: anyio.Event = field(default_factory=anyio.Event)
     _writing: bool = False
 
-    def show(self, status: Mapping[str, Any]) -> None:
+    def show(self, status: Status) -> None:
         """Have this written soon; of several only the last is."""
         self._latest = status
         self._changed.set()
@@ -162,10 +173,10 @@ class StatusWriter:
         if scope.cancelled_caught:
             log.warning("status_not_written", error="the state directory does not answer")
 
-    def _write(self, status: Mapping[str, Any]) -> Callable[[], None]:
+    def _write(self, status: Status) -> Callable[[], None]:
         def write() -> None:
             try:
-                self.state.write_status(status)
+                self.state.write_status(_STATUS.dump_json(status, indent=1))
             except OSError as exc:
                 log.warning("status_not_written", error=str(exc))
             finally:

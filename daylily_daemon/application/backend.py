@@ -8,7 +8,7 @@ from datetime import datetime
 
 from daylily_daemon.domain.admission import Limits
 from daylily_daemon.domain.daemon import Sighting
-from daylily_daemon.ports import Catalogue, Clock, Ids, Queues, Trail, Turns, Worksets
+from daylily_daemon.ports import Catalogue, Clock, Ids, Queues, Registry, Trail, Turns, Worksets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +18,7 @@ class Backend:
     catalogue: Catalogue
     trail: Trail
     queues: Queues
+    registry: Registry
     clock: Clock
     ids: Ids
     sighting: Callable[[datetime], Sighting]

@@ -8,11 +8,12 @@ from datetime import datetime, timedelta
 from typing import Final, assert_never
 
 from daylily_daemon.application.health import LocalDaemon
-from daylily_daemon.application.wording import progress_text, when
+from daylily_daemon.application.wording import progress_text
 from daylily_daemon.domain.admission import Capacity, Limits, admit, capacity_of
 from daylily_daemon.domain.commands import archived_from
 from daylily_daemon.domain.lifecycle import due
 from daylily_daemon.domain.model import State, WorksetId
+from daylily_daemon.domain.times import when
 from daylily_daemon.domain.workset import Workset
 
 FORGIVEN: Final = timedelta(seconds=30)

@@ -2,35 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from typing import Final
 
-from daylily_daemon.application.wording import span, when
-from daylily_daemon.domain.daemon import Life, Port, Sighting, Status
+from daylily_daemon.domain.daemon import Drain, Life, Registered, Sighting, Status
+from daylily_daemon.domain.problems import HealthProblem, ProblemKind, Severity, problems_of
+from daylily_daemon.domain.times import span, when
 
 MARGIN_S: Final = 30.0
 """Beyond two sweeps without a finished pass a daemon hangs."""
-FAILURES: Final = 2
-"""In a row that a port may have without a word, for ``PATIENCE_S``."""
-PATIENCE_S: Final = 30.0
 LOGS: Final = "journalctl -u daylily-daemon"
 """Where the whole story is."""
 
 
 @dataclass(frozen=True, slots=True)
 class HealthVerdict:
-    healthy: bool
-    lines: tuple[str, ...]
-    """Sentences, the most important one first."""
+    headline: str
+    """What it does, in a few words; empty where that is not known."""
+    problems: tuple[HealthProblem, ...] = ()
+
+    @property
+    def healthy(self) -> bool:
+        return all(problem.severity is not Severity.PROBLEM for problem in self.problems)
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """Return sentences, the most important one first."""
+        return tuple(filter(None, (self.headline, *map(_line, self.problems))))
 
     @property
     def text(self) -> str:
         return "\n".join(self.lines)
 
 
-NEVER_RAN: Final = HealthVerdict(False, ("No daemon has run with this state directory.",))
+def _line(problem: HealthProblem) -> str:
+    return f"{problem.text} Do: {problem.advice}" if problem.advice else problem.text
+
+
+NEVER_RAN: Final = HealthVerdict(
+    "",
+    (
+        HealthProblem(
+            kind=ProblemKind.NOT_RUNNING,
+            about="daemon",
+            text="No daemon has run with this state directory.",
+            remedy="Start it, or name its settings with --config",
+            command="systemctl start daylily-daemon",
+        ),
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,22 +82,35 @@ def judged(seen: Sighting) -> LocalDaemon:
 
 
 def verdict(seen: Sighting) -> HealthVerdict:
+    """Judge the daemon of this host by what it said last and what the kernel says of it."""
     status = seen.status
     if seen.unreadable:
-        return HealthVerdict(False, (seen.unreadable,))
+        return HealthVerdict("", (_of_daemon(ProblemKind.UNREADABLE, seen.unreadable),))
     if status is None:
         return NEVER_RAN
     name = f"{status.owner}: " if status.owner else ""
     if seen.life in (Life.GONE, Life.REPLACED):
-        return HealthVerdict(False, (name + _not_running(status, seen.life),))
+        return HealthVerdict("", (_not_running(name, status, seen.life),))
     if status.starting is not None:
-        return HealthVerdict(False, (name + _starting(status, seen),))
-    troubles = tuple(_troubles(status, seen))
+        return HealthVerdict("", (_starting(name, status, seen),))
     running = (
         f"running {len(status.active)} of {_slots(status)} worksets, {_waiting(status)} waiting"
     )
-    said = f"{name}{running}; {_last_pass(status, seen)}"
-    return HealthVerdict(not troubles, (said, *troubles))
+    headline = f"{name}{running}; {_last_pass(status, seen)}"
+    judged_now = status.found_wrong(seen.now).problems
+    return HealthVerdict(headline, (*_own_troubles(status, seen), *judged_now))
+
+
+def _of_daemon(
+    kind: ProblemKind,
+    text: str,
+    remedy: str = "",
+    command: str = LOGS,
+    since: datetime | None = None,
+) -> HealthProblem:
+    return HealthProblem(
+        kind=kind, about="daemon", text=text, remedy=remedy, command=command, since=since
+    )
 
 
 def _waiting(status: Status) -> str:
@@ -85,24 +121,35 @@ def _slots(status: Status) -> str:
     return "?" if status.max_worksets is None else str(status.max_worksets)
 
 
-def _not_running(status: Status, life: Life) -> str:
+def _not_running(name: str, status: Status, life: Life) -> HealthProblem:
     seen = when(status.seen_at) or "never"
+    text = f"{name}not running; last seen {seen}"
     if status.stopped_at is not None:
-        return f"not running; last seen {seen}, stopped in order at {when(status.stopped_at)}."
+        text += f", stopped in order at {when(status.stopped_at)}."
+        start = "systemctl start daylily-daemon"
+        return _of_daemon(ProblemKind.NOT_RUNNING, text, "Start it", start, status.stopped_at)
     process = status.process
     number = process.pid if process else "?"
     taken = "" if life is Life.GONE else f"; its process number {number} is not its own any more"
-    if status.starting is not None:
-        return f"not running; it ended while it was starting{taken}. Its log says why: {LOGS}"
-    return f"not running; last seen {seen}, and it was not stopped in order{taken}. Its log says why: {LOGS}"
+    ended = "it ended while it was starting" if status.starting else "it was not stopped in order"
+    why = "Its log says why; its jobs run on"
+    return _of_daemon(ProblemKind.NOT_RUNNING, f"{text}, and {ended}{taken}.", why)
 
 
-def _starting(status: Status, seen: Sighting) -> str:
+def _starting(name: str, status: Status, seen: Sighting) -> HealthProblem:
     since = f" since {when(status.started_at)} UTC" if status.started_at else ""
     if seen.life is Life.STOPPED:
-        return f"starting{since}, and its process is stopped (SIGSTOP); SIGCONT lets it go on."
-    why = status.trouble or f"it has not finished its first pass. Its log: {LOGS}"
-    return f"starting{since}: {why}"
+        return _stopped(f"{name}starting{since}, and its process is stopped (SIGSTOP).", status)
+    why = status.trouble or "it has not finished its first pass."
+    return _of_daemon(
+        ProblemKind.STARTING, f"{name}starting{since}: {why}", since=status.started_at
+    )
+
+
+def _stopped(text: str, status: Status) -> HealthProblem:
+    process = status.process
+    command = f"kill -CONT {process.pid}" if process else ""
+    return _of_daemon(ProblemKind.STOPPED, text, "SIGCONT lets it go on", command)
 
 
 def _last_pass(status: Status, seen: Sighting) -> str:
@@ -111,51 +158,133 @@ def _last_pass(status: Status, seen: Sighting) -> str:
     return f"last seen {when(status.seen_at) or 'never'}{ago}{hidden}"
 
 
-def _troubles(status: Status, seen: Sighting) -> Iterator[str]:
+def _own_troubles(status: Status, seen: Sighting) -> Iterator[HealthProblem]:
+    """Yield what a daemon cannot say of itself."""
     if seen.life is Life.STOPPED:
-        yield (
-            "Its process is stopped (SIGSTOP): it does nothing, and its claims run out. "
-            f"`kill -CONT {status.pid}` lets it go on."
-        )
+        text = "Its process is stopped (SIGSTOP): it does nothing, and its claims run out."
+        yield _stopped(text, status)
     if status.stopping_at is not None:
-        yield f"It is stopping since {when(status.stopping_at)}; its jobs run on."
+        text = f"It is stopping since {when(status.stopping_at)}; its jobs run on."
+        yield _of_daemon(ProblemKind.STOPPING, text, "Wait", "", status.stopping_at)
     limit_s = 2 * status.sweep_s + MARGIN_S
     if seen.age_s is None or seen.age_s > limit_s:
         since = when(status.seen_at) or "its start"
-        yield (
-            f"It hangs: no pass was finished since {since}, and one is due every {status.sweep_s:g} s. "
-            f"Its log: {LOGS}"
+        text = f"It hangs: no pass was finished since {since}, and one is due every {status.sweep_s:g} s."
+        remedy = (
+            "Nothing if systemd watches over it (WatchdogSec): it is replaced, jobs run on. Its log"
         )
-    for name in sorted(status.ports):
-        if is_failing(status.ports[name], seen.now):
-            yield _failing(name, status.ports[name], seen.now)
-    if status.held:
-        yield f"Nothing new is started. {status.held}"
+        yield _of_daemon(ProblemKind.HANGS, text, remedy, since=status.seen_at)
 
 
-def is_failing(port: Port, now: datetime) -> bool:
-    """Tell whether this is more than a call that went wrong once: several in a row, or two over a while."""
-    if port.failing_since is None:
-        return False
-    lasted_s = (now - port.failing_since).total_seconds()
-    return port.failures > FAILURES or (port.failures > 1 and lasted_s > PATIENCE_S)
+# --- daemons of other hosts ---------------------------------------------------------------------------
+
+SILENT: Final = timedelta(minutes=5)
+"""Without a word, which is due each minute: then a daemon is silent."""
 
 
-def _failing(name: str, port: Port, now: datetime) -> str:
-    since = port.failing_since or now
-    lasted = span((now - since).total_seconds())
-    kind, _, channel = name.partition(":")
-    what = f"Telling {channel} fails" if kind == "channel" else NAMES.get(name, f"{name} fails")
-    return f"{what} since {when(since)} ({lasted}, {port.failures} times in a row): {port.text}"
+class DaemonState(StrEnum):
+    RUNNING = "running"
+    STARTING = "starting"
+    HANGING = "hanging"
+    STOPPED = "stopped"
+    SILENT = "silent"
+    UNKNOWN = "unknown"
 
 
-NAMES: Final = {
-    "worksets": "The table of worksets fails",
-    "trail": "The table of audit events fails",
-    "intake": "The queue of S3 events fails",
-    "commands": "The queue of commands fails",
-    "inputs": "Checking inputs fails",
-    "drops": "Listing the drops fails",
-    "runner": "Starting or watching jobs fails",
-    "disk": "The disks do not answer",
-}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DaemonView:
+    """A daemon of any host, as the registry tells of it."""
+
+    owner: str
+    state: DaemonState
+    status: Status | None
+    age_s: float | None
+    """Seconds since its last word."""
+    drain: Drain | None = None
+    problems: tuple[HealthProblem, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return short_name(self.owner)
+
+
+def short_name(owner: str) -> str:
+    """Return ``head1/3d1219c7`` of an owner id: its name, and enough of its folder to tell two apart."""
+    name, _, rest = owner.partition("/")
+    folder = rest.rpartition("/")[2]
+    return f"{name}/{folder[:8]}" if folder else name
+
+
+def viewed(row: Registered, now: datetime) -> DaemonView:
+    """Judge a daemon that may be on another host, by what it said last."""
+    age_s = None if row.said_at is None else (now - row.said_at).total_seconds()
+    state = _state(row, age_s, now)
+    found: tuple[HealthProblem, ...] = ()
+    if state is DaemonState.SILENT:
+        found = (_silent(row, age_s or 0.0),)
+    elif row.status is not None and state is DaemonState.RUNNING:
+        found = tuple(p for p in row.status.problems if p.kind != ProblemKind.DRAINING)
+    told = (replace(p, text=f"{short_name(row.owner)}: {p.text}") for p in (*found, *_drained(row)))
+    return DaemonView(
+        owner=row.owner,
+        state=state,
+        status=row.status,
+        age_s=age_s,
+        drain=row.drain,
+        problems=tuple(told),
+    )
+
+
+def _drained(row: Registered) -> tuple[HealthProblem, ...]:
+    """As the registry has it: its daemon learns of it before it starts anything."""
+    active = row.status.active if row.status else {}
+    return problems_of(Status(drain=row.drain, active=active), row.said_at or _LONG_AGO)
+
+
+_LONG_AGO: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _state(row: Registered, age_s: float | None, now: datetime) -> DaemonState:
+    if row.status is not None and row.status.stopped_at is not None:
+        return DaemonState.STOPPED
+    if age_s is not None and age_s > SILENT.total_seconds():
+        return DaemonState.SILENT
+    if row.status is None:
+        return DaemonState.UNKNOWN
+    seen_at, limit_s = row.status.seen_at, 2 * row.status.sweep_s + SILENT.total_seconds()
+    if seen_at is None:
+        return DaemonState.STARTING
+    return DaemonState.HANGING if (now - seen_at).total_seconds() > limit_s else DaemonState.RUNNING
+
+
+def _silent(row: Registered, age_s: float) -> HealthProblem:
+    name = short_name(row.owner)
+    holds = len(row.status.active) if row.status else 0
+    many = "1 workset" if holds == 1 else f"{holds} worksets"
+    return HealthProblem(
+        kind=ProblemKind.SILENT,
+        about="daemon",
+        text=f"Silent for {span(age_s)}, and held {many}.",
+        remedy="Look at that host; if it is terminated",
+        command=f"daylily-daemon daemon gone {name}",
+        severity=Severity.PROBLEM if holds else Severity.WARNING,
+        since=row.said_at,
+    )
+
+
+def different_versions(daemons: Sequence[DaemonView]) -> tuple[HealthProblem, ...]:
+    """Return a warning where daemons of several versions run beside each other."""
+    alive = [d for d in daemons if d.state is DaemonState.RUNNING and d.status]
+    versions = {d.status.version for d in alive if d.status}
+    if len(versions) < 2:
+        return ()
+    names = ", ".join(f"{d.name} {d.status.version}" for d in alive if d.status)
+    return (
+        HealthProblem(
+            kind=ProblemKind.VERSIONS,
+            about="version",
+            text=f"Daemons of several versions run: {names}.",
+            remedy="They understand each other; bring all to the newest to have what is new",
+            severity=Severity.WARNING,
+        ),
+    )

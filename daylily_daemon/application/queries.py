@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
-
-import anyio
 
 from daylily_daemon.application import cursors
 from daylily_daemon.application.backend import Backend
@@ -16,7 +14,7 @@ from daylily_daemon.application.cursors import CursorPlace, written
 from daylily_daemon.application.errors import Invalid, NotFound
 from daylily_daemon.application.explaining import View, why
 from daylily_daemon.application.health import judged
-from daylily_daemon.domain.errors import DaemonError, errors_alone
+from daylily_daemon.domain.errors import DaemonError
 from daylily_daemon.domain.listing import Query, fits
 from daylily_daemon.domain.model import (
     MOST_LISTED,
@@ -30,7 +28,6 @@ from daylily_daemon.domain.totality import total
 from daylily_daemon.domain.turn import Need, Turn
 from daylily_daemon.domain.workset import Workset
 from daylily_daemon.engine.lineup import Lineup
-from daylily_daemon.ports import Count
 
 LINE: Final = 100
 """Worksets of one line that ``explain`` compares one with."""
@@ -238,25 +235,3 @@ async def _view(backend: Backend, ws: Workset) -> View:
 def _shown(turn: Turn) -> int:
     """Return how many worksets of a line are read to tell what goes before one."""
     return 0 if turn.need == Need.UNCHECKED else LINE
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Figures:
-    """How many worksets are in each state, and how many messages in each queue."""
-
-    worksets: Mapping[State, Count] = field(default_factory=dict)
-    queues: Mapping[str, int] = field(default_factory=dict)
-
-
-async def figures(backend: Backend) -> Figures:
-    """Count what there is; of each state at most a bounded number is looked at. Raises what the ports do."""
-    counts: dict[State, Count] = {}
-
-    async def count(state: State) -> None:
-        counts[state] = await backend.catalogue.count(state)
-
-    with errors_alone():
-        async with anyio.create_task_group() as tg:
-            for state in State:
-                tg.start_soon(count, state)
-    return Figures(worksets=counts, queues=await backend.queues.depths())

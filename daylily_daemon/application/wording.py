@@ -1,23 +1,9 @@
-"""What is said of a workset in one line, and of times."""
+"""What is said of a workset in one line."""
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from daylily_daemon.domain.model import State
 from daylily_daemon.domain.workset import Workset
-
-
-def when(at: datetime | None) -> str:
-    return f"{at:%Y-%m-%d %H:%M:%S}" if at else ""
-
-
-def span(seconds: float) -> str:
-    if seconds < 120:
-        return f"{max(0.0, seconds):.0f} s"
-    if seconds < 7200:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.0f} h" if seconds < 172_800 else f"{seconds / 86_400:.0f} days"
 
 
 def age(seconds: float) -> str:

@@ -84,8 +84,13 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     "explain": Entry("explain.explain", "Say why a workset is where it is, and what to do."),
     "status": Entry(
         "status.status",
-        "Show whether the daemon of this host is well, how many worksets are in each state, and the queues.",
+        "Show what is wrong and what to do about it, all daemons, worksets by state, and the queues.",
     ),
+    "drain": Entry(
+        "draining.drain",
+        "Let a daemon start nothing new. What runs there runs on; what waits is left to other daemons.",
+    ),
+    "resume": Entry("draining.resume", "Let a drained daemon start worksets again."),
     "stage": Entry(
         "steps.stage",
         "Bring recipe, sample sheet and all input files of a workset to a local folder.",

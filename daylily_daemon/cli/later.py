@@ -17,9 +17,12 @@ if TYPE_CHECKING:
     from importlib import metadata as metadata
 
     from daylily_daemon import bootstrap as bootstrap
+    from daylily_daemon import in_force as in_force
     from daylily_daemon import telemetry as telemetry
     from daylily_daemon.application import batch as batch
+    from daylily_daemon.application import draining as draining
     from daylily_daemon.application import health as health
+    from daylily_daemon.application import overview as overview
     from daylily_daemon.application import queries as queries
     from daylily_daemon.application import requests as requests
     from daylily_daemon.application import rerun as rerun
@@ -38,14 +41,18 @@ if TYPE_CHECKING:
     from daylily_daemon.composition import shapes as shapes
     from daylily_daemon.composition import steps as steps
     from daylily_daemon.domain import printable as printable
+    from daylily_daemon.domain import times as times
     from daylily_daemon.settings import sources as sources
 
 PLACES: Final[Mapping[str, str]] = {
     "metadata": "importlib",
     "bootstrap": "daylily_daemon",
+    "in_force": "daylily_daemon",
     "telemetry": "daylily_daemon",
     "batch": "daylily_daemon.application",
+    "draining": "daylily_daemon.application",
     "health": "daylily_daemon.application",
+    "overview": "daylily_daemon.application",
     "queries": "daylily_daemon.application",
     "requests": "daylily_daemon.application",
     "rerun": "daylily_daemon.application",
@@ -64,6 +71,7 @@ PLACES: Final[Mapping[str, str]] = {
     "shapes": "daylily_daemon.composition",
     "steps": "daylily_daemon.composition",
     "printable": "daylily_daemon.domain",
+    "times": "daylily_daemon.domain",
     "sources": "daylily_daemon.settings",
 }
 """The package of each module; the type checker reads the same above."""

@@ -21,6 +21,8 @@ ROOM: Final = 24
 """Cells that the last column needs to be worth reading beside the others."""
 INDENT: Final = 4
 ELLIPSIS: Final = "…"
+COMMAND: Final = "$ "
+"""In front of a command that somebody may copy."""
 _WORD: Final = re.compile(r" *[^ ]+")
 
 
@@ -86,9 +88,15 @@ def facts(pairs: Iterable[tuple[str, str]], width: int | None) -> Iterator[Line]
 
 
 def wrapped(text: str, room: int | None) -> Iterator[str]:
-    """Yield lines of at most ``room`` cells, broken between words only; a longer word stays whole."""
+    """Yield lines of at most ``room`` cells, broken between words only; a longer word stays whole.
+
+    So does a line that begins with ``$``: a command, to be copied.
+    """
     for line in printable.lines(text).split("\n"):
-        yield from [line] if room is None else _wrapped_line(line, room)
+        if room is None or line.startswith(COMMAND):
+            yield line
+        else:
+            yield from _wrapped_line(line, room)
 
 
 def _wrapped_line(line: str, room: int) -> Iterator[str]:

@@ -7,11 +7,12 @@ from datetime import datetime
 from math import isfinite
 from typing import Any, Final
 
-from daylily_daemon.application.wording import age, progress_text, reason_text, when
+from daylily_daemon.application.wording import age, progress_text, reason_text
 from daylily_daemon.cli import printing
 from daylily_daemon.cli.layout import Grid, GridColumn, Piece
 from daylily_daemon.domain.model import Record, State
 from daylily_daemon.domain.notice import stamp
+from daylily_daemon.domain.times import when
 from daylily_daemon.domain.totality import total
 from daylily_daemon.domain.workset import Workset
 from daylily_daemon.ports import DeadLetter

@@ -74,7 +74,7 @@ def check_config(
     problems: Problems = []
     try:
         found = later.sources.load(sources(config, set_, "control.bucket"))
-        later.bootstrap.engine_settings_of(found.settings)
+        later.in_force.engine_settings_of(found.settings)
     except DaemonError as exc:
         problems = [str(p) for p in getattr(exc, "problems", ())] or [str(exc)]
     if problems:

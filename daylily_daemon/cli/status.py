@@ -1,8 +1,12 @@
-"""``status``: the daemon of this host first, which needs no AWS, then what AWS knows."""
+"""``status``: what is wrong and what to do about it, then who runs, what waits and how the queues stand.
+
+The daemon of this host is looked at without AWS, and with settings that make no sense, too.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
 
 import anyio
 import typer
@@ -14,90 +18,187 @@ from daylily_daemon.cli.options import (
     JsonOption,
     SetOption,
     exit_code,
-    loaded,
     reporting,
+    sources,
 )
 from daylily_daemon.domain.errors import DaemonError, leaf
 from daylily_daemon.domain.model import State
 
 if TYPE_CHECKING:
-    from daylily_daemon.application.health import LocalDaemon
-    from daylily_daemon.application.queries import Figures
-    from daylily_daemon.domain.daemon import Reload
-    from daylily_daemon.settings.sources import Loaded
+    from daylily_daemon.application.health import DaemonView
+    from daylily_daemon.application.overview import Overview, Report
+    from daylily_daemon.cli.layout import Grid
+    from daylily_daemon.domain.daemon import QueueLevel, Reload
+    from daylily_daemon.domain.problems import HealthProblem
+    from daylily_daemon.settings.model import Settings
+    from daylily_daemon.settings.sources import Sources
 
-Counted: TypeAlias = "tuple[Figures, DaemonError | None]"
-"""What AWS knows, or why nothing is known of it."""
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Print nothing; the exit code tells.")
+]
+StrictOption = Annotated[
+    bool, typer.Option("--strict", help="A warning makes the exit code 1, too.")
+]
 
 
-def status(config: ConfigOption = None, set_: SetOption = None, json: JsonOption = False) -> None:
-    """Show whether the daemon of this host is well, how many worksets are in each state, and the queues.
+def status(
+    quiet: QuietOption = False,
+    strict: StrictOption = False,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show what is wrong and what to do about it, all daemons, worksets by state, and the queues.
 
-    The exit code is 0 only if the daemon is well: it finished a pass a moment ago and reaches what it needs.
+    The exit code is 0 only if all is well, 1 if something is wrong, and 4 if AWS did not tell.
 
     Example: daylily-daemon status
     """
-    found = loaded(config, set_)
-    state_dir = found.settings.daemon.state_dir
-    daemon = later.health.judged(later.host.daemon_here(state_dir))
-    if not json:
-        said = ["well" if daemon.verdict.healthy else "NOT WELL", *daemon.verdict.lines]
-        printing.say_facts([("daemon", "\n".join(said)), *_reload(daemon)])
     with reporting():
-        counted = _counted(found)
+        report = _report(sources(config, set_))
     if json:
-        later.output.print_json(_as_json(daemon, later.host.status_as_written(state_dir), counted))
-    else:
-        _say(counted)
-    raise typer.Exit(int(_code(daemon, counted[1])))
+        later.output.print_json(_as_json(report))
+    elif not quiet:
+        _say(report)
+    raise typer.Exit(int(_code(report, strict=strict)))
 
 
-def _code(daemon: LocalDaemon, trouble: DaemonError | None) -> Exit:
-    if not daemon.verdict.healthy:
-        return Exit.FAILED
-    return exit_code(trouble) if trouble else Exit.OK
+def _report(where: Sources) -> Report:
+    settings: Settings | None = None
+    refused: tuple[HealthProblem, ...] = ()
+    try:
+        settings = later.sources.load(where).settings
+    except later.sources.BadSettings as bad:
+        refused = (later.overview.unreadable_settings(str(bad)),)
+    later.telemetry.configure("error", json=False)
+    state_dir = settings.daemon.state_dir if settings else later.sources.state_dir_of(where)
+    seen = later.host.daemon_here(state_dir)
+    return later.overview.Report(
+        now=seen.now,
+        local=later.health.judged(seen),
+        overview=_asked(settings) if settings else later.overview.Overview(),
+        settings=refused,
+    )
 
 
-def _as_json(daemon: LocalDaemon, said: dict[str, Any] | None, counted: Counted) -> dict[str, Any]:
-    figures, trouble = counted
-    return {
-        "daemon": said,
-        "healthy": daemon.verdict.healthy,
-        "verdict": daemon.verdict.lines,
-        "aws": str(trouble or ""),
-        "worksets": {str(s): figures.worksets[s].found for s in State if s in figures.worksets},
-        "at_least": [str(s) for s in State if s in figures.worksets and figures.worksets[s].more],
-        "queues": figures.queues,
-    }
-
-
-def _say(counted: Counted) -> None:
-    figures, trouble = counted
-    if trouble is not None:
-        printing.say_facts([("AWS", str(trouble))])
-        return
-    counts = [(str(s), figures.worksets[s]) for s in State if figures.worksets[s].found]
-    rows = [(name, f"{n.found:,}{'+' if n.more else ''}") for name, n in counts]
-    printing.say_facts(rows or [("worksets", "none")])
-    printing.say_facts([(name, f"{n} messages") for name, n in figures.queues.items()])
-
-
-def _counted(found: Loaded) -> Counted:
-    async def count() -> Figures:
-        async with later.backend.open_backend(found.settings) as backend:
-            return await later.queries.figures(backend)
+def _asked(settings: Settings) -> Overview:
+    async def ask() -> Overview:
+        async with later.backend.open_backend(settings) as backend:
+            return await later.overview.overview(backend)
 
     try:
-        return anyio.run(count), None
+        return anyio.run(ask)
     except Exception as exc:
         trouble = leaf(exc)
         if not isinstance(trouble, DaemonError):
             raise
-        return later.queries.Figures(), trouble
+        return later.overview.Overview(troubles=(trouble,))
 
 
-def _reload(daemon: LocalDaemon) -> list[tuple[str, str]]:
-    reload = daemon.status.last_reload if daemon.status else None
+def _code(report: Report, *, strict: bool) -> Exit:
+    if report.settings:
+        return Exit.USAGE
+    if not report.is_well or (strict and report.problems):
+        return Exit.FAILED
+    return Exit.OK if report.could_tell else exit_code(report.overview.troubles[0])
+
+
+# --- for people -----------------------------------------------------------------------------------
+
+
+def _say(report: Report) -> None:
+    verdict = later.overview.verdict_line(report)
+    style = "bold green" if report.is_well else "bold red"
+    printing.say(f"{verdict}  {report.now:%H:%M:%S} UTC", style)
+    printing.say_facts([*map(_shown, report.problems), *_unknown(report)])
+    if report.local.verdict.headline:
+        printing.say()
+        printing.say_facts([("here", report.local.verdict.headline), *_reload(report)])
+    if report.overview.daemons:
+        printing.say()
+        printing.say_grid(_daemons(report))
+    if report.overview.worksets:
+        printing.say()
+        printing.say_facts([("worksets", _counts(report.overview))])
+    if report.overview.queues:
+        printing.say()
+        printing.say_grid(_queues(report))
+
+
+def _shown(problem: HealthProblem) -> tuple[str, str]:
+    mark = "✗" if problem.severity == "problem" else "!"
+    remedy, end = problem.remedy.rstrip("."), ":" if problem.command else "."
+    command = f"$ {problem.command}" if problem.command else ""
+    lines = (problem.text, f"do: {remedy}{end}" if remedy else "", command)
+    return f"{mark} {problem.about}", "\n".join(filter(None, lines))
+
+
+def _unknown(report: Report) -> Iterator[tuple[str, str]]:
+    for trouble in report.overview.troubles:
+        yield "? AWS", str(trouble)
+
+
+def _daemons(report: Report) -> Grid:
+    layout = later.layout
+    columns = ("DAEMON", "STATE", "VERSION", "UP", "SLOTS", "LAST WORD")
+    return layout.Grid(
+        columns=tuple(layout.GridColumn(heading=name) for name in columns),
+        rows=[_daemon_row(daemon, report) for daemon in report.overview.daemons],
+    )
+
+
+def _daemon_row(daemon: DaemonView, report: Report) -> tuple[str, ...]:
+    status, span = daemon.status, later.times.span
+    running = status is not None and daemon.state in ("running", "hanging", "starting")
+    up = "-"
+    if status and running and status.started_at:
+        up = span((report.now - status.started_at).total_seconds())
+    slots = f"{len(status.active)} of {status.max_worksets}" if status else "-"
+    age = "-" if daemon.age_s is None else f"{span(daemon.age_s)} ago"
+    drained = " (drained)" if status and status.drain else ""
+    return (
+        daemon.name,
+        f"{daemon.state}{drained}",
+        status.version if status else "?",
+        up,
+        slots,
+        age,
+    )
+
+
+def _counts(overview: Overview) -> str:
+    shown = [
+        f"{count.found:,}{'+' if count.more else ''} {state}"
+        for state, count in overview.worksets.items()
+        if count.found
+    ]
+    return ", ".join(shown) or "none"
+
+
+def _queues(report: Report) -> Grid:
+    layout = later.layout
+    columns = ("QUEUE", "WAITING", "IN FLIGHT", "OLDEST")
+    return layout.Grid(
+        columns=tuple(layout.GridColumn(heading=name) for name in columns),
+        rows=[
+            (name, str(level.waiting), str(level.in_flight), _age(level, report))
+            for name, level in report.overview.queues.items()
+        ],
+    )
+
+
+def _age(level: QueueLevel, report: Report) -> str:
+    if level.is_dead_letters:
+        return "do: daylily-daemon dlq list" if level.waiting else "-"
+    age_s = level.age_s(report.now)
+    if not age_s:
+        return "-"
+    group = f" ({level.group})" if level.group else ""
+    return f"{'' if level.oldest_at else 'at least '}{later.times.span(age_s)}{group}"
+
+
+def _reload(report: Report) -> list[tuple[str, str]]:
+    reload = report.local.status.last_reload if report.local.status else None
     if reload is None:
         return []
     return [
@@ -108,3 +209,29 @@ def _reload(daemon: LocalDaemon) -> list[tuple[str, str]]:
 
 def _came_to(reload: Reload) -> str:
     return "; ".join(reload.problems) or ", ".join(reload.changed) or "nothing changed"
+
+
+# --- for programs ---------------------------------------------------------------------------------
+
+
+def _as_json(report: Report) -> dict[str, Any]:
+    overview = report.overview
+    return {
+        "healthy": report.is_well,
+        "verdict": later.overview.verdict_line(report),
+        "problems": [later.shapes.problem_shape(p) for p in report.problems],
+        "aws": [str(trouble) for trouble in overview.troubles],
+        "daemon": later.shapes.status_shape(report.local.status),
+        "daemons": [
+            {
+                "name": d.name,
+                "owner": d.owner,
+                "state": d.state,
+                "said": later.shapes.status_shape(d.status),
+            }
+            for d in overview.daemons
+        ],
+        "worksets": {str(s): overview.worksets[s].found for s in State if s in overview.worksets},
+        "at_least": [str(s) for s in State if s in overview.worksets and overview.worksets[s].more],
+        "queues": later.shapes.levels_shape(overview.queues),
+    }

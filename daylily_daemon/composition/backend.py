@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from pathlib import Path
 from anyio import to_thread
 
 from daylily_daemon.adapters.host import RandomIds, StateDir, SystemClock
+from daylily_daemon.adapters.levels import level_of
 from daylily_daemon.adapters.localdrop import files_to_submit
 from daylily_daemon.adapters.provision import dead_letter_name, find_queue
 from daylily_daemon.adapters.transfer.copying import OnProgress, split_uri
@@ -19,11 +20,13 @@ from daylily_daemon.adapters.transfer.uploads import upload, upload_files
 from daylily_daemon.adapters.transfer.within_s3 import copy_drop, drop_at
 from daylily_daemon.adapters.vitals import sighting
 from daylily_daemon.application.backend import Backend
-from daylily_daemon.bootstrap import Clients, limits_of, open_clients
+from daylily_daemon.bootstrap import Clients, open_clients
+from daylily_daemon.domain.daemon import QueueLevel
 from daylily_daemon.domain.errors import Permanent
 from daylily_daemon.domain.model import Command, WorksetId
 from daylily_daemon.domain.sheet import S3Place
 from daylily_daemon.domain.workset import Request
+from daylily_daemon.in_force import limits_of
 from daylily_daemon.ports import GivenUp, Unanswered
 from daylily_daemon.settings.model import Settings
 
@@ -42,6 +45,7 @@ def backend_of(clients: Clients) -> Backend:
         catalogue=clients.catalogue,
         trail=clients.trail,
         queues=SqsQueues(clients),
+        registry=clients.registry,
         clock=SystemClock(),
         ids=RandomIds(),
         sighting=partial(sighting, StateDir(settings.daemon.state_dir)),
@@ -63,16 +67,20 @@ class SqsQueues:
         commands = await self.clients.unanswered(queues.commands)
         return Unanswered(commands=commands, events=await self.clients.unanswered(queues.intake))
 
-    async def depths(self) -> Mapping[str, int]:
-        queues = self.clients.settings.queues
-        names = [q for n in (queues.intake, queues.commands) for q in (n, dead_letter_name(n))]
-        return {name: await self._depth(name) for name in names}
+    async def depths(self) -> Mapping[str, QueueLevel]:
+        queues, found = self.clients.settings.queues, dict[str, QueueLevel]()
+        for name in (queues.intake, queues.commands):
+            dead = dead_letter_name(name)
+            found[name] = await self._level(name)
+            found[dead] = replace(await self._level(dead), is_dead_letters=True)
+        return found
 
-    async def _depth(self, name: str) -> int:
-        url = await find_queue(await self.clients.aws.client("sqs"), name)
+    async def _level(self, name: str) -> QueueLevel:
+        sqs = await self.clients.aws.client("sqs")
+        url = await find_queue(sqs, name)
         if url is None:
             raise Permanent(f"The queue {name} does not exist. Run `daylily-daemon init` first.")
-        return await self.clients.queue_depth(url)
+        return await level_of(sqs, name, url)
 
 
 @asynccontextmanager

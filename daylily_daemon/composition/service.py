@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from datetime import datetime
 from importlib.metadata import version as installed_version
 from typing import IO, Any, Final
 
@@ -36,8 +38,9 @@ from daylily_daemon.composition.starting import (
     locked_state,
     opened,
 )
-from daylily_daemon.domain.daemon import Process
+from daylily_daemon.domain.daemon import Drain, Process, Reload, Status
 from daylily_daemon.domain.errors import DaemonError, Permanent, leaf
+from daylily_daemon.domain.problems import Severity
 from daylily_daemon.engine.boundary import foreign_as_unexpected
 from daylily_daemon.engine.supervisor import Snapshot
 from daylily_daemon.settings.keys import LEAVES, OLD_NAMES, changes, variable
@@ -99,14 +102,18 @@ class Service:
     stop_deadline_s: float = LEAVES["daemon.stop_deadline_s"].default
     trouble: str = ""
     """What keeps it from starting, as a sentence."""
-    started_at: str = ""
-    stopping_at: str | None = None
-    stopped_at: str | None = None
+    started_at: datetime | None = None
+    stopping_at: datetime | None = None
+    stopped_at: datetime | None = None
     seen: dict[str, Any] = field(default_factory=dict)
     """When the last pass was finished, on both clocks."""
     alive_at: float = 0.0
     """When a pass was finished, or the start tried something again."""
-    reloaded: dict[str, Any] = field(default_factory=dict)
+    reloaded: Reload | None = None
+    status: Status = field(default_factory=Status)
+    """As it was written last."""
+    drain: Drain | None = None
+    """How its former life was drained last, which counts until the registry says otherwise."""
     snapshot: Snapshot | None = None
     told: str = ""
     """What systemd was last told; what a reload came to stays shown until that changes."""
@@ -152,6 +159,7 @@ class Service:
     @asynccontextmanager
     async def _status_kept(self, tg: TaskGroup, state: StateDir) -> AsyncIterator[None]:
         """Keep the status file up to date; at last it says that the daemon has stopped."""
+        self.drain = await vitals.drain_before(state)
         self.writer = vitals.StatusWriter(state)
         tg.start_soon(self.writer.keep)
         self._write_status()
@@ -165,7 +173,9 @@ class Service:
                 await self.writer.flush()
 
     async def _serve(self) -> None:
-        hooks = Hooks(on_pass=self._passed, on_record=self.metrics.count_record)
+        hooks = Hooks(
+            on_pass=self._passed, on_record=self.metrics.count_record, on_drain=self._drained
+        )
         wiring = Wiring(
             environ=os.environ, owner=self.owner, hooks=hooks, on_call=self.metrics.count_call
         )
@@ -174,7 +184,23 @@ class Service:
             self.systemd.ready(f"watching s3://{self.found.settings.control.bucket}")
             place = daemon.supervisor.place
             log.info("started", owner=self.owner, runner=place.runner, scope=place.scope)
+            await self._run(daemon)
+
+    async def _run(self, daemon: Daemon) -> None:
+        """Run until the stop; the registry hears of it to the end."""
+        daemon.registration.drain = self.drain
+        await daemon.registration.measure()
+        await daemon.registration.sign(self._as_it_is())
+        async with create_task_group() as tg:
+            tg.start_soon(daemon.registration.run, lambda: self.status)
             await daemon.supervisor.run(self.stop)
+            tg.cancel_scope.cancel()
+        self.stopped_at = _now()
+        self._write_status()
+        await daemon.registration.sign(self.status)
+
+    def _drained(self, drain: Drain | None) -> None:
+        self._write_status()
 
     def _waits(self, text: str) -> None:
         """Show what keeps it from starting. For systemd it is up: to wait is not to fail."""
@@ -238,10 +264,10 @@ class Service:
                 self._swap(await self.reader.read())
         except DaemonError as exc:
             problems = [str(p) for p in getattr(exc, "problems", ())] or [str(exc)]
-            self._note_reload("refused", problems=problems)
+            self._note_reload("refused", problems=tuple(problems))
             log.warning("reload_refused", problems=problems, in_force="the old settings")
         finally:
-            self.systemd.ready(f"settings {self.reloaded.get('result', 'unchanged')}")
+            self.systemd.ready(f"settings {self.reloaded.result if self.reloaded else 'unchanged'}")
             self._write_status()
 
     def _swap(self, new: Read) -> None:
@@ -277,7 +303,7 @@ class Service:
 
     def _note_reload(self, result: str, **details: Any) -> None:
         self.metrics.config_reloads.labels(result=result).inc()
-        self.reloaded = {"result": result, "at": _now(), **details}
+        self.reloaded = Reload(result=result, at=_now().isoformat(), **details)
 
     async def _feed_watchdog(self) -> None:
         """Feed it while sweeps finish; a daemon whose sweep hangs is to be replaced."""
@@ -290,35 +316,70 @@ class Service:
 
     def _passed(self, snapshot: Snapshot) -> None:
         self.alive_at = current_time()
-        self.seen = {"seen_at": _now(), "seen_monotonic_s": vitals.monotonic_s()}
-        more = "+" if snapshot.waits_more else ""
-        text = f"{len(snapshot.active)} running, {snapshot.waiting}{more} waiting"
-        if text != self.told:
-            self.told = text
-            self.systemd.status(text)
+        self.seen = {"seen_at": SystemClock().now(), "seen_monotonic_s": vitals.monotonic_s()}
         self.snapshot = snapshot
         self.metrics.saw(len(snapshot.active), snapshot.waiting, snapshot.owed)
         self._write_status()
+        self._tell_systemd()
+
+    def _tell_systemd(self) -> None:
+        """Say what is wrong first: ``systemctl status`` shows one line."""
+        status = self.status
+        more = "+" if status.waits_more else ""
+        wrong = [p.text for p in status.problems if p.severity is Severity.PROBLEM]
+        text = f"{len(status.active)} running, {status.waiting}{more} waiting"
+        text = f"not well: {wrong[0]} {text}" if wrong else text
+        if text != self.told:
+            self.told = text
+            self.systemd.status(text)
 
     def _write_status(self) -> None:
-        """Say how it is; ``pid`` at the top once it has finished a pass, under ``starting`` until then."""
+        """Judge how it is, and say so: at once on this host, soon to all if the verdict is another one."""
         if self.writer is None:
             return
-        process = asdict(self.process)
-        status: dict[str, Any] = {
-            **(process if self.snapshot else {"starting": process, "trouble": self.trouble}),
-            "version": installed_version("daylily-daemon"),
-            "owner": self.owner,
-            "started_at": self.started_at,
-            "stopping_at": self.stopping_at,
-            "stopped_at": self.stopped_at,
+        before, self.status = self.status.problems, self._as_it_is()
+        self.writer.show(self.status)
+        if self.daemon and {p.kind for p in before} != {p.kind for p in self.status.problems}:
+            self.daemon.registration.changed()
+
+    def _as_it_is(self) -> Status:
+        """``pid`` stands at the top once it has finished a pass, under ``starting`` until then."""
+        process, daemon = self.process, self.daemon
+        now = Status(
+            **(
+                vars_of(process)
+                if self.snapshot
+                else {"starting": process, "trouble": self.trouble}
+            ),
+            version=installed_version("daylily-daemon"),
+            owner=self.owner,
+            host=socket.gethostname(),
+            started_at=self.started_at,
+            stopping_at=self.stopping_at,
+            stopped_at=self.stopped_at,
             **self.seen,
-            "sweep_s": self.found.settings.daemon.sweep_s,
+            sweep_s=self.found.settings.daemon.sweep_s,
             **_limits(self.found),
-            "last_reload": self.reloaded or None,
-            **(asdict(self.snapshot) if self.snapshot else {}),
-        }
-        self.writer.show(status)
+            last_reload=self.reloaded,
+            **(vars_of(self.snapshot) if self.snapshot else {}),
+            **(_registered(daemon) if daemon else {}),
+            problems=self.status.problems,
+        )
+        return now.found_wrong(SystemClock().now()) if self.snapshot else now
+
+
+def vars_of(value: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass by name, as they are."""
+    return {one.name: getattr(value, one.name) for one in fields(value)}
+
+
+def _registered(daemon: Daemon) -> dict[str, Any]:
+    measured = daemon.registration.measured
+    return {
+        **vars_of(measured),
+        "drain": daemon.registration.drain,
+        "skew_s": daemon.skew.seconds(),
+    }
 
 
 def _limits(found: Read) -> dict[str, Any]:
@@ -332,5 +393,5 @@ def _limits(found: Read) -> dict[str, Any]:
     }
 
 
-def _now() -> str:
-    return SystemClock().now().isoformat()
+def _now() -> datetime:
+    return SystemClock().now()

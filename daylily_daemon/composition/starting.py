@@ -25,7 +25,6 @@ from daylily_daemon.bootstrap import (
     Daemon,
     Hooks,
     daemon_name,
-    engine_settings_of,
     open_clients,
     open_daemon,
 )
@@ -33,6 +32,7 @@ from daylily_daemon.domain.errors import DaemonError, Permanent
 from daylily_daemon.domain.turn import Queue
 from daylily_daemon.engine.boundary import foreign_as_unexpected
 from daylily_daemon.engine.live_settings import EngineSettings
+from daylily_daemon.in_force import engine_settings_of
 from daylily_daemon.runners import machine_of, runners_of
 from daylily_daemon.settings.model import Settings
 from daylily_daemon.settings.sources import BadSettings, Loaded, Sources, load

@@ -73,6 +73,7 @@ def register(
             sentinel=submit.sentinel,
             sentinel_order=submit.order,
             rerun_of=submit.rerun_of,
+            dropped_at=submit.dropped_at,
         ),
         priority=submit.priority or Priority.NORMAL,
         created_at=now,
@@ -280,7 +281,12 @@ def _with_trigger(known: Request, submit: Submit) -> Request:
     """Remember which trigger was answered, so that no door finds it unanswered."""
     if not submit.sentinel:
         return known
-    return replace(known, sentinel=submit.sentinel, sentinel_order=submit.order)
+    return replace(
+        known,
+        sentinel=submit.sentinel,
+        sentinel_order=submit.order,
+        dropped_at=submit.dropped_at,
+    )
 
 
 def _advice(ws: Workset) -> str:

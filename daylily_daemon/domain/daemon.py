@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
+
+from daylily_daemon.domain.problems import HealthProblem, problems_of
 
 
 class Life(StrEnum):
@@ -40,16 +42,93 @@ class Process:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Port:
-    """As ``engine.health.PortHealth``."""
+    """What a daemon's calls of one port came to."""
 
     good_at: datetime | None = None
+    """When a call was last answered; a definite no about one thing is an answer."""
     failing_since: datetime | None = None
+    """When the first of an unbroken row of failures happened; None while it works."""
+    failed_at: datetime | None = None
+    """When the last of them happened."""
     failures: int = 0
+    """In that row."""
     code: str = ""
+    """``transient``, ``impeded``, ``unclear`` or ``unexpected``."""
+    error: str = ""
+    """What the other side calls it, ``ThrottlingException``; ``credentials`` for all trouble with those."""
     text: str = ""
+    """The last trouble, as a sentence."""
 
     def __post_init__(self) -> None:
-        _all_aware(self.good_at, self.failing_since)
+        _all_aware(self.good_at, self.failing_since, self.failed_at)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owed:
+    """Notices that a channel has not taken yet, of those this daemon has in hand."""
+
+    count: int = 0
+    oldest_at: datetime | None = None
+
+    def __post_init__(self) -> None:
+        _all_aware(self.oldest_at)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueLevel:
+    """A queue as its daemon sees it. SQS counts roughly, and tells no age."""
+
+    waiting: int = 0
+    in_flight: int = 0
+    """Received by somebody who has not settled them yet."""
+    oldest_at: datetime | None = None
+    """When the oldest was sent of those that this daemon has received and not settled."""
+    group: str = ""
+    """Its group, which is its workset."""
+    stuck_since: datetime | None = None
+    """Since when messages wait of which it receives none."""
+    old_s: float = 300.0
+    """The age beyond which a message should have been answered, in seconds."""
+    is_dead_letters: bool = False
+
+    def __post_init__(self) -> None:
+        _all_aware(self.oldest_at, self.stuck_since)
+
+    def age_s(self, now: datetime) -> float:
+        """Return how long the oldest has waited, at least; 0 where nothing is known to wait."""
+        since = min((at for at in (self.oldest_at, self.stuck_since) if at), default=None)
+        return 0.0 if since is None else (now - since).total_seconds()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiskLevel:
+    free: int
+    """Bytes."""
+    needed: int
+    """Bytes below which nothing new is started; 0 asks for none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Missed:
+    """Drops that a listing found and no event told of, until events come again."""
+
+    count: int = 0
+    since: datetime | None = None
+
+    def __post_init__(self) -> None:
+        _all_aware(self.since)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drain:
+    """That a daemon takes on nothing new, because somebody wants it so."""
+
+    by: str
+    since: datetime
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        _all_aware(self.since)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,12 +176,32 @@ class Status:
     waits_more: bool = False
     """Whether more wait than it knows of."""
     owed: int = 0
+    passes: int = 0
     held: str = ""
     ports: Mapping[str, Port] = field(default_factory=dict)
     last_reload: Reload | None = None
+    host: str = ""
+    channels: Mapping[str, Owed] = field(default_factory=dict)
+    queues: Mapping[str, QueueLevel] = field(default_factory=dict)
+    disks: Mapping[str, DiskLevel] = field(default_factory=dict)
+    missed: Missed | None = None
+    skew_s: float | None = None
+    """This host's clock minus that of AWS, in seconds; None until AWS has answered."""
+    drain: Drain | None = None
+    problems: tuple[HealthProblem, ...] = ()
+    """What it found to be wrong, after its last pass."""
 
     def __post_init__(self) -> None:
         _all_aware(self.started_at, self.stopping_at, self.stopped_at, self.seen_at)
+
+    def found_wrong(self, now: datetime) -> Status:
+        """Return this with what is wrong with it; what was wrong before keeps the time it was seen first."""
+        before = {(p.kind, p.about): p.since for p in self.problems}
+        found = tuple(
+            p if p.since else replace(p, since=before.get((p.kind, p.about)) or now)
+            for p in problems_of(self, now)
+        )
+        return replace(self, problems=found)
 
     @property
     def process(self) -> Process | None:
@@ -114,6 +213,18 @@ class Status:
             boot_id=self.boot_id,
             pid_namespace=self.pid_namespace,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registered:
+    """A daemon as the registry has it."""
+
+    owner: str
+    said_at: datetime | None
+    """When it said so, by its own clock."""
+    status: Status | None
+    """None where it is written in a way that this version cannot read."""
+    drain: Drain | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

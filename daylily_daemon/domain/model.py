@@ -166,6 +166,8 @@ class Submit:
     bucket without versions. Empty where nobody knows."""
     rerun_of: str = ""
     """The workset whose files were copied to make this one; empty for what a lab dropped."""
+    dropped_at: datetime | None = None
+    """When that was written, by the clock of S3, which knows seconds; None if nobody wrote one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

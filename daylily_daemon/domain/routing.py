@@ -16,9 +16,11 @@ class Filter:
     states: frozenset[State] = frozenset()
     priorities: frozenset[Priority] = frozenset()
     customers: frozenset[str] = frozenset()
+    always: frozenset[State] = frozenset()
+    """States that are told whatever the sets above say: they end what an earlier record began."""
 
     def admits(self, record: Record) -> bool:
-        return (
+        return record.state in self.always or (
             (not self.event_types or record.type in self.event_types)
             and (not self.states or record.state in self.states)
             and (not self.priorities or record.priority in self.priorities)

@@ -44,6 +44,8 @@ class Request:
     """As ``Submit.order``, of that write."""
     rerun_of: str = ""
     """As in Submit."""
+    dropped_at: datetime | None = None
+    """As in Submit, of that write."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

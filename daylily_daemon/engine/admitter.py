@@ -32,12 +32,16 @@ class Admitter:
     look_for_room: Callable[[], Awaitable[str]] = never_held
     """Asked before anything new is started: why this host cannot take more now, or nothing. Answers within
     seconds, whatever becomes of the disks."""
+    drained: Callable[[], Awaitable[str]] = never_held
+    """Asked before anything that waits is started: why somebody wants nothing new started here."""
     held: str = ""
     """Why nothing new is started; empty if nothing is in the way."""
 
     async def look(self) -> None:
         """Find out whether this host may take more."""
         held = await self.look_for_room()
+        if self.backlog.waiting and not held:
+            held = await self.drained()
         if held and not self.held:
             log.error("admission_held", reason=held)
         elif self.held and not held:

@@ -22,7 +22,6 @@ from typing import Final
 import structlog
 from anyio import (
     CancelScope,
-    Semaphore,
     create_task_group,
     current_time,
     get_cancelled_exc_class,
@@ -41,7 +40,9 @@ from daylily_daemon.domain.errors import (
 from daylily_daemon.domain.events import Asked
 from daylily_daemon.domain.model import Answer, Command, CommandEffect, Record, Submit, WorksetId
 from daylily_daemon.domain.workset import Workset
-from daylily_daemon.engine.boundary import for_ever, foreign_as_unexpected
+from daylily_daemon.engine.ahead import HIDDEN_S, Ahead, Hand
+from daylily_daemon.engine.boundary import foreign_as_unexpected
+from daylily_daemon.engine.flood import Flood
 from daylily_daemon.engine.writer import Applied, Overtaken, Writer
 from daylily_daemon.ports import Delivery, Drops, Mailbox, Trail, Unreadable
 
@@ -49,13 +50,11 @@ log = structlog.get_logger()
 
 BREAKS: Final = 3
 """Deliveries of one message that may meet trouble of its own; the next one parks it with that reason."""
-HANDS: Final = 4
-"""Batches of one queue that are in hand at once: trouble of a few messages does not keep the others."""
+SHARE_TRIES: Final = 3
+"""Tries of messages in hand after which others may have what waits behind them, if nothing succeeds here."""
 HOLD_TRIES: Final = 20
 HOLD_CAP_S: Final = 30.0
 """Longest pause between two tries of messages in hand."""
-HIDDEN_S: Final = 120
-"""How long messages in hand stay hidden after a try; longer than a pause and a try together."""
 DELETING: Final = 0.2
 """Share of the time for a batch that is kept for deleting what was answered. It begins when the rest is over,
 which may be late: a write that was sent is heard out."""
@@ -79,47 +78,8 @@ class _Round:
         return bool(self.waiting) and not self.done and not self.parked
 
 
-@dataclass(frozen=True, slots=True)
-class _Hand:
-    """Messages in hand, and where they came from."""
-
-    mailbox: Mailbox
-    deliveries: Sequence[Delivery]
-
-
-async def _listen(
-    what: str, mailbox: Mailbox, take: Callable[[_Hand], Awaitable[None]], pause_s: float
-) -> None:
-    """Receive until cancelled, and take up to ``HANDS`` batches at the same time."""
-    free = Semaphore(HANDS)
-
-    async def taken(hand: _Hand) -> None:
-        try:
-            with foreign_as_unexpected(what):
-                await take(hand)
-        except DaemonError as exc:
-            log.warning("trouble", at=what, error=str(exc))
-            await sleep(pause_s)
-        finally:
-            free.release()
-
-    async def receive() -> None:
-        await free.acquire()
-        deliveries: Sequence[Delivery] = ()
-        try:
-            deliveries = await mailbox.receive()
-        finally:
-            if not deliveries:
-                free.release()
-        if deliveries:
-            tg.start_soon(taken, _Hand(mailbox, deliveries))
-
-    async with create_task_group() as tg:
-        await for_ever(what, receive, pause_s)
-
-
 async def _patiently(
-    hand: _Hand,
+    hand: Hand,
     attempt: Callable[[Sequence[Delivery]], Awaitable[_Round]],
     pause_s: float,
     others: Callable[[], int],
@@ -134,23 +94,16 @@ async def _patiently(
         tries += 1
         if tries >= HOLD_TRIES and others() > known:
             return
-        await _hide(hand, HIDDEN_S)
+        hand.ahead.hold()
+        if tries >= SHARE_TRIES and others() == known:
+            await hand.ahead.give_back()
+        await hand.hide(HIDDEN_S)
         try:
             await sleep(pause_s)
         except get_cancelled_exc_class():
-            with CancelScope(shield=True, deadline=current_time() + 1.0):
-                await _hide(hand, 0)  # whoever comes next need not wait for them
+            await hand.give_back()
             raise
         pause_s = min(2 * pause_s, HOLD_CAP_S)
-
-
-async def _hide(hand: _Hand, hidden_s: int) -> None:
-    """Hide the messages for so long from now on; nobody else takes them meanwhile."""
-    try:
-        with foreign_as_unexpected("keeping messages"):
-            await hand.mailbox.keep(hand.deliveries, hidden_s)
-    except DaemonError as exc:
-        log.info("messages_not_kept", error=str(exc))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,15 +117,17 @@ class Doorbell:
     """How many writes of this daemon were answered so far."""
     tries: int = 5
     pause_s: float = 1.0
+    flood: Flood = field(default_factory=Flood)
     answer_s: float
     """How long a batch may take; what has no answer by then comes again. A cancel waits for it, because a
     message in hand would stay invisible for long."""
 
     async def listen(self) -> None:
         """Answer messages until cancelled."""
-        await _listen("the command queue", self.mailbox, self._take, self.pause_s)
+        ahead = Ahead(self.mailbox, self.flood)
+        await ahead.listen("the command queue", self._take, self.pause_s)
 
-    async def _take(self, hand: _Hand) -> None:
+    async def _take(self, hand: Hand) -> None:
         await _patiently(hand, self._answer, self.pause_s, self.written)
 
     async def _answer(self, deliveries: Sequence[Delivery]) -> _Round:
@@ -322,19 +277,24 @@ class Relay:
     drops: Drops
     sent: Callable[[], int] = int
     """How many looks at S3 were answered so far."""
+    told: Callable[[Sequence[Command]], None] = lambda commands: None
+    """Called with what events have told of."""
     pause_s: float = 1.0
+    flood: Flood = field(default_factory=Flood)
 
     async def listen(self) -> None:
         """Pass events on until cancelled."""
-        await _listen("the intake queue", self.intake, self._take, self.pause_s)
+        ahead = Ahead(self.intake, self.flood)
+        await ahead.listen("the intake queue", self._take, self.pause_s)
 
-    async def _take(self, hand: _Hand) -> None:
+    async def _take(self, hand: Hand) -> None:
         await _patiently(hand, self._pass_on, self.pause_s, self.sent)
 
     async def _pass_on(self, deliveries: Sequence[Delivery]) -> _Round:
         """Pass a batch on in one call; where that fails, each message alone, so that one stops no other."""
         round = _Round()
         read = await self._read_all(deliveries, round)
+        self.told([command for _, some in read for command in some])
         if not await self._send(read, round):
             for one in read:
                 await self._send_alone(one, round)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import wraps
 from inspect import iscoroutinefunction
@@ -19,6 +19,7 @@ from typing import Any, Final, TypeVar, cast
 
 import structlog
 
+from daylily_daemon.domain.daemon import Port
 from daylily_daemon.domain.errors import DaemonError, Transient
 from daylily_daemon.engine.boundary import foreign_as_unexpected
 from daylily_daemon.ports import Clock
@@ -34,24 +35,6 @@ TEXT_LIMIT: Final = 500
 """Characters of a trouble that are kept."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PortHealth:
-    """What calls of one port came to."""
-
-    good_at: datetime | None = None
-    """When a call was last answered; a definite no about one thing is an answer."""
-    failing_since: datetime | None = None
-    """When the first of an unbroken row of failures happened; None while it works."""
-    failed_at: datetime | None = None
-    """When the last of them happened."""
-    failures: int = 0
-    """In that row."""
-    code: str = ""
-    """``transient``, ``impeded``, ``unclear`` or ``unexpected``."""
-    text: str = ""
-    """The last trouble, as a sentence."""
-
-
 class Health:
     """The health of all ports of this daemon."""
 
@@ -60,7 +43,7 @@ class Health:
         self._good_at: dict[tuple[str, str], datetime] = {}
         """When a call was last answered, by port and method: reads that work say nothing of writes that are
         refused."""
-        self._failing: dict[tuple[str, str], PortHealth] = {}
+        self._failing: dict[tuple[str, str], Port] = {}
         """Those whose last call failed."""
         self._answered: Counter[tuple[str, str]] = Counter()
 
@@ -77,13 +60,14 @@ class Health:
 
     def bad(self, port: str, method: str, error: Transient) -> None:
         call, now = (port, method), self._clock.now()
-        was = self._failing.get(call) or PortHealth(good_at=self._good_at.get(call))
+        was = self._failing.get(call) or Port(good_at=self._good_at.get(call))
         self._failing[call] = replace(
             was,
             failing_since=was.failing_since or now,
             failed_at=now,
             failures=was.failures + 1,
             code=type(error).__name__.lower(),
+            error=error.code,
             text=str(error)[:TEXT_LIMIT],
         )
 
@@ -96,18 +80,18 @@ class Health:
             self._failing.pop(call, None)
 
     @property
-    def ports(self) -> Mapping[str, PortHealth]:
+    def ports(self) -> Mapping[str, Port]:
         """Return each port by the worst of its calls; one that nobody repeats is forgiven after a while."""
-        now, found = self._clock.now(), dict[str, PortHealth]()
-        good = {call: PortHealth(good_at=at) for call, at in self._good_at.items()}
+        now, found = self._clock.now(), dict[str, Port]()
+        good = {call: Port(good_at=at) for call, at in self._good_at.items()}
         for (port, _), seen in sorted({**good, **self._failing}.items(), key=lambda call: call[0]):
             stale = seen.failed_at is not None and now - seen.failed_at > FORGIVEN
-            told = PortHealth(good_at=seen.good_at) if stale else seen
+            told = Port(good_at=seen.good_at) if stale else seen
             found[port] = _worse(found[port], told) if port in found else told
         return found
 
 
-def _worse(one: PortHealth, other: PortHealth) -> PortHealth:
+def _worse(one: Port, other: Port) -> Port:
     """Return the trouble that lasts longer, with the time of the last good call of any kind."""
     good_at = max((at for at in (one.good_at, other.good_at) if at), default=None)
     troubled = [h for h in (one, other) if h.failing_since]

@@ -66,8 +66,8 @@ class Inspector:
     def check_what_is_due(self, tg: TaskGroup, held: Container[WorksetId]) -> None:
         """Begin to check inputs whose time has come, as many as may be checked at once.
 
-        In turn of the oldest and of the newest: nobody waits for ever, and in a flood of drops one that its
-        recipe makes urgent is not the last to be found so.
+        In turn of the oldest and of the newest drop: nobody waits for ever, and in a flood one that its
+        recipe makes urgent is not the last to be found so, whatever was taken in before it and after it.
         """
         due = self.backlog.to_check(held, current_time())
         left = sorted((ws for ws in due if ws.id not in self._checking), key=_since)
@@ -140,7 +140,9 @@ class Inspector:
 
 def _since(ws: Workset) -> tuple[bool, datetime]:
     """Urgent ones, as far as that is known, count as new."""
-    return ws.priority is Priority.URGENT, ws.request.submitted_at or ws.created_at
+    asked = ws.request
+    since = asked.dropped_at or asked.submitted_at or ws.created_at
+    return ws.priority is Priority.URGENT, since
 
 
 def _given_up(ws: Workset) -> Refused:

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from anyio import CancelScope, Lock, current_time, move_on_after
+from anyio import CancelScope, current_time, move_on_after
 
 from daylily_daemon.domain.decision import Effect
 from daylily_daemon.domain.errors import Fenced
@@ -57,6 +57,23 @@ class Term:
     ``trusted`` is the cancel scope everything under the term runs in; its deadline is the trust window.
     """
 
+    __slots__ = (
+        "_config",
+        "_eager",
+        "_fence",
+        "_holder",
+        "_hurry",
+        "_poke",
+        "_remarked_of",
+        "_remarks",
+        "_told",
+        "_writer",
+        "_written",
+        "on_command",
+        "trusted",
+        "workset",
+    )
+
     def __init__(self, writer: Writer, config: LeaseConfig, workset: Workset, asked: float) -> None:
         self.workset = workset
         self.trusted = CancelScope(deadline=asked + config.trust_s)
@@ -65,34 +82,44 @@ class Term:
         self._config = config
         self._holder = Holder(self._sealed, config.repeat_s)
         self._fence: Fence = workset.fence
-        self._turn = Lock(fast_acquire=True)
         self._written = asked
+        self._told: list[LifeEvent] = []
         self._poke = Wakeup()
         self._hurry = False
         self._remarks = Remarks()
         self._remarked_of: JobName | None = None
         self._eager = False
 
+    def tell(self, event: LifeEvent) -> None:
+        """Have ``told`` return this, after what was told before."""
+        self._told.append(event)
+        self._poke.call()
+
+    async def told(self) -> LifeEvent:
+        """Keep the term until something is told, and return it. Raises Fenced."""
+        await self.keep()
+        return self._told.pop(0)
+
+    async def keep(self) -> None:
+        """Beat until something is told. Raises Fenced; a beat without an answer is simply due again."""
+        while not self._told:
+            if self._due() > current_time():
+                await self._poke.wait(self._due())
+            else:
+                with move_on_after(self._config.beat_s):
+                    await self._beat()
+
     async def apply(self, event: LifeEvent) -> list[Effect]:
-        """Decide, save, and return what to do. Raises Fenced.
+        """Decide, save, and return what to do; not beside ``keep`` or another ``apply``. Raises Fenced.
 
         When the item moved on under our own fence (a command was put into the inbox, or an answer
         got lost), the decision is made again on what is there, and the effects that follow from
         it are returned too: an effect that already runs is not run twice by the shepherd.
         """
         missed: tuple[Effect, ...] = ()
-        async with self._turn:
-            while (effects := await self._applied(event)) is None:
-                missed = resume(self.workset)
+        while (effects := await self._applied(event)) is None:
+            missed = resume(self.workset)
         return [*missed, *effects]
-
-    async def keep(self) -> None:
-        """Beat for ever. Raises Fenced; a beat without an answer is simply due again."""
-        while True:
-            await self._until_due()
-            with move_on_after(self._config.beat_s):
-                async with self._turn:
-                    await self._beat()
 
     def note(self, job: JobName, remarks: Remarks, *, eager: bool = True) -> None:
         """Let the next beat carry this, if ``job`` is still its job then.
@@ -112,15 +139,14 @@ class Term:
 
     async def release(self) -> None:
         """Give the lock back, once; what gets no answer ends by itself. Raises Fenced, Transient."""
-        async with self._turn:
-            for _ in range(2):
-                event = LetGo(self._remarked_of, self._remarks)
-                match await self._writer.apply(self.workset, event):
-                    case Applied(workset=workset):
-                        self.workset = workset
-                        return
-                    case Overtaken(current=current):
-                        self._accept(current)
+        for _ in range(2):
+            event = LetGo(self._remarked_of, self._remarks)
+            match await self._writer.apply(self.workset, event):
+                case Applied(workset=workset):
+                    self.workset = workset
+                    return
+                case Overtaken(current=current):
+                    self._accept(current)
 
     def _sealed(self, ws: Workset) -> Workset:
         """Every write of the holder is a beat, and moves the time that people are shown."""
@@ -159,10 +185,6 @@ class Term:
         self._poke.call()
         for command in current.inbox:
             self.on_command(command)
-
-    async def _until_due(self) -> None:
-        while self._due() > current_time():
-            await self._poke.wait(self._due())
 
     def _due(self) -> float:
         if self._hurry:

@@ -24,9 +24,11 @@ import structlog
 from anyio import CapacityLimiter, Event, create_task_group, current_time, sleep
 from anyio.abc import TaskGroup
 
+from daylily_daemon.domain.daemon import Owed
 from daylily_daemon.domain.errors import DaemonError, Permanent, Transient
 from daylily_daemon.domain.model import Record, WorksetId
 from daylily_daemon.engine.boundary import for_ever, foreign_as_unexpected
+from daylily_daemon.engine.flood import Flood
 from daylily_daemon.engine.live_settings import LiveSettings
 from daylily_daemon.engine.wakeup import Wakeup
 from daylily_daemon.ports import Clock, Notifier, Trail
@@ -54,6 +56,8 @@ class OutboxConfig:
     """Pause between tries: doubling from base to cap, or what the receiver asks for."""
     per_channel: int = 8
     """Deliveries at once on one channel."""
+    gives_way_s: float = 10.0
+    """Age up to which a notice waits for the end of a flood of messages; less than ``sure_s``."""
 
 
 @dataclass(slots=True, eq=False)
@@ -92,6 +96,8 @@ class Outbox:
         self._clock = clock
         self._live = live
         self._config = config
+        self.flood: Final = Flood()
+        """While it is on, fresh notices wait for a while."""
         self._pending: dict[str, _PendingDelivery] = {}
         self._lines: dict[tuple[str, WorksetId], list[_PendingDelivery]] = {}
         self._limits: dict[str, CapacityLimiter] = {}
@@ -107,6 +113,17 @@ class Outbox:
     def waiting(self) -> int:
         """Records in hand with something still owed."""
         return len(self._pending)
+
+    def owed(self) -> Mapping[str, Owed]:
+        """Return what each channel is owed of the records in hand."""
+        found: dict[str, Owed] = {}
+        for pending in self._pending.values():
+            at = pending.record.at
+            for channel in pending.open:
+                seen = found.get(channel, Owed(oldest_at=at))
+                oldest_at = min(at, seen.oldest_at or at)
+                found[channel] = Owed(count=seen.count + 1, oldest_at=oldest_at)
+        return found
 
     async def drained(self) -> None:
         """Return once nothing is in hand."""
@@ -274,6 +291,7 @@ class Outbox:
             try:
                 with foreign_as_unexpected(f"channel {channel}"):
                     async with limit:
+                        await self.flood.give_way(pending.ours_at + self._config.gives_way_s)
                         await self._make_sure(channel, pending)
                         await notifier.deliver(record)
             except Permanent as exc:

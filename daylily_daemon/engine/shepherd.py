@@ -11,26 +11,25 @@ is let go, for a daemon that can.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar, assert_never
 
 import structlog
-from anyio import create_memory_object_stream, create_task_group, current_time, sleep
+from anyio import create_task_group, current_time, sleep
 from anyio.abc import TaskGroup
-from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from daylily_daemon.domain.decision import Effect, RunJob, StopJob
 from daylily_daemon.domain.errors import LeaseLost, Permanent, Transient, Unclear
-from daylily_daemon.domain.events import Commanded, Event, JobExited, JobRefused, JobStopped
+from daylily_daemon.domain.events import Commanded, JobExited, JobRefused, JobStopped
 from daylily_daemon.domain.model import Command, Job, JobName, State
 from daylily_daemon.domain.pipeline import Pipeline, StepTemplate, Value, render, time_for
 from daylily_daemon.domain.remarks import Remarks
 from daylily_daemon.domain.workset import Workset
 from daylily_daemon.engine.lease import Term, left_in_inbox
 from daylily_daemon.engine.live_settings import LiveSettings
+from daylily_daemon.engine.looks import Looks
 from daylily_daemon.ports import Runner
 
 T = TypeVar("T")
@@ -41,6 +40,7 @@ log = structlog.get_logger()
 class Shepherd:
     runners: Mapping[str, Runner]
     live: LiveSettings
+    looks: Looks
     pause_s: float = 2.0
     """Before a call of unknown outcome is made again; doubles up to ``pause_cap_s``."""
     pause_cap_s: float = 60.0
@@ -49,12 +49,10 @@ class Shepherd:
 
     async def drive(self, term: Term, effects: tuple[Effect, ...]) -> None:
         """Return once the workset is no longer in progress. Raises Fenced and LeaseLost, in a group."""
-        send, receive = create_memory_object_stream[Event](math.inf)
-        with send, receive, term.trusted:
+        with term.trusted:
             async with create_task_group() as tg:
-                tg.start_soon(term.keep)
                 try:
-                    await _Drive(self, term, tg, send, receive).follow(effects)
+                    await _Drive(self, term, tg).follow(effects)
                 finally:
                     term.on_command = left_in_inbox
                 tg.cancel_scope.cancel()
@@ -162,8 +160,6 @@ class _Drive:
     shepherd: Shepherd
     term: Term
     tg: TaskGroup
-    send: MemoryObjectSendStream[Event]
-    receive: MemoryObjectReceiveStream[Event]
 
     async def follow(self, effects: tuple[Effect, ...]) -> None:
         busy: set[Effect] = set()
@@ -172,17 +168,14 @@ class _Drive:
         def hand_over(command: Command) -> None:
             if command.id not in handed:
                 handed.add(command.id)
-                self.send.send_nowait(Commanded(command))
+                self.term.tell(Commanded(command))
 
         self.term.on_command = hand_over
         for command in self.term.workset.inbox:
             hand_over(command)
-        self._start(effects, busy)
-        async for event in self.receive:
-            todo = await self.term.apply(event)
-            if self.term.workset.state is not State.IN_PROGRESS:
-                return
-            self._start(tuple(todo), busy)
+        while self.term.workset.state is State.IN_PROGRESS:
+            self._start(effects, busy)
+            effects = tuple(await self.term.apply(await self.term.told()))
 
     def _start(self, effects: tuple[Effect, ...], busy: set[Effect]) -> None:
         for effect in effects:
@@ -204,9 +197,9 @@ class _Drive:
             runner, job = runner_of(self.shepherd.runners, ws), self.shepherd.stop_job(ws)
             await self._until_answered(partial(runner.stop, job), runner, job)
         except Permanent as exc:
-            await self.send.send(JobRefused(name, str(exc)))
+            self.term.tell(JobRefused(name, str(exc)))
         else:
-            await self.send.send(JobStopped(name))
+            self.term.tell(JobStopped(name))
 
     async def _run_job(self, name: JobName, ws: Workset) -> None:
         why = ""
@@ -215,28 +208,13 @@ class _Drive:
             job, why = self.shepherd.run_job(ws)
             await self._until_answered(partial(runner.ensure, job), runner, job)
         except Permanent as exc:
-            await self.send.send(JobRefused(name, why or str(exc)))
+            self.term.tell(JobRefused(name, why or str(exc)))
             return
         self.term.note(name, Remarks(confirmed=name), eager=False)
-        async with create_task_group() as looking:
-            looking.start_soon(self._look, runner, job)
+        job = replace(job, argv=(), environment={})  # what starts it is not kept as long as it runs
+        with self.shepherd.looks.into(runner, job, self.term):
             outcome = await self._until_answered(partial(runner.wait, job), runner, job)
-            looking.cancel_scope.cancel()
-        await self.send.send(JobExited(name, outcome, self.shepherd.is_fatal(ws)))
-
-    async def _look(self, runner: Runner, job: Job) -> None:
-        """Show progress for as long as the job is waited for; what is in the way of it harms nothing."""
-        last = None
-        while True:
-            await sleep(self.shepherd.live.current.progress_interval_s)
-            try:
-                progress = await runner.progress(job)
-            except (Transient, Permanent) as exc:
-                log.info("progress_not_seen", job=job.name, error=str(exc))
-                continue
-            if progress is not None and progress != last:
-                last = progress
-                self.term.note(job.name, Remarks(progress=progress), eager=False)
+        self.term.tell(JobExited(name, outcome, self.shepherd.is_fatal(ws)))
 
     async def _until_answered(
         self, call: Callable[[], Awaitable[T]], runner: Runner, job: Job

@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 import structlog
 from anyio import Event, create_task_group, current_time, move_on_after
 
+from daylily_daemon.domain.daemon import Missed, Port
 from daylily_daemon.domain.workset import Workset
 from daylily_daemon.engine.admitter import Admitter, never_held
 from daylily_daemon.engine.backlog import Backlog, BeatObserver
-from daylily_daemon.engine.health import Health, PortHealth
+from daylily_daemon.engine.health import Health
 from daylily_daemon.engine.inspector import Inspector
 from daylily_daemon.engine.intake import Intake
 from daylily_daemon.engine.lease import LeaseConfig
@@ -49,8 +50,9 @@ class Snapshot:
     passes: int
     held: str
     """Why nothing new is started; empty if nothing is in the way."""
-    ports: Mapping[str, PortHealth]
+    ports: Mapping[str, Port]
     """What this daemon could last do, by port."""
+    missed: Missed
 
 
 @dataclass(slots=True, kw_only=True)
@@ -73,6 +75,8 @@ class Supervisor:
     """As in Tender."""
     drain_s: float
     """How long the outbox may pay what is left at the end."""
+    drained: Callable[[], Awaitable[str]] = never_held
+    """As in Admitter."""
     index_lag_s: float = 30.0
     """As in Backlog."""
 
@@ -113,6 +117,7 @@ class Supervisor:
                 backlog=backlog,
                 tender=tender,
                 look_for_room=self.look_for_room,
+                drained=self.drained,
             ),
             tender=tender,
             wakeup=self._wakeup,
@@ -126,6 +131,7 @@ class Supervisor:
         async with create_task_group() as paying:
             paying.start_soon(self.outbox.run)
             async with create_task_group() as tending:
+                tending.start_soon(self.shepherd.looks.run)
                 async with create_task_group() as taking:
                     self.intake.start(taking, self._stored)
                     taking.start_soon(self._sweep.run, tending, self._passed)
@@ -162,4 +168,5 @@ class Supervisor:
             passes=self._sweep.passes,
             held=self._sweep.admitter.held,
             ports=self.health.ports,
+            missed=self.intake.told_missed(),
         )

@@ -24,6 +24,9 @@ from daylily_daemon.settings.types import (
     FifoQueue,
     Host,
     Level,
+    MailAddress,
+    MailHost,
+    PostUrl,
     Prefix,
     Queue,
     Regex,
@@ -35,6 +38,7 @@ from daylily_daemon.settings.types import (
     TopicName,
     UserName,
     Variable,
+    is_this_machine,
     text,
 )
 
@@ -86,6 +90,9 @@ class ControlSettings(Section):
 class TablesSettings(Section):
     worksets: Table = fixed("daylily-worksets", "DynamoDB table of the worksets.")
     events: Table = fixed("daylily-workset-events", "DynamoDB table of audit events and outbox.")
+    control: Table = fixed(
+        "daylily-control", "DynamoDB table of the daemons and what is asked of them."
+    )
     state_index: Table = fixed(
         "state-priority-index",
         "Index of the worksets that versions before this one read; `init --drop-old-indexes` removes it.",
@@ -101,6 +108,12 @@ class QueuesSettings(Section):
         "Time until an unsettled message comes again, in seconds (10 to 43200).",
         ge=10,
         le=43200,
+    )
+    old_s: float = fixed(
+        300.0,
+        "Age of a message beyond which `status` calls its queue old, in seconds (1 to 86400).",
+        ge=1,
+        le=86400,
     )
     max_receive: int = fixed(
         5, "Tries before a message moves to its dead-letter queue (1 to 1000).", ge=1, le=1000
@@ -357,12 +370,79 @@ class WebhookSettings(ChannelSettings):
     secret_file: str = live("", "File that holds secret.")
 
 
+class EmailSettings(ChannelSettings):
+    event_types: tuple[EventType, ...] = live(
+        (RecordType.ERROR, RecordType.COMPLETION),
+        "Only these event types: state_change, error, completion, lock_timeout; empty for all.",
+    )
+    via: Literal["smtp", "ses"] = live(
+        "smtp", "What sends the mail: smtp (a mail server) or ses (Amazon SES, by the host's role)."
+    )
+    sender: MailAddress = live("", "Address that mails come from; with SES a verified one.")
+    recipients: tuple[MailAddress, ...] = live(
+        (), "Addresses that mails go to (at most 50); all of them see each other.", max_length=50
+    )
+    smtp_host: MailHost = live("", "Name of the mail server; its certificate must be for it.")
+    smtp_port: int = live(
+        0,
+        "Port of the mail server (0 to 65535); 0 takes the usual one of smtp_security: 587, 465 or 25.",
+        ge=0,
+        le=65535,
+    )
+    smtp_security: Literal["starttls", "tls", "none"] = live(
+        "starttls",
+        "starttls (TLS after the greeting, or nothing is sent), tls (from the start) or none.",
+    )
+    smtp_user: str = live("", "User for the login at the mail server; empty for no login.")
+    smtp_password: SecretStr = live(SecretStr(""), "Password for the login (secret).")
+    smtp_password_file: str = live("", "File that holds smtp_password.")
+
+    @model_validator(mode="after")
+    def _can_send(self) -> Self:
+        needed = ("sender", "recipients", *(["smtp_host"] if self.via == "smtp" else []))
+        missing = [name for name in needed if not getattr(self, name)]
+        if self.enabled and missing:
+            names = " and ".join(missing)
+            raise _clash(f"the channel is enabled, but {names} has no value", "enabled", *missing)
+        return self
+
+    @model_validator(mode="after")
+    def _logs_in_safely(self) -> Self:
+        password = bool(self.smtp_password.get_secret_value())
+        if self.enabled and password != bool(self.smtp_user):
+            problem = "a login takes both smtp_user and smtp_password (or smtp_password_file)"
+            raise _clash(problem, "smtp_user", "smtp_password")
+        in_clear = self.smtp_security == "none" and not is_this_machine(self.smtp_host)
+        if self.enabled and password and in_clear:
+            problem = (
+                "smtp_security is none, and the password would be sent for everybody to read; set it to "
+                "starttls or tls, or log in nowhere"
+            )
+            raise _clash(problem, "smtp_security", "smtp_password")
+        return self
+
+
+class PagerDutySettings(ChannelSettings):
+    needs: ClassVar[tuple[str, ...]] = ("routing_key",)
+
+    routing_key: SecretStr = live(
+        SecretStr(""), "Integration key of a service's Events API v2 integration (secret)."
+    )
+    routing_key_file: str = live("", "File that holds routing_key.")
+    url: PostUrl = live(
+        "https://events.pagerduty.com/v2/enqueue",
+        "Address of the Events API; accounts in the EU have https://events.eu.pagerduty.com/v2/enqueue.",
+    )
+
+
 class NotificationsSettings(Section):
     sns: SnsSettings = SnsSettings()
     s3_sentinels: SentinelsSettings = SentinelsSettings()
     slack: SlackSettings = SlackSettings()
     linear: LinearSettings = LinearSettings()
     webhook: WebhookSettings = WebhookSettings()
+    email: EmailSettings = EmailSettings()
+    pagerduty: PagerDutySettings = PagerDutySettings()
     give_up_s: float = live(
         86400, "Age at which a notice that its channel never took is given up, in seconds.", gt=0
     )

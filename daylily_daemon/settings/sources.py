@@ -97,6 +97,24 @@ def load(sources: Sources) -> Loaded:
     return Loaded(settings, origin)
 
 
+def state_dir_of(sources: Sources) -> Path:
+    """Return the state directory that is meant, even where other settings make no sense."""
+    key = "daemon.state_dir"
+    given = ChainMap(*(source.given for source in _by_rank(sources)))
+    value = given[key].value if key in given else None
+    return Path(str(value or _named_in(sources.config) or LEAVES[key].default))
+
+
+def _named_in(file: Path | None) -> str:
+    """Return the state directory that a file names which cannot be understood as a whole."""
+    try:
+        text = file.read_text(errors="replace") if file else ""
+    except OSError:
+        return ""
+    found = re.search(r"""\bstate_dir\s*:\s*["']?([^\s"'#,}]+)""", text)
+    return found[1] if found else ""
+
+
 def _by_rank(sources: Sources) -> tuple[Source, ...]:
     """Return every source, the strongest first."""
     default = shipped("default.yaml")

@@ -18,6 +18,8 @@ _NOTIFIED: Final = (
     RecordType.COMPLETION,
     RecordType.LOCK_TIMEOUT,
 )
+_ATOM: Final = r"[\w!#$%&'*+/=?^`{|}~-]{1,64}"
+_LABEL: Final = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _THIS_MACHINE: Final = {"127.0.0.1", "::1", "localhost"}
 
 
@@ -60,6 +62,17 @@ def _secret_url(secret: SecretStr) -> SecretStr:
     if secret.get_secret_value() and not (host and secure):
         raise ValueError("a URL that begins with https:// (http:// only on this machine)")
     return secret
+
+
+def _post_url(url: str) -> str:
+    host, scheme = _host_and_scheme(url)
+    if not host or "@" in url or not (scheme == "https" or is_this_machine(host)):
+        raise ValueError("a URL that begins with https:// (http:// only on this machine)")
+    return url
+
+
+def is_this_machine(host: str) -> bool:
+    return host in _THIS_MACHINE
 
 
 def _compiles(pattern: str) -> str:
@@ -118,6 +131,17 @@ Variable = Annotated[str, text(r"\w+\*?", "names of variables; one that ends wit
 Absolute = Annotated[Path, AfterValidator(_absolute)]
 Endpoint = Annotated[str, AfterValidator(_endpoint)]
 SecretUrl = Annotated[SecretStr, AfterValidator(_secret_url)]
+PostUrl = Annotated[str, AfterValidator(_post_url)]
+MailAddress = Annotated[
+    str,
+    text(
+        rf"|(?=.{{3,254}}$){_ATOM}(\.{_ATOM})*@{_LABEL}(\.{_LABEL})*",
+        "a bare address as name@host.example, in ASCII (a domain with other letters as xn--...)",
+    ),
+]
+MailHost = Annotated[
+    str, text(r"|[\w.:-]{1,253}", "a host name or an IP address, without port and scheme")
+]
 Regex = Annotated[str, AfterValidator(_compiles)]
 EventType = Annotated[RecordType, BeforeValidator(_notified)]
 Level = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)]

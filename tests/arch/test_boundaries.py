@@ -98,7 +98,8 @@ def test_every_port_of_the_daemon_is_guarded() -> None:
         and isinstance(call.args[1], ast.Constant)
     }
     assert guarded == {
-        *("worksets", "turns", "trail", "intake", "commands", "inputs", "drops", "runner")
+        *("worksets", "turns", "trail", "intake", "commands", "inputs", "drops", "runner"),
+        *("registry", "levels"),
     }
     unguarded = [
         f"{call.lineno}: {_name_of(call.func)}({word.arg}=...)"

@@ -19,7 +19,9 @@ PACKAGE = ROOT / "daylily_daemon"
 README = ROOT / "README.md"
 LAYERS_THAT_MAY_READ = (
     "__main__.py",
-    "bootstrap*.py",
+    "bootstrap.py",
+    "channels.py",
+    "in_force.py",
     "runners.py",
     "composition/*.py",
     "cli/**/*.py",

@@ -47,10 +47,11 @@ NAMED_AT_IMPORT: Final = {
     "domain.commands": "commands.FITS has no line for",
     "domain.failures": "failures.BY_ITS_END has no line for evicted.",
     "adapters.notifiers.s3_sentinels": "s3_sentinels.WRITTEN has no line for paused.",
+    "adapters.notifiers.pagerduty": "pagerduty.ACTIONS has no line for paused.",
     "adapters.codec": "codec.ASKS has no line for",
     "application.queries": "queries.RANK has no line for paused.",
     "cli.output": "output.COLOURS has no line for paused.",
-    "bootstrap": "bootstrap.NOTIFIERS has no line for pager.",
+    "channels": "channels.NOTIFIERS has no line for pager.",
     "runners": "runners.RUNNERS has no line for slurm.",
 }
 

@@ -218,10 +218,12 @@ class Bench:
     sends_after_a_cut: int = 1
     """aiohttp by itself repeats a PUT whose connection broke, once."""
     script: deque[Any] = field(default_factory=deque)
+    takes_faults: bool = False
+    """Whether the script is one of faults, as that of a mail server, and not one of a fake's failures."""
 
     def next(self, fault: Fault) -> None:
         if self.receiver is None:
-            self.script.append(_in_memory(fault))
+            self.script.append(fault if self.takes_faults else _in_memory(fault))
             return
         cut = fault in {Fault.RESET, Fault.LOST}
         self.receiver.script.extend([fault] * (self.sends_after_a_cut if cut else 1))
@@ -350,7 +352,9 @@ async def linear(moto_url: str, timeout_s: float) -> AsyncIterator[Bench]:
 
 
 @asynccontextmanager
-async def _in_front_of(moto_url: str, timeout_s: float) -> AsyncIterator[tuple[Receiver, Aws, Aws]]:
+async def in_front_of(
+    moto_url: str, timeout_s: float, refusal: str = AWS_REFUSAL
+) -> AsyncIterator[tuple[Receiver, Aws, Aws]]:
     """Yield a receiver that hands requests on to moto, AWS through it, and AWS past it."""
 
     async def answer(heard: Heard) -> web.Response:
@@ -364,7 +368,7 @@ async def _in_front_of(moto_url: str, timeout_s: float) -> AsyncIterator[tuple[R
             kept = {k: v for k, v in reply.headers.items() if k.lower() not in OF_ONE_CONNECTION}
             return web.Response(status=reply.status, headers=kept, body=await reply.read())
 
-    receiver = Receiver(answer, refusal=AWS_REFUSAL)
+    receiver = Receiver(answer, refusal=refusal)
     async with (
         aiohttp.ClientSession() as session,
         receiver.serving() as url,
@@ -395,7 +399,7 @@ async def _sns(
     moto_url: str, timeout_s: float, suffix: str, fifo: dict[str, str]
 ) -> AsyncIterator[Bench]:
     """A topic with a queue subscribed to it: what is in the queue was told."""
-    async with _in_front_of(moto_url, timeout_s) as (receiver, through, past):
+    async with in_front_of(moto_url, timeout_s) as (receiver, through, past):
         topics, queues = await past.client("sns"), await past.client("sqs")
         name = f"notices-{next(NUMBERS)}{suffix}"
         arn = (await topics.create_topic(Name=name, Attributes=fifo))["TopicArn"]
@@ -419,7 +423,7 @@ async def _sns(
 
 @asynccontextmanager
 async def s3_sentinels(moto_url: str, timeout_s: float) -> AsyncIterator[Bench]:
-    async with _in_front_of(moto_url, timeout_s) as (receiver, through, past):
+    async with in_front_of(moto_url, timeout_s) as (receiver, through, past):
         s3 = await past.client("s3")
         region = {"LocationConstraint": "us-west-2"}
         with contextlib.suppress(s3.exceptions.BucketAlreadyOwnedByYou):
@@ -441,36 +445,3 @@ async def s3_sentinels(moto_url: str, timeout_s: float) -> AsyncIterator[Bench]:
             drops_repeats=True,
             sends_after_a_cut=2,
         )
-
-
-UNKNOWN: Final = (Fault.LIMITED, Fault.BROKEN, Fault.UNAVAILABLE, Fault.RESET)
-"""Nothing arrived, and asking again helps."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spec:
-    open: Callable[[str, float], Opened]
-    faults: frozenset[Fault]
-    """Those that can be put to this channel."""
-
-
-_AWS: Final = frozenset({*UNKNOWN, Fault.LOST, Fault.SILENT, Fault.REFUSED})
-_ALL: Final = frozenset(Fault)
-
-BENCHES: Final[Mapping[str, Spec]] = {
-    "memory": Spec(open=memory, faults=frozenset({*UNKNOWN, Fault.LOST, Fault.REFUSED})),
-    "slack": Spec(open=slack, faults=_ALL),
-    "webhook": Spec(open=webhook, faults=_ALL),
-    "linear": Spec(open=linear, faults=_ALL),
-    "sns": Spec(open=sns, faults=_AWS),
-    "sns_fifo": Spec(open=sns_fifo, faults=_AWS),
-    "s3_sentinels": Spec(open=s3_sentinels, faults=_AWS),
-}
-"""A new channel adds one entry and goes through the whole suite."""
-
-
-def benches(*faults: Fault) -> list[tuple[str, Fault]]:
-    """Return every channel with each of these faults that can be put to it."""
-    return [
-        (name, fault) for name, spec in BENCHES.items() for fault in faults if fault in spec.faults
-    ]

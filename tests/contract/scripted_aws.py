@@ -22,7 +22,9 @@ from daylily_daemon.adapters.tables import Tables
 from tests.contract.fault_proxy import Call, Heard, call_of, reset
 
 JSON_PROTOCOL: Final = frozenset({"dynamodb", "sqs"})
-TABLES: Final = Tables(worksets="worksets", events="events", older_index="state-priority-index")
+TABLES: Final = Tables(
+    worksets="worksets", events="events", control="control", older_index="state-priority-index"
+)
 _WORDS: Final = "So says the script."
 
 

@@ -37,7 +37,12 @@ def wanted(**changes: str) -> Wanted:
     return Wanted(
         bucket=changes.get("bucket", f"control-{mine}"),
         prefix="daylily_monitoring/active_worksets/",
-        tables=Tables(worksets=f"worksets-{mine}", events=f"events-{mine}", older_index="by-state"),
+        tables=Tables(
+            worksets=f"worksets-{mine}",
+            events=f"events-{mine}",
+            control=f"control-{mine}",
+            older_index="by-state",
+        ),
         intake_queue=f"intake-{mine}",
         commands_queue=f"commands-{mine}.fifo",
         topic=f"topic-{mine}",

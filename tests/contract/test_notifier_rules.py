@@ -22,8 +22,8 @@ from daylily_daemon.adapters.notifiers.slack import Slack
 from daylily_daemon.adapters.notifiers.webhook import DELIVERY, SIGNATURE, Webhook, verify
 from daylily_daemon.domain.errors import Impeded, Permanent, Transient
 from daylily_daemon.domain.model import Priority, RecordType, State
+from tests.contract.benches import BENCHES
 from tests.contract.receivers import (
-    BENCHES,
     LINEAR_KEY,
     NOW,
     WEBHOOK_SECRET,

@@ -13,7 +13,8 @@ import pytest
 
 from daylily_daemon.adapters.http import BODY_LIMIT_BYTES
 from daylily_daemon.domain.errors import DaemonError, Impeded, Permanent, Transient
-from tests.contract.receivers import BENCHES, UNKNOWN, Bench, Fault, benches
+from tests.contract.benches import BENCHES, UNKNOWN, benches
+from tests.contract.receivers import Bench, Fault
 from tests.records import FAILED, a_record
 
 E = TypeVar("E", bound=DaemonError)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +20,7 @@ from daylily_daemon.adapters.aws import Aws, AwsOptions
 from daylily_daemon.adapters.catalogue import DynamoCatalogue
 from daylily_daemon.adapters.dynamodb import DynamoTrail, DynamoWorksets
 from daylily_daemon.adapters.envelopes import read_command
+from daylily_daemon.adapters.notifiers.ses import SesMail
 from daylily_daemon.adapters.notifiers.sns import Sns
 from daylily_daemon.adapters.provision import (
     Provisioner,
@@ -35,6 +37,7 @@ from daylily_daemon.domain.model import Cancel, Command, State, WorksetId
 from daylily_daemon.domain.turn import Queue
 from daylily_daemon.ports import Change
 from tests import emulators
+from tests.contract.mail_receivers import RECIPIENTS, SENDER
 from tests.contract.stores import wanted
 from tests.contract.test_store import a_record, a_workset, first
 from tests.records import FAILED
@@ -53,6 +56,7 @@ ACTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "s3:DeleteObject": (),
     "s3:ListBucket": (),
     "sns:Publish": (),
+    "ses:SendEmail": ("ses:SendRawEmail",),
 }
 """What docs/operations.md gives the role for running, each with what ministack asks for in its place."""
 NUMBERS: Final = count(1)
@@ -100,6 +104,7 @@ class Ports:
     commands: SqsMailbox
     objects: S3Objects
     sns: Sns
+    ses: SesMail
     bucket: str
 
     async def register(self) -> None:
@@ -176,6 +181,9 @@ class Ports:
     async def tell(self) -> None:
         await self.sns.deliver(FAILED)
 
+    async def tell_by_mail(self) -> None:
+        await self.ses.deliver(FAILED)
+
     async def outcomes(self) -> dict[str, DaemonError | None]:
         """Return by call what became of it; anything but an error of ours is raised."""
         found: dict[str, DaemonError | None] = {}
@@ -184,7 +192,7 @@ class Ports:
             *(self.load_all, self.refile, self.find_unfiled),
             *(self.count, self.look_up, self.read_trail, self.find_owed, self.send),
             *(self.receive_and_settle, self.receive_and_park, self.put, self.delete, self.read),
-            *(self.head, self.list_folder, self.tell),
+            *(self.head, self.list_folder, self.tell, self.tell_by_mail),
         ):
             try:
                 await call()
@@ -219,6 +227,7 @@ async def lab(
         known = a_workset("known")
         await DynamoWorksets(await root.client("dynamodb"), names.tables).commit(first(known))
         await S3Objects(await root.client("s3")).put(names.bucket, "p/known/recipe", b"here")
+        await (await root.client("sesv2")).create_email_identity(EmailIdentity="lab.example")
         async with Aws(AwsOptions(endpoint_url=guarded_url, profile="daemon")) as mine:
             yield Lab(Role(iam=iam), await _ports(root, mine, names))
 
@@ -244,6 +253,9 @@ async def _ports(root: Aws, mine: Aws, names: Wanted) -> Ports:
         commands=SqsMailbox(await mine.client("sqs"), config, read_command),
         objects=S3Objects(await mine.client("s3")),
         sns=Sns(await mine.client("sns"), topic),
+        ses=SesMail(
+            find_client=partial(mine.client, "sesv2"), sender=SENDER, recipients=RECIPIENTS
+        ),
         bucket=names.bucket,
     )
 

@@ -163,6 +163,10 @@ async def test_an_event_and_the_listing_ask_under_the_same_id(store: Store) -> N
     assert (seen.id, seen.ask) == (listed.id, listed.ask)
     assert isinstance(seen.ask, Submit)
     assert seen.ask.sentinel == seen.id
+    head = await store.client.head_object(
+        Bucket=store.bucket, Key=f"{seen.ask.prefix}daylily.ready"
+    )
+    assert seen.ask.dropped_at == head["LastModified"]
 
 
 async def test_events_of_one_second_are_told_apart_where_the_bucket_has_no_versions(

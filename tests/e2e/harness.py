@@ -385,7 +385,11 @@ def _settings(lab: Lab, mine: str) -> dict[str, Any]:
     """Short pauses throughout; one setting that matters in production stays as it is: the lease."""
     return {
         "control": {"bucket": lab.bucket, "prefix": PREFIX},
-        "tables": {"worksets": f"worksets-{mine}", "events": f"events-{mine}"},
+        "tables": {
+            "worksets": f"worksets-{mine}",
+            "events": f"events-{mine}",
+            "control": f"control-{mine}",
+        },
         "queues": {"intake": f"intake-{mine}", "commands": f"commands-{mine}.fifo"},
         "topic": {"sns_topic_name": lab.topic},
         "daemon": {

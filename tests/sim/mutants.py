@@ -67,7 +67,8 @@ def trust_unbounded() -> list[tuple[object, str, Any]]:
 @mutant("no heartbeat is sent")
 def no_heartbeat() -> list[tuple[object, str, Any]]:
     async def keep(self: lease.Term) -> None:
-        await anyio.sleep_forever()
+        while not self._told:
+            await self._poke.wait()
 
     return [(lease.Term, "keep", keep)]
 

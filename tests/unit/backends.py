@@ -9,10 +9,11 @@ from typing import Any, TypeVar
 import anyio
 
 from daylily_daemon.application.backend import Backend
-from daylily_daemon.domain.daemon import Life, Sighting, Status
+from daylily_daemon.domain.daemon import Life, QueueLevel, Sighting, Status
 from daylily_daemon.domain.model import Command
 from daylily_daemon.domain.workset import Workset
 from daylily_daemon.ports import Change, Unanswered
+from tests.fakes.registry import MemoryRegistry
 from tests.fakes.store import (
     Counter,
     LoopClock,
@@ -52,8 +53,8 @@ class MemoryQueues:
             raise self.gone
         return self.waiting
 
-    async def depths(self) -> Mapping[str, int]:
-        return {"commands": len(self.sent)}
+    async def depths(self) -> Mapping[str, QueueLevel]:
+        return {"commands": QueueLevel(waiting=len(self.sent))}
 
 
 def a_backend(table: Table, queues: MemoryQueues | None = None, **changes: Any) -> Backend:
@@ -63,6 +64,7 @@ def a_backend(table: Table, queues: MemoryQueues | None = None, **changes: Any) 
         catalogue=MemoryCatalogue(table),
         trail=MemoryTrail(table),
         queues=queues or MemoryQueues(),
+        registry=MemoryRegistry(),
         clock=LoopClock(NOW),
         ids=Counter("c"),
         sighting=lambda now: Sighting(now=now),

@@ -26,6 +26,7 @@ from daylily_daemon.engine.health import Health, guarded
 from daylily_daemon.engine.intake import Intake
 from daylily_daemon.engine.lease import LeaseConfig
 from daylily_daemon.engine.live_settings import EngineSettings, LiveSettings
+from daylily_daemon.engine.looks import Looks
 from daylily_daemon.engine.outbox import Outbox, OutboxConfig
 from daylily_daemon.engine.shepherd import Shepherd
 from daylily_daemon.engine.supervisor import Supervisor
@@ -182,7 +183,7 @@ def supervisor_of(
         live=live,
         lease=world.lease,
         place=Place(runner="memory", scope=parts.runner.scope, data_dir="/data", jobs_dir="/jobs"),
-        shepherd=Shepherd(runners={"memory": runner}, live=live),
+        shepherd=Shepherd(runners={"memory": runner}, live=live, looks=Looks(live)),
         inputs=guarded(parts.inputs, "inputs", health),
         intake=Intake(
             events=guarded(parts.intake, "intake", health),
@@ -193,6 +194,7 @@ def supervisor_of(
             live=live,
             health=health,
             answer_s=5.0,
+            flood=outbox.flood,
         ),
         outbox=outbox,
         health=health,

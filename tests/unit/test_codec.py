@@ -408,6 +408,13 @@ def test_a_rerun_of_what_can_be_no_workset_is_refused(source: str) -> None:
         )
 
 
+def test_the_time_of_a_drop_is_one_that_can_be_compared() -> None:
+    told = Submit(bucket="b", prefix="p/", dropped_at=datetime(2026, 1, 1))  # noqa: DTZ001
+    command = Command(id="c", workset_id=WorksetId("w"), by="me", ask=told)
+    read = command_from_dict(command_to_dict(command)).ask
+    assert read == replace(told, dropped_at=datetime(2026, 1, 1, tzinfo=UTC))
+
+
 @pytest.mark.parametrize(
     ("ask", "stored"),
     [

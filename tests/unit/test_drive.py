@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
@@ -27,8 +29,10 @@ from daylily_daemon.domain.model import (
 from daylily_daemon.domain.pipeline import Pipeline, StepTemplate
 from daylily_daemon.domain.workset import Workset
 from daylily_daemon.engine.backlog import Backlog, BeatObserver
+from daylily_daemon.engine.boundary import foreign_as_unexpected
 from daylily_daemon.engine.lease import Term
 from daylily_daemon.engine.live_settings import LiveSettings
+from daylily_daemon.engine.looks import Looks
 from daylily_daemon.engine.shepherd import Shepherd, runner_of
 from daylily_daemon.engine.tender import Held, Place, Tender
 from daylily_daemon.engine.wakeup import Wakeup
@@ -112,7 +116,7 @@ class Stage:
         self.store.hold(ws)
         runner: Runner = self.runner
         live = LiveSettings(some_engine_settings(pipelines={"demo": DEMO}, progress_interval_s=5.0))
-        self.shepherd = Shepherd(runners={"process": runner}, live=live)
+        self.shepherd = Shepherd(runners={"process": runner}, live=live, looks=Looks(live))
         self.backlog = Resting(owner="me", observer=BeatObserver(60.0), index_lag_s=30.0)
         self.wakeup = Wakeup()
         place = Place(runner="process", scope="host:1/state", data_dir="/d", jobs_dir="/j")
@@ -130,13 +134,23 @@ class Stage:
     def item(self) -> Workset:
         return self.store.table.worksets[ID]
 
+    @asynccontextmanager
+    async def looking(self) -> AsyncIterator[None]:
+        """Have logs looked into, as a daemon does beside what it tends."""
+        with foreign_as_unexpected("a test"):
+            async with anyio.create_task_group() as looks:
+                looks.start_soon(self.shepherd.looks.run)
+                yield
+                looks.cancel_scope.cancel()
+
     async def driven(self) -> Workset:
         term = Term(self.tender.writer, LEASE, self.item, current_time())
-        await self.shepherd.drive(term, resume(self.item))
+        async with self.looking():
+            await self.shepherd.drive(term, resume(self.item))
         return self.item
 
     async def tended(self, ws: Workset | None = None) -> Workset:
-        async with anyio.create_task_group() as tg:
+        async with self.looking(), anyio.create_task_group() as tg:
             self.tender.take(ws or self.item, tg)
             assert ID in self.tender.held
         assert ID not in self.tender.held
@@ -145,7 +159,7 @@ class Stage:
 
 def test_a_job_is_started_waited_for_and_ends_its_run() -> None:
     async def story() -> None:
-        stage = Stage(wait=[20.0])
+        stage = Stage(wait=[21.0])
         assert (await stage.driven()).state is State.COMPLETE
         assert [name for name, *_ in stage.runner.calls if name != "progress"] == ["ensure", "wait"]
         assert stage.runner.calls[0][2].argv == ("run",)
@@ -205,9 +219,8 @@ def test_a_job_out_of_sight_for_long_is_looked_for_and_only_then_let_go() -> Non
     async def story() -> None:
         await anyio.sleep(1000)
         gone = Stage(wait=[Transient("no answer")], look=[Transient("its host is gone")])
-        with pytest.raises(ExceptionGroup) as left:
+        with pytest.raises(Transient, match="its host is gone"):
             await gone.driven()
-        assert "its host is gone" in repr(left.value)
         assert gone.runner.times("look")[0] == 1302.0
         there = Stage(wait=[*[Transient("no answer")] * 14, None])
         there.runner.answers["wait"][-1] = GOOD
@@ -318,7 +331,7 @@ def test_a_ready_workset_is_claimed_driven_and_known_as_it_ended() -> None:
 def test_while_it_is_held_people_see_what_it_is_at_and_whose_it_is() -> None:
     async def story() -> None:
         stage = Stage(READY, wait=[30.0], progress=[Progress(0.1, "12 of 120")])
-        async with anyio.create_task_group() as tg:
+        async with stage.looking(), anyio.create_task_group() as tg:
             stage.tender.take(stage.item, tg)
             held = stage.tender.held[ID]
             assert (held.customer, held.doing) == ("clinic", "")

@@ -12,6 +12,7 @@ import anyio
 import pytest
 from anyio import current_time, sleep
 
+from daylily_daemon.domain.daemon import Port
 from daylily_daemon.domain.errors import Impeded, Permanent, Transient, Unexpected, leaf
 from daylily_daemon.domain.events import Asked, Claimed, Commanded, InputNotChecked, Noted
 from daylily_daemon.domain.model import Cancel, Command, Record, State, Submit, WorksetId
@@ -19,7 +20,7 @@ from daylily_daemon.domain.remarks import Remarks
 from daylily_daemon.domain.routing import Filter, Routing
 from daylily_daemon.domain.workset import Workset
 from daylily_daemon.engine.boundary import aside, for_ever, foreign_as_unexpected
-from daylily_daemon.engine.health import FORGIVEN, TEXT_LIMIT, Health, PortHealth, guarded
+from daylily_daemon.engine.health import FORGIVEN, TEXT_LIMIT, Health, guarded
 from daylily_daemon.engine.live_settings import LiveSettings
 from daylily_daemon.engine.remarks import remark, say_trouble
 from daylily_daemon.engine.wakeup import Wakeup
@@ -127,8 +128,8 @@ def test_a_port_is_as_well_as_the_worst_of_its_calls() -> None:
     health.bad("store", "page", Transient("later"))
     health.good("queue", "send")
     assert health.ports == {
-        "queue": PortHealth(good_at=watch.at),
-        "store": PortHealth(
+        "queue": Port(good_at=watch.at),
+        "store": Port(
             good_at=NOW,
             failing_since=NOW,
             failed_at=watch.at,
@@ -158,7 +159,7 @@ def test_trouble_that_nobody_met_again_is_forgiven_after_a_while() -> None:
     watch.at += FORGIVEN
     assert health.ports["store"].failures == 1
     watch.at += timedelta(seconds=1)
-    assert health.ports["store"] == PortHealth(good_at=NOW)
+    assert health.ports["store"] == Port(good_at=NOW)
 
 
 def test_a_channel_that_was_switched_off_is_forgotten_and_nothing_else() -> None:
@@ -169,7 +170,7 @@ def test_a_channel_that_was_switched_off_is_forgotten_and_nothing_else() -> None
     assert set(health.ports) == {"channel:b", "store"}
 
 
-class Port:
+class Called:
     name = "a port"
 
     def plain(self) -> str:
@@ -184,7 +185,7 @@ class Port:
 def test_every_call_of_a_guarded_port_is_noted_and_nothing_foreign_comes_out() -> None:
     async def story() -> None:
         health = Health(Watch())
-        port = guarded(Port(), "store", health)
+        port = guarded(Called(), "store", health)
         assert (port.name, port.plain(), await port.call()) == ("a port", "plain", "answer")
         assert health.answered("store", "call") == 1
         with pytest.raises(Permanent):

@@ -13,14 +13,22 @@ from daylily_daemon.application.explaining import View, why
 from daylily_daemon.application.health import NEVER_RAN, HealthVerdict, LocalDaemon
 from daylily_daemon.domain.daemon import Status
 from daylily_daemon.domain.model import Category, Plan, Priority, State, Transition
+from daylily_daemon.domain.problems import HealthProblem, ProblemKind
 from daylily_daemon.domain.workset import Failure, Lock, Workset
 from tests.made import STEPS, a_run, a_workset
 from tests.unit.engine_settings import some_limits
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 ME = "lab/m1/d1"
-WELL = HealthVerdict(True, ("well",))
-ILL = HealthVerdict(False, ("lab/m1/d1: running", "It hangs: no pass was finished."))
+WELL = HealthVerdict("well")
+ILL = HealthVerdict(
+    "lab/m1/d1: running",
+    (
+        HealthProblem(
+            kind=ProblemKind.HANGS, about="daemon", text="It hangs: no pass was finished."
+        ),
+    ),
+)
 PLAN = Plan(pipeline="demo", steps=STEPS)
 
 

@@ -197,6 +197,21 @@ def test_inputs_of_a_flood_are_checked_a_few_at_a_time_the_newest_and_the_oldest
     play(story)
 
 
+def test_who_dropped_last_counts_as_the_newest_whenever_it_was_taken_in() -> None:
+    async def story() -> None:
+        store = Store()
+        inspector, hanging = a_flood(store, 20)
+        last = a_workset("last", submitted_at=NOW, dropped_at=NOW + timedelta(hours=1))
+        inspector.backlog.stored(store.hold(last), 0.0)
+        async with anyio.create_task_group() as tg:
+            inspector.check_what_is_due(tg, ())
+            await anyio.sleep(1)
+            assert hanging.order[:3] == ["last", "w00", "w19"]
+            tg.cancel_scope.cancel()
+
+    play(story)
+
+
 def test_a_check_that_hangs_takes_no_place_of_another() -> None:
     async def story() -> None:
         inspector, hanging = a_flood(Store(), 20)

@@ -29,8 +29,9 @@ from daylily_daemon.domain.model import (
 )
 from daylily_daemon.domain.model import Priority as P
 from daylily_daemon.domain.workset import Workset
-from daylily_daemon.engine import doorbell
-from daylily_daemon.engine.doorbell import HIDDEN_S, HOLD_TRIES, Doorbell, park
+from daylily_daemon.engine import ahead
+from daylily_daemon.engine.ahead import HIDDEN_S
+from daylily_daemon.engine.doorbell import HOLD_TRIES, Doorbell, park
 from daylily_daemon.ports import Conflict, Delivery, Unreadable
 from tests.fakes.store import MemoryTrail
 from tests.made import a_workset
@@ -245,11 +246,11 @@ def test_messages_that_alone_meet_trouble_are_left_to_come_again_once_others_suc
         written = iter(range(1000))
         nothing = [Transient("no")] * 1000
         others = Bell(a_delivery(a_command()), answers=nothing, written=partial(next, written))
-        with put((doorbell, "HANDS", 1)):
+        with put((ahead, "HANDS", 1)):
             await others.rings(2000)
         assert (len(others.box.kept), others.box.received) == (HOLD_TRIES - 1, 2)
         alone = Bell(a_delivery(a_command()), answers=nothing, written=lambda: 0)
-        with put((doorbell, "HANDS", 1)):
+        with put((ahead, "HANDS", 1)):
             await alone.rings(2000)
         assert len(alone.box.kept) > HOLD_TRIES
         assert alone.box.received == 1
@@ -374,7 +375,7 @@ def test_batches_are_taken_side_by_side_so_that_trouble_of_one_keeps_no_other() 
         listening = replace(bell.doorbell, mailbox=box)
         with anyio.move_on_after(100):
             await listening.listen()
-        assert box.received == doorbell.HANDS, "no more than can be in hand"
+        assert box.received == ahead.HANDS, "no more than can be in hand"
 
     play(story)
 
@@ -387,6 +388,34 @@ class Boxes(Box):
         self.batches = list(batches)
 
     async def receive(self) -> Sequence[Delivery]:
+        if not self.batches:
+            await anyio.sleep_forever()
         self.received += 1
         batch: list[Delivery] = self.batches.pop()
         return batch
+
+
+@pytest.mark.parametrize(("succeeds", "given_back"), [(False, True), (True, False)])
+def test_others_have_what_waits_only_where_nothing_succeeds_for_long(
+    succeeds: bool, given_back: bool
+) -> None:
+    async def story() -> None:
+        good = [[a_delivery(a_command(f"g{n}", f"good{n}"))] for n in range(4)]
+        bad = [[a_delivery(a_command(f"b{n}", f"bad{n}"))] for n in range(9)]
+        box, count = Boxes([*bad, *good]), iter(range(10_000))
+        bell = Bell(written=partial(next, count) if succeeds else int)
+        commit = bell.store.commit
+
+        async def without_bad(change: Any) -> Workset:
+            if change.after.id.startswith("bad"):
+                raise Transient("no")
+            return await commit(change)
+
+        bell.store.commit = without_bad  # type: ignore[method-assign]
+        with anyio.move_on_after(60):
+            await replace(bell.doorbell, mailbox=box).listen()
+        back = [hidden for at, hidden in box.kept if at < 60 and not hidden]
+        assert bool(back) is given_back
+        assert sorted(box.settled) == ["g0", "g1", "g2", "g3"]
+
+    play(story)

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from daylily_daemon.application import cursors, queries
 from daylily_daemon.application.backend import Backend
 from daylily_daemon.application.errors import Invalid, NotFound
+from daylily_daemon.application.overview import overview
 from daylily_daemon.application.queries import LISTED, ORDER, Listed, Listing
+from daylily_daemon.domain.daemon import QueueLevel
 from daylily_daemon.domain.errors import Transient
 from daylily_daemon.domain.listing import Position
 from daylily_daemon.domain.model import Priority, State, Transition, WorksetId
@@ -335,22 +337,25 @@ def test_a_cursor_is_short_whatever_the_names() -> None:
 # --- the others ---------------------------------------------------------------------------------------
 
 
-def test_figures_count_every_state_and_queue() -> None:
+def test_an_overview_counts_every_state_and_queue() -> None:
     table = _table(*(_aged(f"w{n}") for n in range(3)), running("r"))
-    found = played(lambda: queries.figures(a_backend(table)))
+    found = played(lambda: overview(a_backend(table)))
     assert set(found.worksets) == set(State)
     assert found.worksets[State.READY] == Count(3, more=False)
-    assert found.queues == {"commands": 0}
+    assert found.queues == {"commands": QueueLevel(waiting=0)}
+    assert not found.troubles
 
 
-def test_figures_that_cannot_be_had_fail_as_the_store_does() -> None:
+def test_what_cannot_be_counted_is_said_once_and_the_rest_stands() -> None:
     class Away(MemoryWorksets):
         async def count(self, state: State, *, most: int = 0) -> Count:
             raise Transient("AWS is away.")
 
     backend = a_backend(Table(), catalogue=Away(Table()))
-    with pytest.raises(Transient, match="AWS is away"):
-        played(lambda: queries.figures(backend))
+    found = played(lambda: overview(backend))
+    assert [str(trouble) for trouble in found.troubles] == ["AWS is away."]
+    assert found.queues
+    assert not found.worksets
 
 
 def test_an_explanation_needs_what_is_there_and_says_why() -> None:

@@ -17,8 +17,9 @@ from daylily_daemon.domain.errors import (
 from daylily_daemon.domain.model import (
     Command,
 )
-from daylily_daemon.engine import doorbell
-from daylily_daemon.engine.doorbell import HIDDEN_S, Relay
+from daylily_daemon.engine import ahead
+from daylily_daemon.engine.ahead import HIDDEN_S
+from daylily_daemon.engine.doorbell import Relay
 from daylily_daemon.engine.health import Health
 from daylily_daemon.engine.intake import Intake
 from tests.fakes.store import MemoryTrail
@@ -146,7 +147,7 @@ def test_messages_are_left_where_the_same_call_succeeds_for_others(
         }
         looks = Looks(Transient("no"))
         intake = an_intake(store, boxes["events"], boxes["commands"], looks, health)
-        with anyio.move_on_after(1500), put((doorbell, "HANDS", 1)):
+        with anyio.move_on_after(1500), put((ahead, "HANDS", 1)):
             async with anyio.create_task_group() as tg:
                 intake.start(tg, lambda _: None)
                 while True:

@@ -56,6 +56,14 @@ def test_a_set_that_is_not_empty_admits_its_members_only(
     assert Filter(**{name: chosen}).admits(record) == (not chosen or value in chosen)
 
 
+@given(filters, st.frozensets(st.sampled_from(State)), records)
+def test_a_state_that_ends_something_is_told_whatever_the_sets_say(
+    wanted: Filter, always: frozenset[State], record: Record
+) -> None:
+    told = replace(wanted, always=always).admits(record)
+    assert told == (record.state in always or wanted.admits(record))
+
+
 @given(routings, records)
 def test_every_channel_whose_filter_admits_a_record_is_owed_it_and_no_other(
     routing: Routing, record: Record

@@ -11,6 +11,7 @@ from daylily_daemon.domain.model import Plan
 from daylily_daemon.domain.pipeline import Pipeline, StepTemplate
 from daylily_daemon.domain.workset import Workset
 from daylily_daemon.engine.live_settings import LiveSettings
+from daylily_daemon.engine.looks import Looks
 from daylily_daemon.engine.shepherd import Shepherd, run_environment, values_of
 from tests.made import asked, at_run, running
 from tests.unit.engine_settings import some_engine_settings
@@ -47,7 +48,8 @@ def a_shepherd(grace_s: float | None = None) -> Shepherd:
     engine_settings = some_engine_settings(
         pipelines={"demo": DEMO}, environment=environment, grace_s=grace_s
     )
-    return Shepherd(runners={}, live=LiveSettings(engine_settings))
+    live = LiveSettings(engine_settings)
+    return Shepherd(runners={}, live=live, looks=Looks(live))
 
 
 def test_a_step_has_the_last_word_on_its_environment_and_the_settings_the_first() -> None:

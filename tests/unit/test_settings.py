@@ -344,7 +344,10 @@ def test_the_example_of_a_lab_is_accepted_beside_its_secrets(tmp_path: Path) -> 
     config = written(tmp_path, example.read_text())
     for name in ("slack_webhook_url", "webhook_url"):
         (tmp_path / name).write_text("https://hooks.example/a")
-    for name in ("linear_api_key", "linear_team_id", "webhook_secret"):
+    for name in (
+        *("linear_api_key", "linear_team_id", "webhook_secret"),
+        *("smtp_password", "pagerduty_routing_key"),
+    ):
         (tmp_path / name).write_text(HUSH)
     loaded = load(Sources(config=config, required=("control.bucket",)))
     codes = [pattern.code for pattern in loaded.settings.retry.patterns]

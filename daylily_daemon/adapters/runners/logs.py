@@ -43,19 +43,21 @@ def clean(raw: bytes) -> str:
 class Cursor:
     """A place in a log. Survives rotation, holds no descriptor; raises OSError."""
 
+    __slots__ = ("_directory", "_inode", "_offset")
+
     def __init__(self, directory: str) -> None:
-        self._paths = (os.path.join(directory, "log.1"), os.path.join(directory, "log"))
+        self._directory = directory
         self._inode = 0
         self._offset = 0
 
     def read(self) -> bytes:
         """Return what comes next, at most ``WINDOW_BYTES``; empty if there is nothing new yet."""
-        rotated, current = self._paths
+        rotated, current = self._paths()
         return self._read(rotated, only_same=True) or self._read(current, only_same=False)
 
     def read_end(self, size_bytes: int) -> bytes:
         """Go to the end; return the last ``size_bytes`` before it, from the rotated piece too."""
-        rotated, current = self._paths
+        rotated, current = self._paths()
         end, self._inode, self._offset = _read_last(current, size_bytes)
         missing = size_bytes - len(end)
         return _read_last(rotated, missing)[0] + end if missing else end
@@ -63,7 +65,7 @@ class Cursor:
     def skip_to_last(self, size_bytes: int) -> bool:
         """Leave at most ``size_bytes`` to be read of the current piece; return whether it skipped."""
         try:
-            stat = os.stat(self._paths[1])
+            stat = os.stat(self._paths()[1])
         except FileNotFoundError:
             return False
         behind = self._offset if stat.st_ino == self._inode else 0
@@ -71,6 +73,10 @@ class Cursor:
             return False
         self._inode, self._offset = stat.st_ino, stat.st_size - size_bytes
         return True
+
+    def _paths(self) -> tuple[str, str]:
+        """Return the rotated piece and the current one."""
+        return os.path.join(self._directory, "log.1"), os.path.join(self._directory, "log")
 
     def _read(self, path: str, *, only_same: bool) -> bytes:
         try:
@@ -136,6 +142,8 @@ def _last_lines(data: bytes, lines: int) -> bytes:
 
 class ProgressReader:
     """What one job's log says about its progress. Reads what was written since, not the history."""
+
+    __slots__ = ("_cursor", "_latest", "_pattern", "_unfinished")
 
     def __init__(self, directory: str, pattern: str, job: str = "") -> None:
         self._cursor = Cursor(directory)

@@ -1,0 +1,286 @@
+"""Incidents, staged for real: ``status`` names cause and remedy, and is well again once that was done.
+
+A remedy that is a command of ours is run as it is printed. What is done outside (new credentials, a clock
+that is set, a receiver that is back) the test does.
+"""
+
+from __future__ import annotations
+
+import shlex
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any, Final
+
+import pytest
+
+from daylily_daemon.domain.model import State
+from daylily_daemon.domain.problems import ProblemKind
+from tests.e2e.harness import Answer, Lab, until
+from tests.e2e.troubled_aws import TroubledAws, troubled_aws
+
+pytestmark = pytest.mark.timeout(300)
+
+COLUMNS: Final = "80"
+
+
+def _problems(lab: Lab) -> dict[str, dict[str, Any]]:
+    return {found["kind"]: found for found in lab.run_cli("status", "--json").json["problems"]}
+
+
+def _named(lab: Lab, kind: ProblemKind) -> dict[str, Any]:
+    """Wait until ``status`` names this problem; return it."""
+    found = until(lambda: _problems(lab).get(kind), why=lambda: str(lab.run_cli("status")))
+    assert found is not None
+    return found
+
+
+def _well_again(lab: Lab) -> None:
+    def look() -> Answer | None:
+        answer = lab.run_cli("status", "--strict")
+        return answer if answer.code == 0 else None
+
+    until(look, why=lambda: str(lab.run_cli("status")))
+
+
+def _told_to_people(lab: Lab, problem: dict[str, Any], *words: str) -> None:
+    """Cause and remedy stand in one command at 80 columns."""
+    shown = lab.run_cli("status", COLUMNS=COLUMNS).words
+    for word in (*words, problem["command"]):
+        assert word in shown, shown
+
+
+def _do(lab: Lab, problem: dict[str, Any]) -> Answer:
+    """Run the remedy as it is printed."""
+    program, *arguments = shlex.split(problem["command"])
+    assert program == "daylily-daemon"
+    return lab.run_cli(*arguments)
+
+
+# --- AWS ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def aws(lab: Lab) -> Iterator[TroubledAws]:
+    with troubled_aws(lab.url) as found:
+        yield found
+
+
+def test_expired_credentials(lab: Lab, aws: TroubledAws) -> None:
+    lab.start("--set", f"aws.endpoint_url={aws.url}")
+    aws.refuse("ExpiredTokenException", "The security token included in the request is expired")
+    problem = _named(lab, ProblemKind.CREDENTIALS)
+    _told_to_people(lab, problem, "refuses our credentials since", "Renew the credentials")
+    assert lab.run_cli("status", "--quiet").code == 1
+    aws.recover()
+    _well_again(lab)
+
+
+def test_throttling_is_told_apart_from_refusal(lab: Lab, aws: TroubledAws) -> None:
+    lab.start("--set", f"aws.endpoint_url={aws.url}")
+    aws.refuse("ThrottlingException", "Rate exceeded", only="dynamodb")
+    problem = _named(lab, ProblemKind.THROTTLED)
+    _told_to_people(lab, problem, "DynamoDB throttles since", "raise the quota")
+    aws.refuse(
+        "AccessDeniedException", "not authorized to perform: dynamodb:Query", only="dynamodb"
+    )
+    problem = _named(lab, ProblemKind.REFUSED)
+    _told_to_people(lab, problem, "DynamoDB refuses since", "Fix what it names")
+    aws.recover()
+    _well_again(lab)
+
+
+def test_a_clock_that_is_off(lab: Lab, aws: TroubledAws) -> None:
+    aws.ahead_s = -61
+    lab.start("--set", f"aws.endpoint_url={aws.url}")
+    problem = _named(lab, ProblemKind.CLOCK)
+    _told_to_people(lab, problem, "61 s ahead of AWS", "chronyc tracking")
+    assert lab.run_cli("status").code == 0, "a warning"
+    assert lab.run_cli("status", "--strict").code == 1
+    aws.ahead_s = 299
+    until(lambda: "behind AWS" in _named(lab, ProblemKind.CLOCK)["text"])
+    assert lab.run_cli("status").code == 1
+    aws.recover()
+    _well_again(lab)
+
+
+# --- queues and events ----------------------------------------------------------------------------
+
+
+def test_a_stuck_group(lab: Lab) -> None:
+    """Somebody else has received a command and sits on it: those behind it wait."""
+    lab.configure(queues={"old_s": 3})
+    lab.drop_sample("stuck")
+    daemon = lab.start()
+    lab.wait_for("stuck", State.COMPLETE)
+    daemon.terminate()
+    sqs = lab.aws("sqs")
+    url = sqs.get_queue_url(QueueName=lab.settings["queues"]["commands"])["QueueUrl"]
+    assert lab.run_cli("priority", "stuck", "low").code == 0
+    taken = sqs.receive_message(QueueUrl=url, VisibilityTimeout=1000)["Messages"]
+    assert lab.run_cli("priority", "stuck", "urgent").code == 0
+    lab.start()
+    problem = _named(lab, ProblemKind.QUEUE_OLD)
+    _told_to_people(lab, problem, "1 waiting, 1 in flight, oldest at least")
+    assert lab.settings["queues"]["commands"] in problem["text"]
+    sqs.delete_message(QueueUrl=url, ReceiptHandle=taken[0]["ReceiptHandle"])
+    _well_again(lab)
+
+
+def test_a_poison_message(lab: Lab) -> None:
+    lab.start()
+    sqs = lab.aws("sqs")
+    url = sqs.get_queue_url(QueueName=lab.settings["queues"]["commands"])["QueueUrl"]
+    sqs.send_message(QueueUrl=url, MessageBody="?", MessageGroupId="g", MessageDeduplicationId="d")
+    problem = _named(lab, ProblemKind.DEAD_LETTERS)
+    _told_to_people(lab, problem, "1 message was given up", "daylily-daemon dlq list")
+    assert "It is no JSON" in _do(lab, problem).words or _do(lab, problem).code == 0
+    assert lab.run_cli("dlq", "drop", "--all").code == 0
+    _well_again(lab)
+
+
+def test_a_bucket_that_tells_nothing(lab: Lab) -> None:
+    lab.configure(daemon={"reconcile_s": 60})
+    s3 = lab.aws("s3")
+    s3.put_bucket_notification_configuration(Bucket=lab.bucket, NotificationConfiguration={})
+    lab.drop_sample("silent")
+    lab.start()
+    lab.wait_for("silent", State.COMPLETE)
+    problem = _named(lab, ProblemKind.EVENTS_MISSED)
+    _told_to_people(lab, problem, "1 drop was found by listing, not by event")
+    assert _do(lab, problem).code == 0
+    lab.drop_sample("told")
+    lab.wait_for("told", State.COMPLETE)
+    _well_again(lab)
+
+
+# --- settings -------------------------------------------------------------------------------------
+
+
+def test_settings_that_make_no_sense_keep_the_old_ones_in_force(lab: Lab) -> None:
+    daemon = lab.start()
+    good = lab.config.read_text()
+    lab.config.write_text(good + "daemon: {sweeps: 3}\n")
+    daemon.send(signal.SIGHUP)
+    daemon.wait_said("reload_refused")
+
+    def told() -> Answer | None:
+        answer = lab.run_cli("status", COLUMNS=COLUMNS)
+        return answer if "The old ones are in force" in answer.words else None
+
+    answer = until(told, why=lambda: str(lab.run_cli("status")))
+    assert answer is not None
+    assert answer.code == 2
+    assert "settings on disk are refused since" in answer.words
+    assert "running 0 of 4 worksets" in answer.words, "the local half needs no settings"
+    lab.config.write_text(good)
+    daemon.send(signal.SIGHUP)
+    _well_again(lab)
+
+
+# --- this host ------------------------------------------------------------------------------------
+
+
+def test_a_full_disk(lab: Lab) -> None:
+    daemon = lab.start()
+    lab.configure(daemon={"min_free_gb": 900_000})
+    daemon.send(signal.SIGHUP)
+    problem = _named(lab, ProblemKind.HELD)
+    _told_to_people(lab, problem, "Nothing new is started", "GB left", "Free some space")
+    lab.configure(daemon={"min_free_gb": 0})
+    daemon.send(signal.SIGHUP)
+    _well_again(lab)
+
+
+def test_a_daemon_that_does_nothing(lab: Lab) -> None:
+    daemon = lab.start()
+    daemon.send(signal.SIGSTOP)
+    problem = _named(lab, ProblemKind.STOPPED)
+    _told_to_people(lab, problem, "Its process is stopped")
+    assert problem["command"] == f"kill -CONT {daemon.process.pid}"
+    daemon.send(signal.SIGCONT)
+    _well_again(lab)
+
+
+def test_a_drained_daemon_starts_nothing_until_it_is_resumed(lab: Lab) -> None:
+    lab.pipeline("noting", run="until [ -e $gate ]; do sleep 0.1; done")
+    daemon = lab.start()
+    lab.drop_sample("before")
+    lab.wait_started("before", "1 run")
+    drained = lab.run_cli("drain", "--reason", "new kernel")
+    assert (drained.code, "starts nothing new" in drained.words) == (0, True)
+    lab.drop_sample("after")
+    lab.wait_until("after", lambda ws: ws.plan)
+    problem = _named(lab, ProblemKind.DRAINING)
+    _told_to_people(lab, problem, "Drained by cli:", "new kernel", "daylily-daemon resume")
+    assert "new kernel" in lab.run_cli("explain", "after").words
+    assert daemon.terminate() == 0
+    lab.start()
+    lab.open_gate("before")
+    lab.wait_for("before", State.COMPLETE)
+    emptied = lab.run_cli("drain", "--until-empty", "--timeout", "50")
+    assert emptied.code == 0
+    _still_waits(lab, "after")
+    assert _do(lab, problem).code == 0
+    lab.open_gate("after")
+    lab.wait_for("after", State.COMPLETE)
+    _well_again(lab)
+
+
+def _still_waits(lab: Lab, id: str) -> None:
+    ws = lab.load(id)
+    assert ws is not None
+    assert ws.state is State.READY
+
+
+# --- channels -------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Receiver:
+    url: str
+    status: int = 503
+
+
+@contextmanager
+def _receiver() -> Iterator[_Receiver]:
+    class Hook(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(found.status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hook)
+    found = _Receiver(f"http://127.0.0.1:{server.server_port}/hook")
+    thread = Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield found
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_a_channel_that_is_down(lab: Lab, tmp_path: Any) -> None:
+    with _receiver() as hook:
+        secret = tmp_path / "secret"
+        secret.write_text(hook.url)
+        lab.configure(notifications={"webhook": {"enabled": True, "url_file": str(secret)}})
+        lab.drop_sample("told")
+        lab.start()
+        lab.wait_for("told", State.COMPLETE)
+        problem = _named(lab, ProblemKind.CHANNEL)
+        until(lambda: "notices owed" in _named(lab, ProblemKind.CHANNEL)["text"])
+        _told_to_people(
+            lab, problem, "Telling webhook fails since", "503", "Nothing if webhook is down"
+        )
+        hook.status = 200
+        _well_again(lab)
