@@ -38,13 +38,16 @@ from daylily_daemon.domain.decision import NEXT
 from daylily_daemon.domain.errors import DaemonError, Permanent
 from daylily_daemon.domain.model import (
     Accepted,
+    Archive,
     Ask,
     Cancel,
     Command,
+    Delete,
     Ended,
     Ignore,
     Plan,
     Problem,
+    Restore,
     Retry,
     State,
     Submit,
@@ -198,6 +201,9 @@ ASKS: Final[Mapping[str, Ask]] = {
     "cancel": Cancel(),
     "retry": Retry(),
     "ignore": Ignore(),
+    "archive": Archive(),
+    "restore": Restore(),
+    "delete": Delete(),
 }
 
 
@@ -236,6 +242,8 @@ def _edges() -> list[tuple[State, State]]:
 
 
 def _causes(before: State, after: State) -> str:
+    if before is State.ARCHIVED and after is not State.DELETED:
+        return "restore"
     asked = [name for name, ask in ASKS.items() if _answer(before, ask).state is after != before]
     words = [BY_ITSELF.get((before, after), ""), *asked]
     return ", ".join(filter(None, words))
@@ -251,6 +259,8 @@ def command_effects() -> str:
 
 
 def _effect(state: State, ask: Ask) -> str:
+    if state is State.ARCHIVED and isinstance(ask, Restore):
+        return "the state before `archived`"
     after = _answer(state, ask)
     if after.state is not state:
         return f"`{after.state}`"

@@ -10,6 +10,7 @@ from typing import Final, assert_never
 from daylily_daemon.application.health import LocalDaemon
 from daylily_daemon.application.wording import progress_text
 from daylily_daemon.domain.admission import Capacity, Limits, admit, capacity_of
+from daylily_daemon.domain.commands import archived_from
 from daylily_daemon.domain.lifecycle import due
 from daylily_daemon.domain.model import State, WorksetId
 from daylily_daemon.domain.times import when
@@ -52,14 +53,21 @@ def _where_it_is(ws: Workset, view: View) -> Iterator[str]:
         case State.COMPLETE:
             yield f"It is complete. Results: {ws.results_uri or 'none were exported'}"
         case State.IGNORED | State.CANCELED:
-            last = ws.history[-1].reason if ws.history else ""
+            yield f"It was {_last(ws)}. `daylily-daemon retry {ws.id}` makes it ready again."
+        case State.ARCHIVED:
             yield (
-                f"It was {last or ws.state}. `daylily-daemon retry {ws.id}` makes it ready again."
+                f"It was {_last(ws)}. `daylily-daemon restore {ws.id}` brings it back; it is "
+                f"{archived_from(ws)} then."
             )
-        case State.ARCHIVED | State.DELETED:
-            yield f"It is {ws.state}."
+        case State.DELETED:
+            yield f"It was {_last(ws)}. Nothing brings it back; its trail and its files in S3 are kept."
         case _:
             assert_never(ws.state)
+
+
+def _last(ws: Workset) -> str:
+    reason = ws.history[-1].reason if ws.history else ""
+    return reason or str(ws.state)
 
 
 def _why_failed(ws: Workset) -> Iterator[str]:
@@ -123,8 +131,13 @@ def _expiry(ws: Workset) -> str:
 def _who_picks_it_up(ws: Workset) -> str:
     return (
         f"No daemon holds it now. One on {ws.scope or 'its host'} picks it up by itself: is one "
-        f"running there? If that machine no longer exists: `daylily-daemon retry {ws.id} --host-gone`"
+        f"running there? If that machine no longer exists: `daylily-daemon retry {ws.id} --host-gone`, "
+        f"or, for all that ran there, `daylily-daemon daemon gone {_machine(ws)}`"
     )
+
+
+def _machine(ws: Workset) -> str:
+    return ws.scope.removeprefix("host:").partition("/")[0] or ws.owner or "NAME"
 
 
 # --- waiting ------------------------------------------------------------------------------------------

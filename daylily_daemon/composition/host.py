@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,8 +28,13 @@ from daylily_daemon.domain.workset import Workset
 LOOK_S: Final = 0.1
 
 
+def now_here() -> datetime:
+    """Return the time by the clock of this host, aware."""
+    return SystemClock().now()
+
+
 def daemon_here(state_dir: Path) -> Sighting:
-    return sighting(StateDir(state_dir), SystemClock().now())
+    return sighting(StateDir(state_dir), now_here())
 
 
 def status_as_written(state_dir: Path) -> dict[str, Any] | None:

@@ -7,7 +7,16 @@ from collections.abc import Sequence
 
 import anyio
 
-from daylily_daemon.domain.model import Cancel, Ignore, Priority, Retry, SetPriority
+from daylily_daemon.domain.model import (
+    Archive,
+    Cancel,
+    Delete,
+    Ignore,
+    Priority,
+    Restore,
+    Retry,
+    SetPriority,
+)
 from tests.sim import troubles
 from tests.sim.knobs import Knobs, drawn
 from tests.sim.stories import (
@@ -87,6 +96,8 @@ async def _ask_something(sim: Sim) -> None:
     """Ask as the command line does: only of a workset that is there."""
     if known := sorted(sim.world.table.worksets):
         asks = [Cancel(), Retry(), Ignore(), SetPriority(priority=Priority.URGENT)]
+        if sim.rng.random() < 0.2:
+            asks = [Archive(), Archive(), Restore(), Delete()]
         await sim.world.ask(sim.rng.choice(known), sim.rng.choice(asks))
 
 

@@ -222,7 +222,11 @@ def test_a_retry_that_is_not_due_says_when_and_what_failed() -> None:
             },
             "It was ignored by cli:a@b. `daylily-daemon retry HG002` makes",
         ),
-        ({"state": State.ARCHIVED}, "It is archived."),
+        ({"state": State.ARCHIVED}, "brings it back; it is ignored then."),
+        (
+            {"state": State.DELETED},
+            "Nothing brings it back; its trail and its files in S3 are kept",
+        ),
         ({"state": State.COMPLETE, "warnings": ("Something was left behind.",)}, "left behind"),
     ],
 )
