@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Set
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
@@ -337,12 +337,12 @@ class Service:
             self.systemd.status(text)
 
     def _write_status(self) -> None:
-        """Judge how it is, and say so: at once on this host, soon to all if the verdict is another one."""
+        """Judge how it is, and say so: at once here, soon to all if it holds or lacks other things."""
         if self.writer is None:
             return
-        before, self.status = self.status.problems, self._as_it_is()
+        before, self.status = self.status, self._as_it_is()
         self.writer.show(self.status)
-        if self.daemon and {p.kind for p in before} != {p.kind for p in self.status.problems}:
+        if self.daemon and _gist(before) != _gist(self.status):
             self.daemon.registration.changed()
 
     def _as_it_is(self) -> Status:
@@ -369,6 +369,11 @@ class Service:
             problems=self.status.problems,
         )
         return now.found_wrong(SystemClock().now()) if self.snapshot else now
+
+
+def _gist(status: Status) -> tuple[Set[str], Set[str]]:
+    """Return what all should know of soon: what it holds, and what is wrong with it."""
+    return status.active.keys(), {problem.kind for problem in status.problems}
 
 
 def _check_in_use(daemon: Daemon, new: Read) -> None:
