@@ -13,7 +13,7 @@ from daylily_daemon.application.backend import Backend
 from daylily_daemon.application.cursors import CursorPlace, written
 from daylily_daemon.application.errors import Invalid, NotFound
 from daylily_daemon.application.explaining import View, why
-from daylily_daemon.application.health import judged
+from daylily_daemon.application.health import DaemonView, judged, viewed
 from daylily_daemon.domain.errors import DaemonError
 from daylily_daemon.domain.listing import Query, fits
 from daylily_daemon.domain.model import (
@@ -90,6 +90,8 @@ ORDER: Final = tuple(sorted(State, key=total("queries.RANK", _RANK, tuple(State)
 LISTED: Final = tuple(state for state in ORDER if state not in (State.ARCHIVED, State.DELETED))
 """Without being asked for by name: what was put aside is out of sight."""
 CUSTOMER_CHARS: Final = 200
+LAST_EVENTS: Final = 3
+"""Of a workset, that an explanation ends with."""
 LONGEST_AGE_S: Final = 100 * 365 * 86_400.0
 _PREFIX: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
 
@@ -222,7 +224,13 @@ async def explain(backend: Backend, text: str) -> Explanation:
 
 async def _view(backend: Backend, ws: Workset) -> View:
     now = backend.clock.now()
-    view = View(now=now, daemon=judged(backend.sighting(now)), limits=backend.limits)
+    view = View(
+        now=now,
+        daemon=judged(backend.sighting(now)),
+        limits=backend.limits,
+        holder=await _holder(backend, ws, now),
+        events=await backend.trail.read(ws.id, after=max(0, ws.last_seq - LAST_EVENTS)),
+    )
     if ws.state not in (State.READY, State.RETRYING):
         return view
     lineup = Lineup(backend.turns)
@@ -230,6 +238,17 @@ async def _view(backend: Backend, ws: Workset) -> View:
     reading = await lineup.waiting(_shown, lambda _: False)
     waiting = await lineup.loaded(reading.turns, {})
     return replace(view, waiting=waiting, more=reading.more, runs=runs)
+
+
+async def _holder(backend: Backend, ws: Workset, now: datetime) -> DaemonView | None:
+    """Return the daemon that holds it, None where none does or the registry does not tell."""
+    if ws.owner is None:
+        return None
+    try:
+        rows = await backend.registry.daemons()
+    except DaemonError:
+        return None
+    return next((viewed(row, now) for row in rows if row.owner == ws.owner), None)
 
 
 def _shown(turn: Turn) -> int:

@@ -21,7 +21,7 @@ import pytest
 
 from daylily_daemon.domain.model import State
 from daylily_daemon.domain.problems import ProblemKind
-from tests.e2e.harness import Answer, Lab, until
+from tests.e2e.harness import PREFIX, Answer, Lab, until
 from tests.e2e.troubled_aws import TroubledAws, troubled_aws
 
 pytestmark = pytest.mark.timeout(300)
@@ -142,6 +142,40 @@ def test_a_poison_message(lab: Lab) -> None:
     assert "It is no JSON" in _do(lab, problem).words or _do(lab, problem).code == 0
     assert lab.run_cli("dlq", "drop", "--all").code == 0
     _well_again(lab)
+
+
+def test_a_drop_on_a_complete_workset(lab: Lab) -> None:
+    """Nothing is wrong with the daemon: ``explain`` says what became of it, and what runs it again."""
+    lab.start()
+    lab.drop_sample("again")
+    lab.wait_for("again", State.COMPLETE)
+    lab.put(f"{PREFIX}again/daylily.ready", b"once more")
+
+    def told() -> Answer | None:
+        answer = lab.run_cli("explain", "again", COLUMNS=COLUMNS)
+        return answer if "submission by s3 had no effect: it is complete" in answer.words else None
+
+    answer = until(told, why=lambda: str(lab.run_cli("events", "again")))
+    assert answer is not None
+    assert "daylily-daemon rerun again" in answer.words
+    assert lab.run_cli("rerun", "again").code == 0
+    lab.wait_for("again-2", State.COMPLETE)
+
+
+def test_a_flood_by_one_customer(lab: Lab) -> None:
+    lab.pipeline("noting", run="until [ -e $gate ]; do sleep 0.1; done")
+    lab.configure(daemon={"max_per_customer": 1})
+    lab.start()
+    lab.drop_sample("first")
+    lab.wait_started("first", "1 run")
+    lab.drop_sample("second")
+    lab.wait_until("second", lambda ws: ws.plan)
+    answer = lab.run_cli("explain", "second", COLUMNS=COLUMNS)
+    assert "place 1 of 1" in answer.words
+    assert "daemon.max_per_customer" in answer.words, answer
+    for id in ("first", "second"):
+        lab.open_gate(id)
+        lab.wait_for(id, State.COMPLETE)
 
 
 def test_a_bucket_that_tells_nothing(lab: Lab) -> None:
