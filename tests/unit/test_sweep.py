@@ -257,6 +257,7 @@ def test_those_that_have_no_room_leave_memory_to_one_that_has() -> None:
 
     async def story() -> None:
         world = a_world(slots=8, per_customer=1, job_s=1000.0)
+        world.engine_settings = replace(world.engine_settings, sweep_s=15.0)
         add(world, "first", 0.0, customer_id="busy")
         for n in range(5):
             add(world, f"behind{n}", 1.0 + n, customer_id="busy")
