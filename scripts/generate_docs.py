@@ -59,9 +59,9 @@ from daylily_daemon.domain.places import Territory
 from daylily_daemon.domain.problems import MEANINGS
 from daylily_daemon.domain.run import Run, StepEnd, StepRun
 from daylily_daemon.domain.workset import Request, Workset
+from daylily_daemon.figures import DESCRIBED
 from daylily_daemon.in_force import pipelines_of
 from daylily_daemon.settings.model import Settings
-from daylily_daemon.telemetry import Metrics
 from tests.fakes.objects import MemoryObjects
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -164,22 +164,11 @@ def problems() -> str:
 
 
 def metrics() -> str:
-    rows = []
-    for family in Metrics().registry.collect():
-        name = f"{family.name}_total" if family.type == "counter" else family.name
-        labels = ", ".join(f"`{label}`" for label in METRIC_LABELS[name])
-        rows.append((f"`{name}`", labels, family.documentation))
+    rows = [
+        (f"`{one.name}`", ", ".join(f"`{label}`" for label in one.labels), one.meaning)
+        for one in DESCRIBED
+    ]
     return _table(("metric", "labels", "meaning"), rows)
-
-
-METRIC_LABELS: Final = {
-    "daylily_worksets": ("state",),
-    "daylily_notices_owed": (),
-    "daylily_config_reloads_total": ("result",),
-    "daylily_transitions_total": ("state",),
-    "daylily_events_total": ("event",),
-    "daylily_aws_calls_total": ("service", "operation"),
-}
 
 
 # --- states -------------------------------------------------------------------------------------

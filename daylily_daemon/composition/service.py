@@ -25,8 +25,9 @@ from anyio import (
 )
 from anyio.abc import TaskGroup, TaskStatus
 
-from daylily_daemon import telemetry
+from daylily_daemon import figures, telemetry
 from daylily_daemon.adapters import exposition, own_process, vitals
+from daylily_daemon.adapters.codec import ITEM_FORMAT
 from daylily_daemon.adapters.host import StateDir, SystemClock
 from daylily_daemon.bootstrap import Daemon, Hooks
 from daylily_daemon.composition.starting import (
@@ -41,8 +42,11 @@ from daylily_daemon.composition.starting import (
 from daylily_daemon.domain.daemon import Drain, Process, Reload, Status
 from daylily_daemon.domain.errors import DaemonError, Permanent, leaf
 from daylily_daemon.domain.problems import Severity
+from daylily_daemon.domain.readiness import patience_s, why_not_ready
 from daylily_daemon.engine.boundary import foreign_as_unexpected
+from daylily_daemon.engine.looks import Jobs
 from daylily_daemon.engine.supervisor import Snapshot
+from daylily_daemon.gauges import Instant
 from daylily_daemon.settings.keys import LEAVES, OLD_NAMES, changes, variable
 from daylily_daemon.settings.sources import Sources
 
@@ -69,7 +73,7 @@ def life(where: Callable[[], Sources], log_stream: IO[str]) -> int:
     secrets = own_process.secrets_out_of(SECRETS)
     found = where()
     whole = replace(found, environment={**found.environment, **secrets})
-    service = Service(whole, telemetry.Metrics(), log_stream)
+    service = Service(whole, figures.Metrics(), log_stream)
     service.log_as("info", "auto")
     log.debug("limits", open_files=own_process.raise_open_files())
     try:
@@ -85,7 +89,7 @@ class Service:
     """One life of the daemon process."""
 
     where: Sources
-    metrics: telemetry.Metrics
+    metrics: figures.Metrics
     log_stream: IO[str]
     stop: anyio.Event = field(default_factory=anyio.Event)
     asked: anyio.Event = field(default_factory=anyio.Event)
@@ -125,10 +129,11 @@ class Service:
         self.patience = StartPatience(self._waits)
         self.reader = Reader(self.where)
         self.process = vitals.this_process()
+        self.metrics.reads = self._instant
 
     def log_as(self, level: str, format: str) -> None:
         json = telemetry.wants_json(format, self.log_stream, os.environ)
-        telemetry.configure(level, json=json, watch=(self.metrics.count_event,))
+        telemetry.configure(level, json=json)
 
     async def main(self) -> int:
         """Return the exit code: 0 after an orderly end, 1 if the deadline for it passed."""
@@ -175,11 +180,9 @@ class Service:
                 await self.writer.flush()
 
     async def _serve(self) -> None:
-        hooks = Hooks(
-            on_pass=self._passed, on_record=self.metrics.count_record, on_drain=self._drained
-        )
+        hooks = Hooks(on_pass=self._passed, counting=self.metrics, on_drain=self._drained)
         wiring = Wiring(
-            environ=os.environ, owner=self.owner, hooks=hooks, on_call=self.metrics.count_call
+            environ=os.environ, owner=self.owner, hooks=hooks, on_call=self.metrics.call
         )
         async with opened(lambda: self.found, wiring, self.patience) as daemon:
             self.daemon, self.trouble, self.alive_at = daemon, "", current_time()
@@ -195,6 +198,7 @@ class Service:
         await daemon.registration.sign(self._as_it_is())
         async with create_task_group() as tg:
             tg.start_soon(daemon.registration.run, lambda: self.status)
+            tg.start_soon(daemon.census.run)
             await daemon.supervisor.run(self.stop)
             tg.cancel_scope.cancel()
         self.stopped_at = _now()
@@ -212,9 +216,10 @@ class Service:
 
     async def _serve_metrics(self, port: int) -> None:
         """Whoever has the port keeps figures from people, and nothing from the labs."""
+        pages = exposition.Pages(metrics=self.metrics.page, why_not_ready=self._why_not_ready)
         while True:
             try:
-                async with exposition.serving(port, self.metrics.page):
+                async with exposition.serving(port, pages):
                     await sleep_forever()
             except Permanent as exc:
                 log.warning("metrics_not_served", error=str(exc))
@@ -305,7 +310,6 @@ class Service:
         return tuple(key for key in changed if key in ("metrics.port", "log.format"))
 
     def _note_reload(self, result: str, **details: Any) -> None:
-        self.metrics.config_reloads.labels(result=result).inc()
         self.reloaded = Reload(result=result, at=_now().isoformat(), **details)
 
     async def _feed_watchdog(self) -> None:
@@ -313,17 +317,30 @@ class Service:
         every_s = self.systemd.watchdog_s
         while every_s:
             await sleep(every_s)
-            patience_s = 2 * self.found.settings.daemon.sweep_s + 60.0
-            if current_time() - self.alive_at < patience_s:
+            if current_time() - self.alive_at < patience_s(self.found.settings.daemon.sweep_s):
                 self.systemd.watchdog()
 
     def _passed(self, snapshot: Snapshot) -> None:
         self.alive_at = current_time()
         self.seen = {"seen_at": SystemClock().now(), "seen_monotonic_s": vitals.monotonic_s()}
         self.snapshot = snapshot
-        self.metrics.saw(len(snapshot.active), snapshot.waiting, snapshot.owed)
         self._write_status()
         self._tell_systemd()
+
+    def _why_not_ready(self) -> tuple[str, ...]:
+        return why_not_ready(self.status, _now(), vitals.monotonic_s())
+
+    def _instant(self) -> Instant:
+        """Return what the gauges show, for whoever scrapes now."""
+        now, daemon = SystemClock().now(), self.daemon
+        return Instant(
+            now=now,
+            version=installed_version("daylily-daemon"),
+            format=ITEM_FORMAT,
+            status=self.status,
+            counts=daemon.census.found() if daemon else {},
+            jobs=daemon.supervisor.shepherd.looks.worst(now) if daemon else Jobs(),
+        )
 
     def _tell_systemd(self) -> None:
         """Say what is wrong first: ``systemctl status`` shows one line."""

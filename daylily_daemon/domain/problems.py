@@ -145,6 +145,7 @@ SERVICES: Final[Mapping[str, str]] = {
     "turns": "DynamoDB",
     "trail": "DynamoDB",
     "registry": "DynamoDB",
+    "catalogue": "DynamoDB",
     "intake": "SQS",
     "commands": "SQS",
     "levels": "SQS",
@@ -155,7 +156,7 @@ SERVICES: Final[Mapping[str, str]] = {
 }
 """What stands behind each port of a daemon."""
 _AWS: Final = frozenset({"DynamoDB", "SQS", "S3"})
-_THROTTLED: Final = re.compile(r"throttl|slowdown|toomany|exceeded|limitreached", re.IGNORECASE)
+THROTTLED: Final = re.compile(r"throttl|slowdown|toomany|exceeded|limitreached", re.IGNORECASE)
 
 
 def _of_ports(status: Status, now: datetime) -> Iterator[HealthProblem]:
@@ -175,7 +176,7 @@ def kind_of(port: Port) -> ProblemKind:
     """Return what kind of trouble the last call of a failing port met."""
     if port.error == CREDENTIALS:
         return ProblemKind.CREDENTIALS
-    if _THROTTLED.search(port.error):
+    if THROTTLED.search(port.error):
         return ProblemKind.THROTTLED
     return ProblemKind.REFUSED if port.code == "impeded" else ProblemKind.UNREACHABLE
 

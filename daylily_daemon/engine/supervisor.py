@@ -161,6 +161,7 @@ class Supervisor:
             self._wakeup.call()
 
     def _passed(self) -> None:
+        self.writer.counting.passed(self._sweep.pass_s)
         if self.on_pass is not None:
             self.on_pass(self.snapshot())
 

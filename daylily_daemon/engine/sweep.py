@@ -60,6 +60,8 @@ class Sweep:
     tender: Tender
     wakeup: Wakeup
     passes: int = 0
+    pass_s: float = 0.0
+    """How long the last pass took, reading the index included."""
 
     _lineup: Lineup = field(init=False)
     _read_since: float = -math.inf
@@ -74,9 +76,10 @@ class Sweep:
             what = "filing what older versions wrote"
             checks.start_soon(for_ever, what, self._file_older, FILED_AGAIN_S)
             while True:
+                began = current_time()
                 await self._alone("reading the index", self._read_if_due)
                 await self._alone("a sweep", partial(self._pass, tending, checks))
-                self.passes += 1
+                self.passes, self.pass_s = self.passes + 1, current_time() - began
                 with aside("telling of a pass"):
                     on_pass()
                 await self._rest()

@@ -17,6 +17,7 @@ from daylily_daemon.domain.model import State, WorksetId
 from daylily_daemon.domain.workset import Workset
 from daylily_daemon.engine.backlog import Backlog
 from daylily_daemon.engine.boundary import foreign_as_unexpected
+from daylily_daemon.engine.counting import BeatFate
 from daylily_daemon.engine.lease import LeaseConfig, Term, claim
 from daylily_daemon.engine.remarks import say_trouble
 from daylily_daemon.engine.shepherd import Shepherd, runner_of
@@ -122,6 +123,7 @@ class Tender:
             await self._let_rest(ws, self.rest_s, exc)
         except (Fenced, LeaseLost) as exc:
             log.warning("lease_lost", workset=ws.id, error=str(exc))
+            self.writer.counting.beat(BeatFate.LOST)
             self._doubt(ws)
         except DaemonError as exc:
             log.warning("workset_let_go", workset=ws.id, error=str(exc))
