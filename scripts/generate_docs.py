@@ -56,6 +56,7 @@ from daylily_daemon.domain.model import (
 from daylily_daemon.domain.paths import S3Place
 from daylily_daemon.domain.pipeline import Pipeline, StepTemplate
 from daylily_daemon.domain.places import Territory
+from daylily_daemon.domain.problems import MEANINGS
 from daylily_daemon.domain.run import Run, StepEnd, StepRun
 from daylily_daemon.domain.workset import Request, Workset
 from daylily_daemon.in_force import pipelines_of
@@ -155,6 +156,11 @@ def _arguments(command: Any) -> str:
 
 def _first_line(command: Any) -> str:
     return str(command.help).split("\n", 1)[0]
+
+
+def problems() -> str:
+    rows = [(f"`{kind}`", meaning) for kind, meaning in MEANINGS.items()]
+    return _table(("kind, as `--json` names it", "what it means"), rows)
 
 
 def metrics() -> str:
@@ -465,6 +471,7 @@ BLOCKS: Final[Mapping[str, Callable[[], str]]] = {
     "settings": settings_pages.table,
     "commands": commands,
     "metrics": metrics,
+    "problems": problems,
     "machines": machines,
     "state-diagram": state_diagram,
     "command-effects": command_effects,

@@ -91,6 +91,10 @@ COMMANDS: Final[Mapping[str, Entry]] = {
         "Let a daemon start nothing new. What runs there runs on; what waits is left to other daemons.",
     ),
     "resume": Entry("draining.resume", "Let a drained daemon start worksets again."),
+    "reload": Entry(
+        "reloading.reload",
+        "Have the daemon of this host read its settings and pipelines again, as SIGHUP does.",
+    ),
     "stage": Entry(
         "steps.stage",
         "Bring recipe, sample sheet and all input files of a workset to a local folder.",

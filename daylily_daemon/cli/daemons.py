@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from daylily_daemon.cli import later, printing
 from daylily_daemon.cli.groups import flattened
 from daylily_daemon.cli.many import Asking, Subjects, ask_of
+from daylily_daemon.cli.options import Exit, with_backend
 from daylily_daemon.cli.parsing import LazyCommand, LazyGroup
 from daylily_daemon.domain.model import HostLost, State
+
+if TYPE_CHECKING:
+    from daylily_daemon.application.backend import Backend
 
 app = typer.Typer(
     cls=LazyGroup,
@@ -37,7 +44,22 @@ def gone(
     Example: daylily-daemon daemon gone head2 --dry-run
     """
     held = Subjects(state=[State.IN_PROGRESS], host=name, limit=1000)
-    ask_of(held, HostLost(from_start=from_start), asking)
+    try:
+        ask_of(held, HostLost(from_start=from_start), asking)
+    except typer.Exit as ended:
+        if ended.exit_code == Exit.OK and not asking.dry_run:
+            _strike_off(name, asking)
+        raise
+
+
+def _strike_off(name: str, asking: Asking) -> None:
+    """``status`` need not warn of its silence any more."""
+    for struck in with_backend(asking.loaded(), partial(_struck_off, name)):
+        printing.complain(f"{struck} is off the registry.", style="")
+
+
+async def _struck_off(name: str, backend: Backend) -> Sequence[str]:
+    return await later.draining.strike_off(backend, name)
 
 
 app.command("gone", cls=LazyCommand)(flattened(gone))
