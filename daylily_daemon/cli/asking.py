@@ -112,6 +112,6 @@ def delete(subjects: Subjects, asking: Asking, reason: ReasonOption = "") -> Non
     It takes away that the workset can be restored, submitted or run again; its name stays taken. It keeps
     what the table knows, the audit trail, all files in S3 and all folders on hosts.
 
-    Example: daylily-daemon delete HG002-test --wait
+    Example: daylily-daemon delete HG002-test --reason "only a trial"
     """
     ask_of(subjects, Delete(reason=reason), asking)

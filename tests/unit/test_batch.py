@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
+import anyio
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -155,6 +156,7 @@ class Answering(MemoryTrail):
 
     async def answer_to(self, id: WorksetId, command_id: str) -> Answer | None:
         self.asked.append(id)
+        await anyio.sleep(0.05)  # as a call takes
         if id not in self.answered:
             return None
         effect = CommandEffect.APPLIED
