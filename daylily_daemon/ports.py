@@ -333,6 +333,10 @@ class Registry(Protocol):
         """Have this daemon take on nothing new; None lets it go on."""
         ...
 
+    async def strike(self, owner: str) -> None:
+        """Leave this daemon out from now on, until it signs again: its machine is gone."""
+        ...
+
     async def daemons(self) -> Sequence[Registered]:
         """Return all of them, by name."""
         ...

@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Set
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
@@ -60,6 +60,8 @@ SECRETS: Final = tuple(
 HELD: Final = ("daemon.state_dir", "daemon.name", "daemon.machine")
 """Settings that count from the moment on at which the state directory is locked."""
 METRICS_AGAIN_S: Final = 30.0
+IN_USE_SHOWN: Final = 10
+"""Worksets that are named in one sentence."""
 log = structlog.get_logger()
 
 
@@ -285,6 +287,7 @@ class Service:
         if self.daemon is None:
             pending = self._start_with(new, pending)
         else:
+            _check_in_use(self.daemon, new)
             self.daemon.channels.rebuild(new.settings)
             self.daemon.live.current = new.engine_settings
             self.daemon.supervisor.nudge()
@@ -356,12 +359,12 @@ class Service:
             self.systemd.status(text)
 
     def _write_status(self) -> None:
-        """Judge how it is, and say so: at once on this host, soon to all if the verdict is another one."""
+        """Judge how it is, and say so: at once here, soon to all if it holds or lacks other things."""
         if self.writer is None:
             return
-        before, self.status = self.status.problems, self._as_it_is()
+        before, self.status = self.status, self._as_it_is()
         self.writer.show(self.status)
-        if self.daemon and {p.kind for p in before} != {p.kind for p in self.status.problems}:
+        if self.daemon and _gist(before) != _gist(self.status):
             self.daemon.registration.changed()
 
     def _as_it_is(self) -> Status:
@@ -388,6 +391,23 @@ class Service:
             problems=self.status.problems,
         )
         return now.found_wrong(SystemClock().now()) if self.snapshot else now
+
+
+def _gist(status: Status) -> tuple[Set[str], Set[str]]:
+    """Return what all should know of soon: what it holds, and what is wrong with it."""
+    return status.active.keys(), {problem.kind for problem in status.problems}
+
+
+def _check_in_use(daemon: Daemon, new: Read) -> None:
+    """Raises Permanent for settings without a pipeline that something runs: its next step could not start."""
+    missing = daemon.supervisor.runs_without(new.engine_settings.pipelines)
+    if missing:
+        runs = "; ".join(f"{id} runs {name}" for id, name in sorted(missing.items())[:IN_USE_SHOWN])
+        names = ", ".join(sorted(set(missing.values())))
+        raise Permanent(
+            f"The pipelines folder lacks {names}, and {runs}. Put the file back; take it away once nothing "
+            "runs it."
+        )
 
 
 def vars_of(value: Any) -> dict[str, Any]:

@@ -57,6 +57,12 @@ class Held:
     """None until it is claimed."""
 
     @property
+    def pipeline(self) -> str:
+        """Return the name of the pipeline that it runs; empty until it is claimed."""
+        ws = self.term.workset if self.term else None
+        return ws.plan.pipeline if ws and ws.plan else ""
+
+    @property
     def doing(self) -> str:
         """Return what it is at, for people."""
         ws = self.term.workset if self.term else None
