@@ -13,6 +13,7 @@ from typing import Any, Final
 import pytest
 import yaml
 
+from daylily_daemon.cli.app import whole_program
 from daylily_daemon.domain.problems import ProblemKind
 from daylily_daemon.figures import DESCRIBED, HISTOGRAMS
 from tests.arch.repository import ROOT
@@ -305,6 +306,11 @@ def test_each_rule_names_one_command_that_the_program_takes(rule: Mapping[str, A
     assert words[0] == "daylily-daemon"
     assert len(words) > 1
     assert fault(words) == ""
+    command: Any = whole_program()
+    while hasattr(command, "commands"):
+        command = command.commands[words[1]]
+        del words[1]
+    command.make_context(command.name, words[1:])  # raises for an argument that is missing
     assert rule["labels"]["severity"] in ("page", "ticket")
 
 

@@ -17,6 +17,7 @@ from botocore import xform_name
 from daylily_daemon.adapters.calls import CallOutcome
 from daylily_daemon.adapters.pipelines import load_pipelines
 from daylily_daemon.domain.daemon import DiskLevel, Drain, Owed, Port, QueueLevel, Reload, Status
+from daylily_daemon.domain.errors import Permanent, Transient
 from daylily_daemon.domain.failures import KNOWN, FailurePattern
 from daylily_daemon.domain.model import (
     Accepted,
@@ -30,6 +31,7 @@ from daylily_daemon.domain.model import (
     Plan,
     Priority,
     Problem,
+    Record,
     Refused,
     Retry,
     SetPriority,
@@ -45,7 +47,7 @@ from daylily_daemon.gauges import Instant
 from daylily_daemon.ports import EventSource, Unreadable
 from tests.arch.repository import ROOT
 from tests.fakes.runner import Script
-from tests.unit.daemons import PLAN, World, daemon, play, until
+from tests.unit.daemons import PLAN, Cut, World, daemon, parts_of, play, until
 from tests.unit.engine_settings import a_policy, some_engine_settings
 
 NOW: Final = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -168,6 +170,58 @@ def test_a_complete_workset_without_a_file_of_results_is_counted() -> None:
 
     play(story)
     assert value(figures, "daylily_worksets_without_results_total") == 1
+
+
+def test_heartbeats_without_an_answer_are_counted_and_so_is_the_lease_they_lose() -> None:
+    figures = Metrics()
+    beats = partial(value, figures, "daylily_lease_beats_total")
+
+    async def story() -> None:
+        world = World(counting=figures)
+        world.machine._play = lambda job: Script(duration_s=4000.0)
+        parts = parts_of(world)
+        cut = Cut(parts.worksets)
+        async with daemon(world, parts=replace(parts, worksets=cut)):
+            await world.submit("w1")
+            await until(lambda: bool(beats(outcome="answered")))
+            cut.dead = True
+            await until(lambda: beats(outcome="lost") == 1)
+
+    play(story)
+    assert (beats(outcome="unanswered") or 0) >= 2
+
+
+def test_notices_are_counted_by_channel_and_what_became_of_them() -> None:
+    figures = Metrics()
+
+    async def story() -> None:
+        world = World(counting=figures)
+        parts = parts_of(world)
+        parts.notifiers["sns"] = Answering(Permanent("no such topic"))
+        parts.notifiers["slack"] = Answering(Transient("HTTP 503"), None)
+        async with daemon(world, parts=parts) as supervisor:
+            await world.submit("w1")
+            await until(lambda: bool(world.table.worksets))
+            await until(lambda: world.workset("w1").state is State.COMPLETE)
+            await until(lambda: not supervisor.outbox.waiting)
+
+    play(story)
+    notices = partial(value, figures, "daylily_notices_total")
+    assert notices(channel="sns", outcome="given_up") == 3
+    assert notices(channel="slack", outcome="delayed") == 1
+    assert notices(channel="slack", outcome="told") == 3
+
+
+class Answering:
+    """A channel that answers as it is told, the last answer for ever."""
+
+    def __init__(self, *answers: Exception | None) -> None:
+        self._answers = list(answers)
+
+    async def deliver(self, record: Record) -> None:
+        answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+        if answer is not None:
+            raise answer
 
 
 def test_calls_are_counted_by_outcome_and_those_that_wait_by_design_are_not_timed() -> None:

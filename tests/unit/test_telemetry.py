@@ -38,6 +38,8 @@ class Terminal(io.StringIO):
 def logging_as_it_was() -> Iterator[None]:
     root, ours = logging.getLogger(), logging.getLogger("daylily_daemon")
     handlers, root_level, our_level = root.handlers[:], root.level, ours.level
+    # A library that configures logging (import-linter does) disables all loggers it does not name.
+    ours.disabled = logging.getLogger("botocore").disabled = False
     yield
     logging.captureWarnings(capture=False)
     structlog.reset_defaults()
