@@ -26,6 +26,7 @@ test: ## Do all set-up, then run the tests (ARGS="-k lease -n 0" goes to pytest,
 	@scripts/system-packages.sh
 	@scripts/venv.sh dev
 	@$(BIN)/python -m tests.emulators
+	@$(BIN)/python -m tests.promtool
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(TESTS) $(ARGS)
 
 sim: ## Run the simulation with many storms (SEEDS=2500)

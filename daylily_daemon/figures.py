@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.exposition import choose_encoder
 
 from daylily_daemon.adapters.calls import CallOutcome
+from daylily_daemon.domain.failures import BY_ITS_END, KNOWN
 from daylily_daemon.domain.model import Ask, Command, CommandEffect, Priority, State, Submit
 from daylily_daemon.domain.run import StepRun
 from daylily_daemon.domain.workset import Workset
@@ -32,6 +33,14 @@ ENDS: Final = frozenset({State.COMPLETE, State.ERROR, State.FAILED, State.CANCEL
 RESULTS: Final = "results_files"
 """In a report: how many files of results there are."""
 
+CODES: Final = frozenset(
+    {
+        *(known.code for known in KNOWN),
+        *(judged[0] for judged in BY_ITS_END.values() if judged),
+        *("WS-UNK-000", "WS-CFG-002", ""),
+    }
+)
+"""Failure codes of this program; empty where nothing failed."""
 _HOUR: Final = 3600
 STEP_BUCKETS: Final = (1, 5, 15, 60, 300, 900, 1800, *(h * _HOUR for h in (1, 3, 6, 12, 24, 48)))
 DROP_BUCKETS: Final = (0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600)
@@ -132,7 +141,7 @@ class Metrics(Counting):
         self.registry = CollectorRegistry()
         self.reads: Callable[[], Instant] = Instant
         """Returns how the daemon is; whoever knows it puts itself here."""
-        self._codes: set[str] = set()
+        self._codes = set(CODES)
         self._counters = {name: self._counter(one) for name, one in COUNTERS.items()}
         self._histograms = {name: self._histogram(one) for name, one in HISTOGRAMS.items()}
         self._begin_at_zero()
@@ -160,6 +169,11 @@ class Metrics(Counting):
             self._counters["daylily_transitions_total"].labels(state)
         for beat in BeatFate:
             self._counters["daylily_lease_beats_total"].labels(beat)
+        ended = self._counters["daylily_worksets_ended_total"]
+        for code in CODES:
+            ended.labels(State.FAILED, code)
+        for state in ENDS - {State.FAILED, State.ERROR}:
+            ended.labels(state, "")
         for priority in Priority:
             self._histograms["daylily_wait_seconds"].labels(priority)
 

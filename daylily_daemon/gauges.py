@@ -140,7 +140,7 @@ GAUGES: Final = (
     ),
     _gauge(
         "daylily_job_overdue_seconds",
-        "Longest time that a job of this daemon goes on beyond its limit and the grace after it.",
+        "Longest time that a job of this daemon goes on after its limit, or an order to stop, and the grace.",
         (),
         lambda r: _one(r.jobs.overdue_s),
     ),

@@ -10,12 +10,13 @@ longer than a line.
 from __future__ import annotations
 
 import logging
+import os
 import re
 import socket
 import sys
 import traceback
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import IO, Any, Final, TextIO
 
 import structlog
@@ -42,16 +43,27 @@ def wants_json(format: str, stream: IO[str], environment: Mapping[str, str]) -> 
     return format == "json" or (format == "auto" and not watched)
 
 
+def is_journal(stream: IO[str], environment: Mapping[str, str]) -> bool:
+    """Tell whether what is written to ``stream`` goes to the journal, as systemd.exec(5) has it."""
+    try:
+        found = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return False
+    return environment.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
+
+
 def configure(
     level: str,
     *,
     json: bool,
     stream: IO[str] | None = None,
+    journal: bool = False,
     watch: tuple[Processor, ...] = (),
 ) -> None:
     """Send all logging of this process to ``stream`` (stderr by default); may be called again.
 
-    ``watch`` are processors that look at each of our own events on its way out.
+    ``journal`` puts the priority that the journal knows in front of each line of JSON. ``watch`` are
+    processors that look at each of our own events on its way out.
     """
     stream = stream or sys.stderr
     shared: list[Processor] = [
@@ -72,7 +84,7 @@ def configure(
         cache_logger_on_first_use=False,
     )
     libraries = [structlog.stdlib.add_logger_name, *shared]
-    rendering = _json() if json else _console(colors=stream.isatty())
+    rendering = _json(journal=journal) if json else _console(colors=stream.isatty())
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -99,8 +111,57 @@ def _replace(handler: logging.Handler) -> None:
     logging.captureWarnings(capture=True)
 
 
-def _json() -> list[Processor]:
-    return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+def _json(*, journal: bool) -> list[Processor]:
+    render = structlog.processors.JSONRenderer()
+    return [structlog.processors.format_exc_info, _Prioritised(render) if journal else render]
+
+
+_PRIORITIES: Final = {"critical": 2, "error": 3, "warning": 4, "info": 6, "debug": 7}
+"""As in sd-daemon(3)."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Prioritised:
+    render: structlog.processors.JSONRenderer
+
+    def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> str:
+        priority = _PRIORITIES.get(str(event.get("level")), _PRIORITIES["info"])
+        return f"<{priority}>{self.render(logger, method, event)!s}"
+
+
+SAID_EVERY_S: Final = 60.0
+_REMEMBERED: Final = 1000
+"""Sentences; beyond, all are forgotten and may be said again."""
+
+
+@dataclass(slots=True)
+class Repeats:
+    """Lets the same warning or error through once a minute, with how often it was left out since.
+
+    The same is one of the same name with the same sentence, whichever workset or message it is about. A
+    defect, which has a traceback, is always told.
+    """
+
+    monotonic_s: Callable[[], float]
+    _said: dict[tuple[str, ...], tuple[float, int]] = field(default_factory=dict)
+    """When it was said last, and how often it was left out since."""
+
+    def __call__(self, _logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+        """Raises DropEvent, which is how structlog leaves a line out."""
+        sentence = event.get("error") or event.get("reason")
+        if method not in ("warning", "error") or not isinstance(sentence, str):
+            return event
+        if event.get("exc_info"):
+            return event
+        known, now = (str(event.get("event")), sentence), self.monotonic_s()
+        said_at, left_out = self._said.get(known, (-SAID_EVERY_S, 0))
+        if now - said_at < SAID_EVERY_S:
+            self._said[known] = said_at, left_out + 1
+            raise structlog.DropEvent
+        if len(self._said) >= _REMEMBERED:
+            self._said.clear()
+        self._said[known] = now, 0
+        return {**event, "repeated": left_out} if left_out else event
 
 
 def _console(*, colors: bool) -> list[Processor]:

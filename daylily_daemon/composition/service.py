@@ -97,6 +97,9 @@ class Service:
     patience: StartPatience = field(init=False)
     reader: Reader = field(init=False)
     systemd: telemetry.Systemd = field(init=False)
+    repeats: telemetry.Repeats = field(
+        default_factory=lambda: telemetry.Repeats(vitals.monotonic_s)
+    )
     writer: vitals.StatusWriter | None = None
     """Once the state directory is locked."""
     process: Process = field(init=False)
@@ -133,7 +136,8 @@ class Service:
 
     def log_as(self, level: str, format: str) -> None:
         json = telemetry.wants_json(format, self.log_stream, os.environ)
-        telemetry.configure(level, json=json)
+        journal = telemetry.is_journal(self.log_stream, os.environ)
+        telemetry.configure(level, json=json, journal=journal, watch=(self.repeats,))
 
     async def main(self) -> int:
         """Return the exit code: 0 after an orderly end, 1 if the deadline for it passed."""
@@ -347,7 +351,8 @@ class Service:
         status = self.status
         more = "+" if status.waits_more else ""
         wrong = [p.text for p in status.problems if p.severity is Severity.PROBLEM]
-        text = f"{len(status.active)} running, {status.waiting}{more} waiting"
+        slots = "" if status.max_worksets is None else f" of {status.max_worksets}"
+        text = f"{len(status.active)}{slots} running, {status.waiting}{more} waiting"
         text = f"not well: {wrong[0]} {text}" if wrong else text
         if text != self.told:
             self.told = text

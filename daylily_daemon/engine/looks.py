@@ -37,7 +37,7 @@ class Jobs:
     quietest_s: float = 0.0
     """Longest time without a line in the log, in seconds."""
     overdue_s: float = 0.0
-    """Longest time beyond the limit of a step and the grace after it, in seconds."""
+    """Longest time beyond the limit of a step, or the order to stop, and the grace after it, in seconds."""
 
 
 @dataclass(slots=True, eq=False)
@@ -52,6 +52,8 @@ class Watched:
     over: bool = False
     quiet_since: float | None = None
     """On the loop's clock, as it was found at the last look; None where nothing is known of its log."""
+    stopping_since: float | None = None
+    """When a look first found that it is being stopped, on the loop's clock."""
 
     def __enter__(self) -> None:
         """It is looked at from the moment on at which it is in line."""
@@ -61,6 +63,9 @@ class Watched:
 
     async def look(self) -> None:
         """Note progress that is new; what is in the way of seeing it harms nothing."""
+        run = self.term.workset.run
+        if run and run.stopping and self.stopping_since is None:
+            self.stopping_since = current_time()
         try:
             progress = await self.runner.progress(self.job)
             quiet_s = await self.runner.quiet_s(self.job)
@@ -73,7 +78,12 @@ class Watched:
             self.term.note(self.job.name, Remarks(progress=progress), eager=False)
 
     def overdue_s(self, now: datetime) -> float:
-        """Return how long it goes on beyond its limit and grace, in seconds; below 0 before that."""
+        """Return how long it goes on after it should have ended, in seconds; below 0 before that.
+
+        That is after its limit, or after it was told to stop, and the grace that follows either.
+        """
+        if self.stopping_since is not None:
+            return current_time() - self.stopping_since - self.job.grace_s
         step = self.term.workset.step
         if step is None or step.started_at is None:
             return 0.0

@@ -123,8 +123,8 @@ class HeadNode:
         found: dict[str, Any] = self.status()["last_reload"]
         return found
 
-    def journal(self) -> str:
-        return self.machine.says("journalctl", "--no-pager", "-o", "cat", "-u", SERVICE)
+    def journal(self, *options: str) -> str:
+        return self.machine.says("journalctl", "--no-pager", "-o", "cat", "-u", SERVICE, *options)
 
     def until(self, condition: Callable[[], T]) -> T:
         return until(condition, HAPPENS_WITHIN_S, lambda: self.journal()[-6000:])

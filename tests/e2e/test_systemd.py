@@ -6,6 +6,7 @@ They are left out for want of root alone; what else a machine may lack is a fail
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -239,7 +240,7 @@ def test_a_start_waits_for_the_manager_of_the_user(head: HeadNode) -> None:
 def test_a_reload_keeps_the_daemon_and_its_jobs_and_says_what_came_of_it(head: HeadNode) -> None:
     head.drop("reloaded")
     daemon = head.main_pid
-    head.until(lambda: head.shows("StatusText").startswith("1 running"))
+    head.until(lambda: head.shows("StatusText").startswith("1 of "))
     for places, result, in_force in ((5, "applied", 5), ("many", "refused", 5), (6, "applied", 6)):
         head.lab.configure(daemon={"max_worksets": places})
         assert head.reload()["result"] == result
@@ -248,6 +249,12 @@ def test_a_reload_keeps_the_daemon_and_its_jobs_and_says_what_came_of_it(head: H
     refused = next(line for line in head.journal().splitlines() if "reload_refused" in line)
     assert "config.yaml" in refused
     assert "daemon.max_worksets" in refused
+    assert "started" in head.journal("-p", "info")
+    warnings = [
+        json.loads(line) for line in head.journal("-p", "warning", f"_PID={daemon}").splitlines()
+    ]
+    assert "reload_refused" in [line["event"] for line in warnings]
+    assert {line["level"] for line in warnings} == {"warning"}
     head.end("reloaded", 0)
     assert_ended(head, "reloaded", 0)
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import socket
 import warnings
 from collections.abc import Iterator
@@ -15,8 +16,10 @@ import pytest
 import structlog
 
 from daylily_daemon.telemetry import (
+    Repeats,
     Systemd,
     configure,
+    is_journal,
     sd_notify,
     set_level,
     systemd,
@@ -143,6 +146,77 @@ def test_the_level_changes_while_running() -> None:
     set_level("error")
     bound.warning("unseen")
     assert [line["event"] for line in lines(stream)] == ["seen"]
+
+
+@pytest.mark.parametrize(
+    ("level", "priority"),
+    [("debug", "<7>"), ("info", "<6>"), ("warning", "<4>"), ("error", "<3>"), ("critical", "<2>")],
+)
+def test_the_journal_is_told_the_priority_of_each_line(level: str, priority: str) -> None:
+    stream = io.StringIO()
+    configure("debug", json=True, stream=stream, journal=True)
+    getattr(log(), level)("seen", text="a\nb")
+    (line,) = stream.getvalue().splitlines()
+    assert line.startswith(priority)
+    assert json.loads(line.removeprefix(priority))["text"] == "a\nb"
+
+
+def test_lines_of_libraries_have_a_priority_too() -> None:
+    stream = io.StringIO()
+    configure("info", json=True, stream=stream, journal=True)
+    logging.getLogger("botocore").warning("foreign")
+    assert stream.getvalue().startswith('<4>{"')
+
+
+def test_the_journal_is_known_by_the_file_it_gave(tmp_path: Path) -> None:
+    with (tmp_path / "a").open("w") as ours, (tmp_path / "b").open("w") as other:
+        found = os.fstat(ours.fileno())
+        environment = {"JOURNAL_STREAM": f"{found.st_dev}:{found.st_ino}"}
+        assert is_journal(ours, environment)
+        assert not is_journal(other, environment), "stderr was sent elsewhere"
+        assert not is_journal(ours, {})
+        assert not is_journal(io.StringIO(), environment)
+
+
+def test_the_same_sentence_is_said_once_a_minute_with_how_often_it_was_left_out() -> None:
+    stream, now = io.StringIO(), [0.0]
+    configure("info", json=True, stream=stream, watch=(Repeats(lambda: now[0]),))
+    for number in range(87):
+        now[0] = number / 4.35
+        log().warning("command_comes_again", error="No right.", workset=f"w{number}", tries=number)
+        log().info("seen", error="No right.")
+    log().warning("command_comes_again", error="No table.")
+    log().warning("event_comes_again", error="No right.")
+    now[0] = 60.0
+    log().warning("command_comes_again", error="No right.", workset="w88")
+    now[0] = 119.0
+    log().warning("command_comes_again", error="No right.")
+    now[0] = 120.0
+    log().warning("command_comes_again", error="No right.")
+    said = [line for line in lines(stream) if line["event"] != "seen"]
+    assert [(line["error"], line.get("repeated")) for line in said] == [
+        ("No right.", None),
+        ("No table.", None),
+        ("No right.", None),
+        ("No right.", 86),
+        ("No right.", 1),
+    ]
+    assert len(lines(stream)) == len(said) + 87
+
+
+def test_a_defect_is_told_each_time_and_sentences_are_not_kept_for_ever() -> None:
+    stream = io.StringIO()
+    repeats = Repeats(lambda: 0.0)
+    configure("info", json=True, stream=stream, watch=(repeats,))
+    for _ in range(2):
+        try:
+            raise ValueError
+        except ValueError as exc:
+            log().error("unexpected", error="odd", exc_info=exc)
+    assert len(lines(stream)) == 2
+    for number in range(2500):
+        log().warning("again", error=f"No {number}.")
+    assert len(repeats._said) <= 1000
 
 
 def test_libraries_speak_from_warning_on_in_the_same_form() -> None:
