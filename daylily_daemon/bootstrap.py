@@ -16,7 +16,7 @@ from daylily_daemon.adapters.catalogue import DynamoCatalogue
 from daylily_daemon.adapters.deadletters import DeadLetters, Pair
 from daylily_daemon.adapters.drops import S3Drops
 from daylily_daemon.adapters.dynamodb import DynamoTrail, DynamoWorksets
-from daylily_daemon.adapters.envelopes import Origin, read_command, read_event
+from daylily_daemon.adapters.envelopes import Origin, read_command, read_event, source_of
 from daylily_daemon.adapters.host import RandomIds, Room, StateDir, SystemClock
 from daylily_daemon.adapters.http import opened_session
 from daylily_daemon.adapters.inputs import S3Inputs
@@ -24,7 +24,7 @@ from daylily_daemon.adapters.levels import QueueLevels, WatchedQueue
 from daylily_daemon.adapters.registry import DynamoRegistry
 from daylily_daemon.adapters.s3 import S3Objects
 from daylily_daemon.adapters.skew import ClockSkew
-from daylily_daemon.adapters.sqs import Decode, QueueConfig, SqsMailbox
+from daylily_daemon.adapters.sqs import Decode, QueueConfig, SourceOf, SqsMailbox
 from daylily_daemon.adapters.tables import Tables
 from daylily_daemon.adapters.turns import DynamoTurns
 from daylily_daemon.channels import ChannelDeps, Channels
@@ -32,6 +32,8 @@ from daylily_daemon.domain.daemon import Drain
 from daylily_daemon.domain.errors import Permanent
 from daylily_daemon.domain.model import Record
 from daylily_daemon.domain.places import territory
+from daylily_daemon.engine.census import Census
+from daylily_daemon.engine.counting import Counting
 from daylily_daemon.engine.health import Health, guarded
 from daylily_daemon.engine.intake import Intake
 from daylily_daemon.engine.lease import LeaseConfig
@@ -109,7 +111,7 @@ class Clients:
     registry: DynamoRegistry
     skew: ClockSkew
 
-    async def mailbox(self, name: str, decode: Decode) -> SqsMailbox:
+    async def mailbox(self, name: str, decode: Decode, *source_of: SourceOf) -> SqsMailbox:
         """Return the queue called ``name``. Raises Permanent if ``init`` has not made it."""
         pair, queues = await self.pair(name), self.settings.queues
         wait_s = min(queues.wait_s, LOOPBACK_WAIT_S) if self._on_loopback() else queues.wait_s
@@ -119,7 +121,7 @@ class Clients:
             wait_s=wait_s,
             visibility_s=queues.visibility_s,
         )
-        return SqsMailbox(await self.aws.client("sqs"), config, decode)
+        return SqsMailbox(await self.aws.client("sqs"), config, decode, *source_of)
 
     async def pair(self, name: str) -> Pair:
         sqs = await self.aws.client("sqs")
@@ -143,7 +145,7 @@ class Clients:
 
     async def intake(self) -> SqsMailbox:
         decode = partial(read_event, origin=origin_of(self.settings))
-        return await self.mailbox(self.settings.queues.intake, decode)
+        return await self.mailbox(self.settings.queues.intake, decode, source_of)
 
     async def unanswered(self, name: str) -> int:
         """Return how many messages of a queue wait or are with somebody who has not settled them, roughly."""
@@ -185,6 +187,7 @@ class Daemon:
     skew: ClockSkew
     live: LiveSettings
     channels: Channels
+    census: Census
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,7 +195,7 @@ class Hooks:
     """What the process wants to know of the daemon inside it."""
 
     on_pass: Callable[[Snapshot], None]
-    on_record: Callable[[Record], None]
+    counting: Counting
     on_drain: Callable[[Drain | None], None]
 
 
@@ -216,11 +219,12 @@ async def open_daemon(
         channels = Channels(deps, settings, health)
         trail = guarded(clients.trail, "trail", health)
         outbox = Outbox(trail, channels.current, clock, live, OutboxConfig(owner=owner))
+        outbox.counting = hooks.counting
+        census = Census(catalogue=guarded(clients.catalogue, "catalogue", health))
 
         def on_records(records: tuple[Record, ...]) -> None:
             outbox.take(records)
-            for record in records:
-                hooks.on_record(record)
+            census.moved(records)
 
         writer = Writer(
             worksets=guarded(clients.worksets, "worksets", health),
@@ -229,6 +233,7 @@ async def open_daemon(
             owner=owner,
             live=live,
             on_records=on_records,
+            counting=hooks.counting,
         )
         inner = Inner(writer=writer, live=live, outbox=outbox, trail=trail, health=health)
         supervisor, registration = await _supervisor(clients, runners, inner)
@@ -240,6 +245,7 @@ async def open_daemon(
             skew=clients.skew,
             live=live,
             channels=channels,
+            census=census,
         )
 
 

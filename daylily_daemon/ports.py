@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 from typing import Any, Final, NamedTuple, Protocol
 
 from daylily_daemon.domain.daemon import Drain, QueueLevel, Registered, Status
@@ -194,12 +195,25 @@ class Unreadable:
     reason: str
 
 
+class EventSource(StrEnum):
+    """By which way a drop was told of."""
+
+    S3 = "s3"
+    SNS = "sns"
+    EVENTBRIDGE = "eventbridge"
+    LISTING = "listing"
+    """By none: a listing of the prefix found it."""
+    UNKNOWN = "unknown"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
     content: tuple[Command, ...] | Unreadable
     """What the message asks for; empty where it asks for nothing (a test event)."""
     receipt: str
     tries: int = 1
+    source: EventSource = EventSource.UNKNOWN
+    """Of what an event tells; unknown where it is a command."""
 
 
 class Mailbox(Protocol):
@@ -319,6 +333,10 @@ class Registry(Protocol):
         """Have this daemon take on nothing new; None lets it go on."""
         ...
 
+    async def strike(self, owner: str) -> None:
+        """Leave this daemon out from now on, until it signs again: its machine is gone."""
+        ...
+
     async def daemons(self) -> Sequence[Registered]:
         """Return all of them, by name."""
         ...
@@ -376,6 +394,10 @@ class Runner(Protocol):
 
     async def progress(self, job: Job) -> Progress | None:
         """Return the latest progress found in the log, None if there is none yet."""
+        ...
+
+    async def quiet_s(self, job: Job) -> float | None:
+        """Return for how many seconds ``job`` has written nothing to its log; None where there is none."""
         ...
 
     async def stop(self, job: Job) -> None:

@@ -1,4 +1,4 @@
-"""What the daemon says of itself: logs for people and journald, states for systemd, figures for Prometheus.
+"""What the daemon says of itself: logs for people and journald, states for systemd.
 
 Logs are events: one line each, JSON where a program reads them. structlog and the logging of libraries
 leave through the same handler, and every value passes the same two gates: what stands under a key that
@@ -19,12 +19,9 @@ from dataclasses import dataclass
 from typing import IO, Any, Final, TextIO
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge
-from prometheus_client.exposition import choose_encoder
 from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
 from daylily_daemon.domain import printable
-from daylily_daemon.domain.model import Record
 
 LOGGER: Final = "daylily_daemon"
 MASK: Final = "***"
@@ -200,53 +197,3 @@ def systemd(environment: Mapping[str, str], pid: int) -> Systemd:
         address=environment.get("NOTIFY_SOCKET", ""),
         watchdog_s=int(usec) / 2_000_000 if usec.isdecimal() and ours else None,
     )
-
-
-class Metrics:
-    """Figures for Prometheus, at zero, in a registry of their own.
-
-    The engine knows none of this: bootstrap and the commands hand its callables on.
-    """
-
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self.worksets = self._gauge("worksets", "Worksets seen by the last pass.", "state")
-        self.notices_owed = self._gauge("notices_owed", "Notices that no channel took yet.")
-        self.config_reloads = self._counter("config_reloads", "Reloads of the settings.", "result")
-        self.transitions = self._counter("transitions", "States that were entered.", "state")
-        self.events = self._counter(
-            "events", "Log events by name: lease_lost, notice_given_up, message_parked …", "event"
-        )
-        self.aws_calls = self._counter("aws_calls", "Calls of AWS.", "service", "operation")
-        for result in ("applied", "refused"):
-            self.config_reloads.labels(result)
-
-    def count_call(self, service: str, operation: str) -> None:
-        self.aws_calls.labels(service, operation).inc()
-
-    def count_record(self, record: Record) -> None:
-        """Count a stored audit record that changed the state."""
-        if record.previous != record.state:
-            self.transitions.labels(record.state).inc()
-
-    def count_event(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-        """Count a log event: a processor for ``configure``. Names are constants of the program."""
-        self.events.labels(event.get("event", "")).inc()
-        return event
-
-    def saw(self, running: int, waiting: int, owed: int) -> None:
-        """Note what a finished pass saw."""
-        self.worksets.labels("running").set(running)
-        self.worksets.labels("waiting").set(waiting)
-        self.notices_owed.set(owed)
-
-    def page(self, accept: str) -> tuple[bytes, str]:
-        """Return the figures for Prometheus, and the content type, as the header Accept asks for them."""
-        encode, kind = choose_encoder(accept)
-        return encode(self.registry), kind
-
-    def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
-        return Counter(f"daylily_{name}", meaning, labels, registry=self.registry)
-
-    def _gauge(self, name: str, meaning: str, *labels: str) -> Gauge:
-        return Gauge(f"daylily_{name}", meaning, labels, registry=self.registry)

@@ -38,13 +38,16 @@ from daylily_daemon.domain.decision import NEXT
 from daylily_daemon.domain.errors import DaemonError, Permanent
 from daylily_daemon.domain.model import (
     Accepted,
+    Archive,
     Ask,
     Cancel,
     Command,
+    Delete,
     Ended,
     Ignore,
     Plan,
     Problem,
+    Restore,
     Retry,
     State,
     Submit,
@@ -53,11 +56,12 @@ from daylily_daemon.domain.model import (
 from daylily_daemon.domain.paths import S3Place
 from daylily_daemon.domain.pipeline import Pipeline, StepTemplate
 from daylily_daemon.domain.places import Territory
+from daylily_daemon.domain.problems import MEANINGS
 from daylily_daemon.domain.run import Run, StepEnd, StepRun
 from daylily_daemon.domain.workset import Request, Workset
+from daylily_daemon.figures import DESCRIBED
 from daylily_daemon.in_force import pipelines_of
 from daylily_daemon.settings.model import Settings
-from daylily_daemon.telemetry import Metrics
 from tests.fakes.objects import MemoryObjects
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -154,23 +158,17 @@ def _first_line(command: Any) -> str:
     return str(command.help).split("\n", 1)[0]
 
 
+def problems() -> str:
+    rows = [(f"`{kind}`", meaning) for kind, meaning in MEANINGS.items()]
+    return _table(("kind, as `--json` names it", "what it means"), rows)
+
+
 def metrics() -> str:
-    rows = []
-    for family in Metrics().registry.collect():
-        name = f"{family.name}_total" if family.type == "counter" else family.name
-        labels = ", ".join(f"`{label}`" for label in METRIC_LABELS[name])
-        rows.append((f"`{name}`", labels, family.documentation))
+    rows = [
+        (f"`{one.name}`", ", ".join(f"`{label}`" for label in one.labels), one.meaning)
+        for one in DESCRIBED
+    ]
     return _table(("metric", "labels", "meaning"), rows)
-
-
-METRIC_LABELS: Final = {
-    "daylily_worksets": ("state",),
-    "daylily_notices_owed": (),
-    "daylily_config_reloads_total": ("result",),
-    "daylily_transitions_total": ("state",),
-    "daylily_events_total": ("event",),
-    "daylily_aws_calls_total": ("service", "operation"),
-}
 
 
 # --- states -------------------------------------------------------------------------------------
@@ -192,6 +190,9 @@ ASKS: Final[Mapping[str, Ask]] = {
     "cancel": Cancel(),
     "retry": Retry(),
     "ignore": Ignore(),
+    "archive": Archive(),
+    "restore": Restore(),
+    "delete": Delete(),
 }
 
 
@@ -230,6 +231,8 @@ def _edges() -> list[tuple[State, State]]:
 
 
 def _causes(before: State, after: State) -> str:
+    if before is State.ARCHIVED and after is not State.DELETED:
+        return "restore"
     asked = [name for name, ask in ASKS.items() if _answer(before, ask).state is after != before]
     words = [BY_ITSELF.get((before, after), ""), *asked]
     return ", ".join(filter(None, words))
@@ -245,6 +248,8 @@ def command_effects() -> str:
 
 
 def _effect(state: State, ask: Ask) -> str:
+    if state is State.ARCHIVED and isinstance(ask, Restore):
+        return "the state before `archived`"
     after = _answer(state, ask)
     if after.state is not state:
         return f"`{after.state}`"
@@ -455,6 +460,7 @@ BLOCKS: Final[Mapping[str, Callable[[], str]]] = {
     "settings": settings_pages.table,
     "commands": commands,
     "metrics": metrics,
+    "problems": problems,
     "machines": machines,
     "state-diagram": state_diagram,
     "command-effects": command_effects,

@@ -18,6 +18,10 @@ have java || need default-jre-headless
 have npm || need npm
 have setpriv || need util-linux
 have strace || need strace
+have groff || need groff
+have man || need man-db
+have zsh || need zsh
+have fish || need fish
 have bindfs || need bindfs fuse3
 # Not to be booted here: the tests of the unit file boot it in namespaces of its own, which takes root.
 [ "$(id -u)" != 0 ] || [ -x /lib/systemd/systemd ] || need systemd

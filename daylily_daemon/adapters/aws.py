@@ -24,6 +24,7 @@ from daylily_daemon.adapters.boundary import (
     translated,
     undamaged,
 )
+from daylily_daemon.adapters.calls import CallOutcome, outcome_of
 from daylily_daemon.adapters.sdkdata import LeanFiles
 from daylily_daemon.domain.errors import DaemonError
 
@@ -40,8 +41,9 @@ __all__ = (
     "translated",
 )
 
-OnCall = Callable[[str, str], None]
-"""Told (service, operation) once per call, however often the SDK repeats it: ``sqs``, ``SendMessage``."""
+OnCall = Callable[[str, str, CallOutcome, float], None]
+"""Told service, operation (``sqs``, ``SendMessage``), outcome and seconds of each call that has ended,
+however often the SDK repeated it. One that was cancelled has no outcome, and is not told."""
 
 OnAnswer = Callable[[Mapping[str, Any]], None]
 """Told the headers of each answer, by names in lower case."""
@@ -156,7 +158,9 @@ class Aws:
         key = service, max_attempts or self._options.max_attempts
         async with self._lock:
             if key not in self._clients:
-                self._clients[key] = _Client(await self._open(*key), partial(self._reopen, *key))
+                opened, reopen = await self._open(*key), partial(self._reopen, *key)
+                told = partial(self._on_call, service) if self._on_call else None
+                self._clients[key] = _Client(opened, reopen, told)
             return self._clients[key]
 
     async def _open(self, service: str, max_attempts: int) -> _Opened:
@@ -171,8 +175,6 @@ class Aws:
                 raise
         self._stack.push_async_callback(own.aclose)
         client.meta.events.register("before-parse", undamaged)
-        if self._on_call:
-            client.meta.events.register("before-call", _counting(self._on_call))
         if self._on_answer:
             client.meta.events.register("after-call", _listening(self._on_answer))
         return _Opened(client, keys, own.aclose)
@@ -234,9 +236,15 @@ class _Client:
     into a file must not have to restart us: when some are refused, those there are now are looked for.
     """
 
-    def __init__(self, opened: _Opened, reopen: Callable[[_Opened], Awaitable[_Opened]]) -> None:
+    def __init__(
+        self,
+        opened: _Opened,
+        reopen: Callable[[_Opened], Awaitable[_Opened]],
+        told: Callable[[str, CallOutcome, float], None] | None,
+    ) -> None:
         self._opened = opened
         self._reopen = reopen
+        self._told = told
         self._renew_at = 0.0
 
     def __getattr__(self, name: str) -> Any:
@@ -245,13 +253,22 @@ class _Client:
         return partial(self._call, name) if is_call else getattr(inner, name)
 
     async def _call(self, name: str, **request: Any) -> Any:
+        began = anyio.current_time()
         try:
             async with known_errors():
-                return await getattr(self._opened.client, name)(**request)
-        except (ClientError, BotoCoreError) as exc:
-            if is_of_credentials(exc):
+                answer = await getattr(self._opened.client, name)(**request)
+        except Exception as exc:
+            self._tell(name, outcome_of(exc), began)
+            if isinstance(exc, (ClientError, BotoCoreError)) and is_of_credentials(exc):
                 await self._renew()
             raise
+        self._tell(name, CallOutcome.OK, began)
+        return answer
+
+    def _tell(self, name: str, outcome: CallOutcome, began: float) -> None:
+        if self._told:
+            operation = self._opened.client.meta.method_to_api_mapping[name]
+            self._told(operation, outcome, anyio.current_time() - began)
 
     async def _renew(self) -> None:
         if anyio.current_time() < self._renew_at:
@@ -282,13 +299,6 @@ def _config(options: AwsOptions, service: str, max_attempts: int, elsewhere: boo
             **({} if options.sign_bodies else {"payload_signing_enabled": False}),
         },
     )
-
-
-def _counting(on_call: OnCall) -> Callable[..., None]:
-    def before_call(model: Any, **_: Any) -> None:
-        on_call(model.service_model.service_name, model.name)
-
-    return before_call
 
 
 def _listening(on_answer: OnAnswer) -> Callable[..., None]:

@@ -48,7 +48,7 @@ class _Foreign(BotoCoreError):
 async def known_errors() -> AsyncIterator[None]:
     try:
         yield
-    except (ClientError, BotoCoreError, DaemonError, *_LOST_CONNECTION):
+    except (ClientError, BotoCoreError, DaemonError, *LOST_CONNECTION):
         raise
     except Exception as exc:
         raise _Foreign(problem=f"{type(exc).__name__}: {exc}") from exc
@@ -101,7 +101,7 @@ _LOST_CREDENTIALS: Final = (
     aws.LoginError,
 )
 _CREDENTIAL_MODULES: Final = re.compile(r"(aio)?botocore\.(credentials|tokens|signers|auth)")
-_LOST_CONNECTION: Final = (
+LOST_CONNECTION: Final = (
     aws.ConnectionError,
     aws.HTTPClientError,
     aws.IncompleteReadError,
@@ -149,7 +149,7 @@ async def translated(what: str = "") -> AsyncIterator[None]:
         yield
     except DaemonError:
         raise
-    except (ClientError, BotoCoreError, *_LOST_CONNECTION) as exc:
+    except (ClientError, BotoCoreError, *LOST_CONNECTION) as exc:
         raise _ours(exc, what) from exc
 
 
@@ -169,7 +169,7 @@ def _ours(exc: Exception, what: str) -> DaemonError:
         return _of_credentials(exc)
     if _is_of_certificates(exc):
         return _of_certificates(exc)
-    if isinstance(exc, _LOST_CONNECTION):
+    if isinstance(exc, LOST_CONNECTION):
         return _of_silence(exc, what)
     named = f" ({what})" if what else ""
     said = f"{shown(exc).rstrip('.')}."

@@ -25,16 +25,19 @@ from daylily_daemon.domain.errors import Newer, Permanent
 from daylily_daemon.domain.model import (
     WORKSET_ID,
     Answer,
+    Archive,
     Ask,
     Cancel,
     Category,
     Command,
     CommandEffect,
+    Delete,
     HostLost,
     Ignore,
     Priority,
     Problem,
     Record,
+    Restore,
     Retry,
     SetPriority,
     State,
@@ -59,6 +62,9 @@ _ASKS: Final[Mapping[type[Ask], str]] = {
     HostLost: HOST_LOST,
     Ignore: "ignore",
     SetPriority: "set_priority",
+    Archive: "archive",
+    Restore: "restore",
+    Delete: "delete",
 }
 _KINDS: Final = total("codec.ASKS", _ASKS, get_args(Ask))
 ASKS: Final[Mapping[str, type[Ask]]] = {kind: ask for ask, kind in _KINDS.items()}
@@ -114,7 +120,10 @@ def command_from_dict(data: object) -> Command:
     kind, asked = _as_known_now(str(data.get("kind")), data.get("ask") or {})
     reader = _ASK_READERS.get(kind)
     if reader is None:
-        raise Unusable(f"The command {data.get('kind')!r} is unknown; known are {', '.join(ASKS)}.")
+        raise Unusable(
+            f"The command {str(data.get('kind'))[:100]!r} is unknown; known are {', '.join(ASKS)}. "
+            "If a newer version sent it: upgrade this daemon, then `daylily-daemon dlq replay`."
+        )
     for key, most in _COMMAND_TEXTS.items():
         if not isinstance(data.get(key), str) or not data[key]:
             raise Unusable(f"The message has no {key!r}.")
@@ -145,12 +154,16 @@ def _as_known_now(kind: str, ask: object) -> tuple[str, object]:
 def _bounded(ask: Ask) -> Ask:
     """Cut what is told to people only; raises Unusable for a customer that can be none."""
     match ask:
-        case Cancel(reason=reason) | Ignore(reason=reason):
-            return replace(ask, reason=_plain(reason))
+        case Cancel() | Ignore() | Archive() | Delete():
+            return replace(ask, reason=_plain(ask.reason))
         case Submit(customer_id=customer) if customer and not CUSTOMER_ID.fullmatch(customer):
             raise Unusable(
                 f"{customer[:100]!r} is no customer id: up to 100 letters, digits and the signs . _ @ + - "
                 "were expected."
+            )
+        case Submit(rerun_of=source) if source and not WORKSET_ID.fullmatch(source):
+            raise Unusable(
+                f"{source[:100]!r}, which it is said to be a rerun of, is not a workset id."
             )
         case Submit(sentinel=sentinel, order=order, problem=problem, dropped_at=at):
             sentinel, order = (_plain(text)[:SENTINEL_CHARS] for text in (sentinel, order))
@@ -158,7 +171,7 @@ def _bounded(ask: Ask) -> Ask:
             return replace(
                 ask, sentinel=sentinel, order=order, problem=_cut(problem), dropped_at=at
             )
-        case Retry() | HostLost() | SetPriority():
+        case Retry() | HostLost() | SetPriority() | Restore():
             return ask
         case _:
             assert_never(ask)

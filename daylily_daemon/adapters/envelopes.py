@@ -26,7 +26,7 @@ from daylily_daemon.domain.model import (
 from daylily_daemon.domain.naming import name_problem, safe_id, trigger_id, workset_of_key
 from daylily_daemon.domain.places import submission_place_problem
 from daylily_daemon.domain.sheet import S3Place
-from daylily_daemon.ports import Unreadable
+from daylily_daemon.ports import EventSource, Unreadable
 
 READY: Final = "daylily.ready"
 IGNORE: Final = "daylily.ignore"
@@ -89,6 +89,23 @@ def read_event(body: str, origin: Origin) -> tuple[Command, ...] | Unreadable:
         return Unreadable(str(exc))
     commands = (_command(o, origin) for o in objects if _ours(o, origin))
     return tuple(c for c in commands if c is not None)
+
+
+def source_of(body: str) -> EventSource:
+    """Return which envelope a message of the intake queue came in. Raises nothing."""
+    try:
+        data = _json(body)
+    except Unusable:
+        return EventSource.UNKNOWN
+    match data:
+        case {"Records": list()} | {"Event": "s3:TestEvent"}:
+            return EventSource.S3
+        case {"Type": "Notification"}:
+            return EventSource.SNS
+        case {"source": "aws.s3"}:
+            return EventSource.EVENTBRIDGE
+        case _:
+            return EventSource.UNKNOWN
 
 
 def submission(origin: Origin, folder: str, id: str, by: str, *, order: str = "") -> Command:

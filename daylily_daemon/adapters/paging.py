@@ -6,7 +6,7 @@ One more than wanted is looked for, so that whoever is told that there is more f
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from anyio import create_task_group
@@ -17,6 +17,7 @@ from daylily_daemon.domain.listing import (
     Position,
     Query,
     Span,
+    is_in_items,
     is_searched,
     matches,
     spans_of,
@@ -64,6 +65,7 @@ async def page_of(query: Query, after: Position | None, limit: int, source: Page
 
     What has left its place since the index was written is not shown there.
     """
+    source = _sifting(query, source) if is_in_items(query) else source
     walk = _Walk(query, after or Position(), limit)
     while walk.goes_on:
         places = walk.places()
@@ -75,6 +77,23 @@ async def page_of(query: Query, after: Position | None, limit: int, source: Page
     return Page(
         worksets=tuple(ws for span, ws in shown if ws and matches(query, span, ws)), after=more
     )
+
+
+def _sifting(query: Query, source: PageSource) -> PageSource:
+    """Return a source whose rows are those that match by their items, each of which is read once."""
+    spans, known = spans_of(query), dict[WorksetId, Workset]()
+
+    async def read(span: Span, at: Position, most: int) -> PageRows:
+        rows = await source.read(span, at, most)
+        items = await source.load([row.id for row in rows.found]) if rows.found else []
+        kept = {ws.id: ws for ws in items if matches(query, spans[at.span], ws)}
+        known.update(kept)
+        return replace(rows, found=[row for row in rows.found if row.id in kept])
+
+    async def load(ids: Sequence[WorksetId]) -> Sequence[Workset]:
+        return [known[id] for id in ids if id in known]
+
+    return PageSource(read, load)
 
 
 async def _at_once(places: Sequence[Position], walk: _Walk, read: Read) -> list[PageRows]:

@@ -42,7 +42,9 @@ class DynamoRegistry:
             ":one": 1,
         }
         item = await self._update(
-            owner, f"SET said = :said, said_at = :at, {EXPIRES} = :end ADD beat :one", values
+            owner,
+            f"SET said = :said, said_at = :at, {EXPIRES} = :end REMOVE struck ADD beat :one",
+            values,
         )
         return _drain_of(item)
 
@@ -59,6 +61,9 @@ class DynamoRegistry:
         else:
             text = _DRAIN.dump_json(drain).decode()
             await self._update(owner, "SET drain = :drain", {":drain": text})
+
+    async def strike(self, owner: str) -> None:
+        await self._update(owner, "SET struck = :yes", {":yes": True})
 
     async def _update(self, owner: str, expression: str, values: Item) -> Item:
         request: Item = {
@@ -86,7 +91,7 @@ class DynamoRegistry:
                 page = await self._client.query(**request)
             found += [plain_item(item) for item in page.get("Items") or []]
             if not page.get("LastEvaluatedKey"):
-                return [_registered(item) for item in found]
+                return [_registered(item) for item in found if not item.get("struck")]
             request["ExclusiveStartKey"] = page["LastEvaluatedKey"]
 
 

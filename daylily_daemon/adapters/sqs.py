@@ -23,7 +23,7 @@ from daylily_daemon.adapters.aws import translated
 from daylily_daemon.adapters.codec import Item, command_to_dict
 from daylily_daemon.domain.errors import DaemonError, Impeded, Permanent, Transient
 from daylily_daemon.domain.model import Command
-from daylily_daemon.ports import Delivery, Unreadable
+from daylily_daemon.ports import Delivery, EventSource, Unreadable
 
 _BATCH: Final = 10
 """Messages in one call, a limit of SQS."""
@@ -37,6 +37,8 @@ _UNSENDABLE: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U00
 log = structlog.get_logger()
 T = TypeVar("T")
 Decode = Callable[[str], "tuple[Command, ...] | Unreadable"]
+SourceOf = Callable[[str], EventSource]
+"""Tells by which way a message came, whatever is in it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,10 +88,17 @@ class Unsettled:
 
 
 class SqsMailbox:
-    def __init__(self, client: Any, config: QueueConfig, decode: Decode) -> None:
+    def __init__(
+        self,
+        client: Any,
+        config: QueueConfig,
+        decode: Decode,
+        source_of: SourceOf = lambda body: EventSource.UNKNOWN,
+    ) -> None:
         self._client = client
         self._config = config
         self._decode = decode
+        self._source_of = source_of
         self._fifo = config.url.endswith(".fifo")
         self.unsettled = Unsettled(forgotten_s=2.0 * config.visibility_s)
         self._name = f"queue {_name_of(config.url)}"
@@ -206,6 +215,7 @@ class SqsMailbox:
             content=self._content(body),
             receipt=str(receipt),
             tries=tries(message),
+            source=self._source_of(body),
             sent_at=sent_at(message),
             group=str(message.get("Attributes", {}).get("MessageGroupId", "")),
             message_id=str(message.get("MessageId") or _digest(str(receipt))),

@@ -9,7 +9,7 @@ import anyio
 
 from daylily_daemon.application.backend import Backend
 from daylily_daemon.application.errors import NotFound
-from daylily_daemon.application.health import DaemonView, judged, short_name, viewed
+from daylily_daemon.application.health import DaemonState, DaemonView, judged, short_name, viewed
 from daylily_daemon.domain.daemon import Drain
 
 LOOK_S: Final = 2.0
@@ -47,6 +47,15 @@ async def drain(backend: Backend, daemons: Sequence[DaemonView], by: str, reason
 async def resume(backend: Backend, daemons: Sequence[DaemonView]) -> None:
     for daemon in daemons:
         await backend.registry.drain(daemon.owner, None)
+
+
+async def strike_off(backend: Backend, name: str) -> Sequence[str]:
+    """Take the daemons of this name that are silent off the registry; return what they are called."""
+    rows = [viewed(row, backend.clock.now()) for row in await backend.registry.daemons()]
+    gone = [d for d in rows if d.state is DaemonState.SILENT and _is_called(d.owner, name)]
+    for daemon in gone:
+        await backend.registry.strike(daemon.owner)
+    return [daemon.name for daemon in gone]
 
 
 async def emptied(

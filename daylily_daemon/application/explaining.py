@@ -7,12 +7,13 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final, assert_never
 
-from daylily_daemon.application.health import LocalDaemon
+from daylily_daemon.application.health import DaemonView, LocalDaemon
 from daylily_daemon.application.wording import progress_text
 from daylily_daemon.domain.admission import Capacity, Limits, admit, capacity_of
+from daylily_daemon.domain.commands import archived_from
 from daylily_daemon.domain.lifecycle import due
-from daylily_daemon.domain.model import State, WorksetId
-from daylily_daemon.domain.times import when
+from daylily_daemon.domain.model import Record, State, WorksetId
+from daylily_daemon.domain.times import span, when
 from daylily_daemon.domain.workset import Workset
 
 FORGIVEN: Final = timedelta(seconds=30)
@@ -33,12 +34,19 @@ class View:
     """Whether others wait behind them."""
     runs: Mapping[WorksetId, str] = field(default_factory=dict)
     """In progress on any host, by customer."""
+    holder: DaemonView | None = None
+    """The daemon that holds it, on any host, as the registry tells of it."""
+    events: Sequence[Record] = ()
+    """What happened to it last."""
 
 
 def why(ws: Workset, view: View) -> Iterator[str]:
     """Yield sentences, the most important one first."""
     yield from _where_it_is(ws, view)
     yield from (f"Note: {warning}" for warning in ws.warnings)
+    if view.events:
+        yield "What happened last:"
+        yield from (f"  {when(record.at)}  {record.message}" for record in view.events)
 
 
 def _where_it_is(ws: Workset, view: View) -> Iterator[str]:
@@ -51,15 +59,23 @@ def _where_it_is(ws: Workset, view: View) -> Iterator[str]:
             yield from _why_failed(ws)
         case State.COMPLETE:
             yield f"It is complete. Results: {ws.results_uri or 'none were exported'}"
+            yield f"A complete workset never runs again. Its files do: `daylily-daemon rerun {ws.id}`"
         case State.IGNORED | State.CANCELED:
-            last = ws.history[-1].reason if ws.history else ""
+            yield f"It was {_last(ws)}. `daylily-daemon retry {ws.id}` makes it ready again."
+        case State.ARCHIVED:
             yield (
-                f"It was {last or ws.state}. `daylily-daemon retry {ws.id}` makes it ready again."
+                f"It was {_last(ws)}. `daylily-daemon restore {ws.id}` brings it back; it is "
+                f"{archived_from(ws)} then."
             )
-        case State.ARCHIVED | State.DELETED:
-            yield f"It is {ws.state}."
+        case State.DELETED:
+            yield f"It was {_last(ws)}. Nothing brings it back; its trail and its files in S3 are kept."
         case _:
             assert_never(ws.state)
+
+
+def _last(ws: Workset) -> str:
+    reason = ws.history[-1].reason if ws.history else ""
+    return reason or str(ws.state)
 
 
 def _why_failed(ws: Workset) -> Iterator[str]:
@@ -100,7 +116,16 @@ def _why_in_progress(ws: Workset, view: View) -> Iterator[str]:
             f"It is in progress on {ws.scope or 'another host'}, {attempt}, held by {owner} until "
             f"{_expiry(ws)} UTC: {doing}."
         )
-        yield f"Whether {owner} is well, `daylily-daemon status` tells on its host."
+        yield _how_its_holder_is(owner, view)
+
+
+def _how_its_holder_is(owner: str, view: View) -> str:
+    holder = view.holder
+    if holder is None:
+        return f"Whether {owner} is well, `daylily-daemon status` tells on its host."
+    heard = "" if holder.age_s is None else f", and was heard of {span(holder.age_s)} ago"
+    wrong = next((f". It says: {problem.text}" for problem in holder.problems), "")
+    return f"{holder.name} is {holder.state}{heard}{wrong or '.'}"
 
 
 def _held_here(ws: Workset, view: View, what: str, doing: str) -> Iterator[str]:
@@ -123,8 +148,13 @@ def _expiry(ws: Workset) -> str:
 def _who_picks_it_up(ws: Workset) -> str:
     return (
         f"No daemon holds it now. One on {ws.scope or 'its host'} picks it up by itself: is one "
-        f"running there? If that machine no longer exists: `daylily-daemon retry {ws.id} --host-gone`"
+        f"running there? If that machine no longer exists: `daylily-daemon retry {ws.id} --host-gone`, "
+        f"or, for all that ran there, `daylily-daemon daemon gone {_machine(ws)}`"
     )
+
+
+def _machine(ws: Workset) -> str:
+    return ws.scope.removeprefix("host:").partition("/")[0] or ws.owner or "NAME"
 
 
 # --- waiting ------------------------------------------------------------------------------------------

@@ -258,7 +258,6 @@ def _state(row: Registered, age_s: float | None, now: datetime) -> DaemonState:
 
 
 def _silent(row: Registered, age_s: float) -> HealthProblem:
-    name = short_name(row.owner)
     holds = len(row.status.active) if row.status else 0
     many = "1 workset" if holds == 1 else f"{holds} worksets"
     return HealthProblem(
@@ -266,7 +265,7 @@ def _silent(row: Registered, age_s: float) -> HealthProblem:
         about="daemon",
         text=f"Silent for {span(age_s)}, and held {many}.",
         remedy="Look at that host; if it is terminated",
-        command=f"daylily-daemon daemon gone {name}",
+        command=f"daylily-daemon daemon gone {row.owner.partition('/')[0]}",
         severity=Severity.PROBLEM if holds else Severity.WARNING,
         since=row.said_at,
     )

@@ -13,7 +13,7 @@ from daylily_daemon.application.backend import Backend
 from daylily_daemon.application.cursors import CursorPlace, written
 from daylily_daemon.application.errors import Invalid, NotFound
 from daylily_daemon.application.explaining import View, why
-from daylily_daemon.application.health import judged
+from daylily_daemon.application.health import DaemonView, judged, viewed
 from daylily_daemon.domain.errors import DaemonError
 from daylily_daemon.domain.listing import Query, fits
 from daylily_daemon.domain.model import (
@@ -87,16 +87,21 @@ _RANK: Final = {
 }
 ORDER: Final = tuple(sorted(State, key=total("queries.RANK", _RANK, tuple(State)).__getitem__))
 """In which all states are listed: what runs, what needs somebody, what waits, what is over."""
+LISTED: Final = tuple(state for state in ORDER if state not in (State.ARCHIVED, State.DELETED))
+"""Without being asked for by name: what was put aside is out of sight."""
 CUSTOMER_CHARS: Final = 200
+LAST_EVENTS: Final = 3
+"""Of a workset, that an explanation ends with."""
 LONGEST_AGE_S: Final = 100 * 365 * 86_400.0
 _PREFIX: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """Which worksets are wanted. What is empty leaves nothing out."""
+    """Which worksets are wanted. What is empty leaves nothing out, but for the states."""
 
     states: tuple[State, ...] = ()
+    """Empty for ``LISTED``."""
     customer: str = ""
     priority: Priority | None = None
     older_than_s: float | None = None
@@ -104,6 +109,12 @@ class Listing:
     """Since they were first submitted; at most ``LONGEST_AGE_S``."""
     prefix: str = ""
     """How the id begins."""
+    code: str = ""
+    pipeline: str = ""
+    host: str = ""
+    since_s: float | None = None
+    older_s: float | None = None
+    """For how long it is in its state: at most, and at least; at most ``LONGEST_AGE_S``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,17 +152,34 @@ def _query(listing: Listing, now: datetime) -> Query:
         raise Invalid(
             "Nothing is older than that and newer too: the first age must be the shorter one."
         )
+    least, most = listing.older_s, listing.since_s
+    if least is not None and most is not None and least >= most:
+        raise Invalid("Nothing is in its state for longer than --older and shorter than --since.")
     if listing.prefix and not _PREFIX.fullmatch(listing.prefix):
         raise Invalid(f"No workset id begins with {listing.prefix[:100]!r}.")
-    if len(listing.customer) > CUSTOMER_CHARS:
-        raise Invalid(f"{listing.customer[:50]!r}... is too long for a customer's id.")
+    for what, text in (("a customer's id", listing.customer), *_texts(listing)):
+        if len(text) > CUSTOMER_CHARS:
+            raise Invalid(f"{text[:50]!r}... is too long for {what}.")
     return Query(
-        states=tuple(dict.fromkeys(listing.states)) or ORDER,
+        states=tuple(dict.fromkeys(listing.states)) or LISTED,
         customer=listing.customer,
         priority=listing.priority,
         created_from=_before(now, newer),
         created_before=_before(now, older),
         prefix=listing.prefix,
+        code=listing.code,
+        pipeline=listing.pipeline,
+        host=listing.host,
+        entered_from=_before(now, listing.since_s),
+        entered_before=_before(now, listing.older_s),
+    )
+
+
+def _texts(listing: Listing) -> tuple[tuple[str, str], ...]:
+    return (
+        ("a code", listing.code),
+        ("a pipeline's name", listing.pipeline),
+        ("a host's name", listing.host),
     )
 
 
@@ -196,7 +224,13 @@ async def explain(backend: Backend, text: str) -> Explanation:
 
 async def _view(backend: Backend, ws: Workset) -> View:
     now = backend.clock.now()
-    view = View(now=now, daemon=judged(backend.sighting(now)), limits=backend.limits)
+    view = View(
+        now=now,
+        daemon=judged(backend.sighting(now)),
+        limits=backend.limits,
+        holder=await _holder(backend, ws, now),
+        events=await backend.trail.read(ws.id, after=max(0, ws.last_seq - LAST_EVENTS)),
+    )
     if ws.state not in (State.READY, State.RETRYING):
         return view
     lineup = Lineup(backend.turns)
@@ -204,6 +238,17 @@ async def _view(backend: Backend, ws: Workset) -> View:
     reading = await lineup.waiting(_shown, lambda _: False)
     waiting = await lineup.loaded(reading.turns, {})
     return replace(view, waiting=waiting, more=reading.more, runs=runs)
+
+
+async def _holder(backend: Backend, ws: Workset, now: datetime) -> DaemonView | None:
+    """Return the daemon that holds it, None where none does or the registry does not tell."""
+    if ws.owner is None:
+        return None
+    try:
+        rows = await backend.registry.daemons()
+    except DaemonError:
+        return None
+    return next((viewed(row, now) for row in rows if row.owner == ws.owner), None)
 
 
 def _shown(turn: Turn) -> int:

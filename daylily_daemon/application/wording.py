@@ -6,6 +6,18 @@ from daylily_daemon.domain.model import State
 from daylily_daemon.domain.workset import Workset
 
 
+def age(seconds: float) -> str:
+    """Return an age for a column of a table: ``45 s``, ``41 min``, ``3 h 12``, ``9 days``."""
+    whole = max(0, int(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min"
+    if whole < 172_800:
+        return f"{whole // 3600} h {whole % 3600 // 60:02}"
+    return f"{whole // 86_400} days"
+
+
 def sentence(text: str) -> str:
     return text if text.endswith((".", "?", "!")) else f"{text}."
 

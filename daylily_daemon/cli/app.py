@@ -6,6 +6,7 @@ none of them. The module of a command is imported when that command is chosen.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from importlib import import_module
@@ -14,10 +15,11 @@ from typing import Annotated, Any, Final, NamedTuple
 
 import typer
 from typer import _completion_classes as completion
+from typer import _completion_shared as completion_shared
 from typer.core import TyperCommand
 
 from daylily_daemon.cli import later, printing
-from daylily_daemon.cli.options import Exit, UsageError, reporting
+from daylily_daemon.cli.options import CONFIG, Exit, UsageError, reporting
 from daylily_daemon.cli.parsing import LazyCommand, LazyGroup
 
 
@@ -51,7 +53,7 @@ COMMANDS: Final[Mapping[str, Entry]] = {
         "Submit a workset: a folder of the control bucket, or a local folder, which is uploaded first.",
     ),
     "list": Entry(
-        "worksets.list_",
+        "listing.list_",
         "List worksets: those that run, that need somebody, that wait, and that are over.",
     ),
     "show": Entry("worksets.show", "Show everything about one workset."),
@@ -59,13 +61,26 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     "logs": Entry(
         "worksets.logs", "Print the log of a workset's job. Works on the host that runs it."
     ),
-    "cancel": Entry("asking.cancel", "Stop a running workset, or take a waiting one out."),
+    "cancel": Entry("asking.cancel", "Stop running worksets, or take waiting ones out."),
     "retry": Entry(
         "asking.retry",
-        "Run a failed, parked, canceled or ignored workset again, from the step that failed.",
+        "Run failed, parked, canceled or ignored worksets again, from the step that failed.",
     ),
-    "ignore": Entry("asking.ignore", "Leave a workset alone until somebody retries it."),
-    "priority": Entry("asking.priority", "Change the priority of a workset."),
+    "ignore": Entry("asking.ignore", "Leave worksets alone until somebody retries them."),
+    "priority": Entry("asking.priority", "Change the priority of worksets."),
+    "rerun": Entry(
+        "rerun.rerun",
+        "Run the files of a workset that has ended once more, as a workset of another name.",
+    ),
+    "archive": Entry(
+        "asking.archive",
+        "Put worksets aside that have come to their end: lists leave them out, and nothing starts them.",
+    ),
+    "restore": Entry(
+        "asking.restore",
+        "Bring archived worksets back into the state they were archived in. Nothing is started by that.",
+    ),
+    "delete": Entry("asking.delete", "Give up archived worksets for good."),
     "explain": Entry("explain.explain", "Say why a workset is where it is, and what to do."),
     "status": Entry(
         "status.status",
@@ -81,6 +96,10 @@ COMMANDS: Final[Mapping[str, Entry]] = {
         "Let a daemon start nothing new. What runs there runs on; what waits is left to other daemons.",
     ),
     "resume": Entry("draining.resume", "Let a drained daemon start worksets again."),
+    "reload": Entry(
+        "reloading.reload",
+        "Have the daemon of this host read its settings and pipelines again, as SIGHUP does.",
+    ),
     "stage": Entry(
         "steps.stage",
         "Bring recipe, sample sheet and all input files of a workset to a local folder.",
@@ -97,10 +116,16 @@ COMMANDS: Final[Mapping[str, Entry]] = {
         "steps.collect_metrics",
         "Count files and bytes of the results, and samples, reads and bases where summary.tsv has them.",
     ),
+    "daemon": Entry("daemons.app", "Daemons and what they hold."),
     "dlq": Entry("dlq.app", "Messages that were given up."),
     "version": Entry(
         "version.version",
         "Print the version of the program and of Python, and the formats it reads and writes.",
+    ),
+    "help": Entry("guidance.help_", "Show the help of a command, or the list of all."),
+    "completion": Entry(
+        "guidance.completion",
+        "Print what makes a shell complete commands, options and ids of worksets.",
     ),
 }
 
@@ -112,6 +137,9 @@ class CommandTable(LazyGroup):
         super().__init__(**attributes)
         for name, entry in COMMANDS.items():
             self.add_command(TyperCommand(name, help=entry.line))
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, _after_config(ctx, list(args)))
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, listed, rest = super().resolve_command(ctx, args)
@@ -129,6 +157,37 @@ def imported(name: str) -> Any:
     return typer.main.get_command(alone)
 
 
+def _after_config(ctx: Any, args: list[str]) -> list[str]:
+    """Take a ``--config`` that stands before the command as the variable that every command reads.
+
+    As an option of the program it would cost each help and completion the library that converts values.
+    """
+    name, equals, value = args[0].partition("=") if args else ("", "", "")
+    if name not in ("--config", "-c"):
+        return args
+    if not equals and len(args) < 2:
+        ctx.fail(f"Option {name!r} requires an argument.")
+    os.environ[CONFIG] = value if equals else args[1]
+    return args[1:] if equals else args[2:]
+
+
+def command_of(group: Any, name: str) -> Any:
+    """Return a command of a group with its options; None if there is none of this name."""
+    if isinstance(group, CommandTable):
+        return imported(name) if name in COMMANDS else None
+    return getattr(group, "commands", {}).get(name)
+
+
+def completion_script(program: str, shell: str) -> str:
+    """Return what a shell evaluates to complete the words behind ``program``."""
+    variable = f"_{program.replace('-', '_').upper()}_COMPLETE"
+    return str(
+        completion_shared.get_completion_script(
+            prog_name=program, complete_var=variable, shell=shell
+        )
+    )
+
+
 def whole_program() -> Any:
     """Return the program with every command imported, as its documentation needs it."""
     program = typer.main.get_command(app)
@@ -144,7 +203,9 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Runs genomics worksets dropped into S3: nothing lost, nothing run twice.\n\n"
+    "--config FILE may also stand before the command.\n\n"
     "Exit codes: 0 good, 1 failed, 2 usage or configuration, 3 not found, 4 not reachable.",
 )
 

@@ -32,7 +32,7 @@ from daylily_daemon.cli import drawing, output, printing
 from daylily_daemon.cli.options import Failed
 from daylily_daemon.cli.sampledata import SampleWorkset, write_sample_workset
 from daylily_daemon.composition.backend import upload_whole
-from daylily_daemon.composition.host import end_jobs, status_as_written, tmux_socket
+from daylily_daemon.composition.host import end_jobs, now_here, status_as_written, tmux_socket
 from daylily_daemon.domain.model import Record, State, WorksetId
 from daylily_daemon.domain.workset import Workset
 from daylily_daemon.settings.model import Settings
@@ -288,7 +288,7 @@ async def _watch(clients: Clients, ids: list[str]) -> dict[str, Workset]:
             while len(seen) < len(ids) or any(ws.state not in rest for ws in seen.values()):
                 for id in ids:
                     await _look(clients, id, seen, printing.is_terminal())
-                grid = output.list_grid(list(seen.values()))
+                grid = output.list_grid(list(seen.values()), now_here())
                 live.update(drawing.table(grid.lines(printing.width())))
                 await anyio.sleep(LOOK_S)
     if len(seen) < len(ids) or any(ws.state not in rest for ws in seen.values()):

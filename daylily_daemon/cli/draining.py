@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from daylily_daemon.cli import later, printing
-from daylily_daemon.cli.asking import asked_by
+from daylily_daemon.cli.answers import asked_by
 from daylily_daemon.cli.options import (
     ConfigOption,
     Exit,

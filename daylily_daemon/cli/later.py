@@ -19,18 +19,23 @@ if TYPE_CHECKING:
     from daylily_daemon import bootstrap as bootstrap
     from daylily_daemon import in_force as in_force
     from daylily_daemon import telemetry as telemetry
+    from daylily_daemon.application import batch as batch
     from daylily_daemon.application import draining as draining
     from daylily_daemon.application import examining as examining
     from daylily_daemon.application import health as health
     from daylily_daemon.application import overview as overview
     from daylily_daemon.application import queries as queries
     from daylily_daemon.application import requests as requests
+    from daylily_daemon.application import rerun as rerun
     from daylily_daemon.application import telling as telling
     from daylily_daemon.application import wording as wording
+    from daylily_daemon.cli import app as app
     from daylily_daemon.cli import demonstration as demonstration
     from daylily_daemon.cli import drawing as drawing
+    from daylily_daemon.cli import ids as ids
     from daylily_daemon.cli import layout as layout
     from daylily_daemon.cli import output as output
+    from daylily_daemon.cli import watching as watching
     from daylily_daemon.composition import backend as backend
     from daylily_daemon.composition import host as host
     from daylily_daemon.composition import inspection as inspection
@@ -48,18 +53,23 @@ PLACES: Final[Mapping[str, str]] = {
     "bootstrap": "daylily_daemon",
     "in_force": "daylily_daemon",
     "telemetry": "daylily_daemon",
+    "batch": "daylily_daemon.application",
     "draining": "daylily_daemon.application",
     "examining": "daylily_daemon.application",
     "health": "daylily_daemon.application",
     "overview": "daylily_daemon.application",
     "queries": "daylily_daemon.application",
     "requests": "daylily_daemon.application",
+    "rerun": "daylily_daemon.application",
     "telling": "daylily_daemon.application",
     "wording": "daylily_daemon.application",
+    "app": "daylily_daemon.cli",
     "demonstration": "daylily_daemon.cli",
     "drawing": "daylily_daemon.cli",
+    "ids": "daylily_daemon.cli",
     "layout": "daylily_daemon.cli",
     "output": "daylily_daemon.cli",
+    "watching": "daylily_daemon.cli",
     "backend": "daylily_daemon.composition",
     "host": "daylily_daemon.composition",
     "inspection": "daylily_daemon.composition",

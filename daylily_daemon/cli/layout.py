@@ -41,6 +41,8 @@ class GridColumn:
     heading: str
     missed: int = 0
     """0: always shown. Of the others the one with the largest number goes first."""
+    wide_from: int = 0
+    """Cells of a terminal from which on it is shown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +53,8 @@ class Grid:
     rows: Sequence[Sequence[str | Piece]]
     cut: bool = False
     """Whether a last column that is too long is cut on a terminal; else it is wrapped."""
+    together: int = 1
+    """How many of the first columns stand on one line, however narrow the terminal is."""
 
     def lines(self, width: int | None) -> Iterator[Line]:
         rows = [[_run(cell) for cell in row] for row in self.rows]
@@ -67,7 +71,7 @@ class Grid:
                 yield from _beside(padded, _fitted(row[last], room, cut=self.cut))
             elif width is not None:
                 own = _fitted(row[last], width - INDENT, cut=self.cut)
-                yield from _flowed(cells, width)
+                yield from _flowed(cells, width, self.together)
                 yield from ((Piece(" " * INDENT), run) for run in own if run.text)
 
 
@@ -114,7 +118,7 @@ def _run(cell: str | Piece) -> Piece:
 
 def _shown(columns: Sequence[GridColumn], sizes: Sequence[int], width: int | None) -> list[int]:
     """Return the numbers of the columns to show."""
-    shown = list(range(len(columns)))
+    shown = [n for n, one in enumerate(columns) if width is None or width >= one.wide_from]
     wanted = min(ROOM, sizes[-1])
     while (room := _room(sizes, shown[:-1], width)) is not None and room < wanted:
         missed = max(shown[:-1], key=lambda n: columns[n].missed, default=0)
@@ -151,13 +155,19 @@ def _beside(fixed: Sequence[Piece], last: Sequence[Piece]) -> Iterator[Line]:
     yield from ((margin, run) for run in last[1:])
 
 
-def _flowed(cells: Sequence[Piece], width: int) -> Iterator[Line]:
-    """Yield whole cells, as many a line as it takes."""
-    line: list[Piece] = []
-    for cell in cells:
+def _flowed(cells: Sequence[Piece], width: int, together: int) -> Iterator[Line]:
+    """Yield whole cells, as many a line as it takes; the first ones ``together``, however long."""
+    line = list(_spaced(cells[:together]))
+    for cell in cells[together:]:
         used = sum(cell_len(run.text) for run in line)
-        if line and used + GAP + cell_len(cell.text) > width:
+        if used + GAP + cell_len(cell.text) > width:
             yield tuple(line)
-            line = []
-        line += [Piece(" " * GAP), cell] if line else [cell]
+            line = [cell]
+        else:
+            line += [Piece(" " * GAP), cell]
     yield tuple(line)
+
+
+def _spaced(cells: Sequence[Piece]) -> Iterator[Piece]:
+    for n, cell in enumerate(cells):
+        yield from [Piece(" " * GAP), cell] if n else [cell]

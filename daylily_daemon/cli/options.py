@@ -52,16 +52,26 @@ class Usage(DaemonError):
     """The arguments do not make sense together."""
 
 
+CONFIG: Final = "DAYLILY_CONFIG"
+"""The variable that names the settings file where no option does."""
 ConfigOption = Annotated[
     Path | None,
-    typer.Option("--config", "-c", help="Settings file (YAML).", envvar="DAYLILY_CONFIG"),
+    typer.Option("--config", "-c", help="Settings file (YAML).", envvar=CONFIG),
 ]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", "-s", metavar="KEY=VALUE", help="One setting, as control.bucket=lab."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-WorksetArgument = Annotated[str, typer.Argument(metavar="WORKSET", help="Id of the workset.")]
+
+
+def _ids(ctx: typer.Context, incomplete: str) -> list[str]:
+    return later.ids.ids_for(ctx, incomplete)
+
+
+WorksetArgument = Annotated[
+    str, typer.Argument(metavar="WORKSET", help="Id of the workset.", autocompletion=_ids)
+]
 
 
 def sources(

@@ -7,7 +7,7 @@ from datetime import datetime
 from math import isfinite
 from typing import Any, Final
 
-from daylily_daemon.application.wording import progress_text, reason_text
+from daylily_daemon.application.wording import age, progress_text, reason_text
 from daylily_daemon.cli import printing
 from daylily_daemon.cli.layout import Grid, GridColumn, Piece
 from daylily_daemon.domain.model import Record, State
@@ -33,13 +33,22 @@ _COLOURS: Final = {
 COLOURS: Final = total("output.COLOURS", _COLOURS, tuple(State))
 """Empty for the states of what nobody has to look at."""
 
+WIDE_FROM: Final = 100
+"""Columns of a terminal below which a list leaves out what can be missed."""
 LISTED: Final = (
     GridColumn(heading="WORKSET"),
     GridColumn(heading="STATE"),
-    GridColumn(heading="PRIORITY", missed=2),
-    GridColumn(heading="CUSTOMER", missed=1),
-    GridColumn(heading="UPDATED (UTC)", missed=3),
-    GridColumn(heading="PROGRESS OR REASON"),
+    GridColumn(heading="AGE"),
+    GridColumn(heading="PRIORITY", wide_from=WIDE_FROM, missed=2),
+    GridColumn(heading="CUSTOMER", wide_from=WIDE_FROM, missed=1),
+    GridColumn(heading="NOW"),
+)
+WIDE: Final = tuple(
+    GridColumn(heading=heading)
+    for heading in (
+        *("WORKSET", "STATE", "PRIORITY", "CUSTOMER", "PIPELINE", "ATTEMPT", "HELD BY"),
+        *("SUBMITTED", "SINCE", "UPDATED", "NOW"),
+    )
 )
 RECORDS: Final = (
     GridColumn(heading="#"),
@@ -62,6 +71,11 @@ def print_json(value: Any) -> None:
     printing.say_json(_plain(value))
 
 
+def print_line(value: Any) -> None:
+    """Print one line of JSON."""
+    printing.say_line(_plain(value))
+
+
 def _plain(value: Any) -> Any:
     """Return ``value`` as JSON has it."""
     match value:
@@ -81,19 +95,41 @@ def _plain(value: Any) -> Any:
             return str(value)
 
 
-def list_grid(worksets: Sequence[Workset]) -> Grid:
+def list_grid(worksets: Sequence[Workset], now: datetime, *, wide: bool = False) -> Grid:
+    """Return what a list shows: ages for people; ``wide`` has every column, and times as programs read them.
+
+    An age is for how long a workset is in its state.
+    """
+    if wide:
+        return Grid(columns=WIDE, rows=[_wide_row(ws) for ws in worksets], together=2)
     rows = [
         (
             ws.id,
             Piece(ws.shown_state, COLOURS[ws.state]),
+            age((now - ws.state_since).total_seconds()),
             ws.priority,
             ws.request.customer_id or "-",
-            when(ws.updated_at),
             reason_text(ws),
         )
         for ws in worksets
     ]
-    return Grid(columns=LISTED, rows=rows, cut=True)
+    return Grid(columns=LISTED, rows=rows, cut=True, together=2)
+
+
+def _wide_row(ws: Workset) -> tuple[str | Piece, ...]:
+    return (
+        ws.id,
+        Piece(ws.shown_state, COLOURS[ws.state]),
+        ws.priority,
+        ws.request.customer_id or "-",
+        ws.plan.pipeline if ws.plan else "-",
+        str(ws.attempt),
+        ws.owner or "-",
+        stamp(ws.request.submitted_at or ws.created_at),
+        stamp(ws.state_since),
+        stamp(ws.updated_at),
+        reason_text(ws),
+    )
 
 
 def facts(ws: Workset) -> list[tuple[str, str]]:
@@ -113,6 +149,7 @@ def facts(ws: Workset) -> list[tuple[str, str]]:
         ("retries", f"{ws.retry_count} of {_limit(ws)}" if ws.retry_count else ""),
         ("priority", ws.priority),
         ("customer", ws.request.customer_id),
+        ("rerun of", ws.request.rerun_of),
         ("input", f"s3://{ws.request.bucket}/{ws.request.prefix}"),
         ("pipeline", f"{plan.pipeline}, {plan.samples} rows in the sheet" if plan else ""),
         ("run arguments", " ".join(plan.run_args) if plan else ""),

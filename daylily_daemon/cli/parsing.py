@@ -6,14 +6,18 @@ asks for is which options there are and which were given; a help needs less than
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from typer.core import TyperCommand, TyperGroup
+
+WATCH: Final = "--watch=2s"
+"""What ``--watch`` alone means: the parser has no option whose value may be left out."""
 
 
 class LazyCommand(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse; for a completion only find out what was given."""
+        args = [WATCH if arg == "--watch" else arg for arg in args]
         if not ctx.resilient_parsing:
             return super().parse_args(ctx, args)
         given, rest, _ = self.make_parser(ctx).parse_args(args=args)

@@ -54,6 +54,11 @@ def say_whole(text: str) -> None:
     _print(_lines(text, None))
 
 
+def say_as_it_is(text: str) -> None:
+    """Print what was laid out already: a help, a script."""
+    _print(_lines(text, None))
+
+
 def complain(text: str, style: str = "red") -> None:
     """Print sentences on stderr."""
     with _heard_or_not():
@@ -92,7 +97,11 @@ def say_grid(grid: Grid) -> None:
 
 def say_json(value: Any) -> None:
     """Print ``value``, which holds only what JSON has. What a terminal might obey is written as an escape."""
-    text = json.dumps(value, indent=2, ensure_ascii=False)
+    _say_json(value, indent=2)
+
+
+def _say_json(value: Any, indent: int | None) -> None:
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
     out = later.drawing.out()
     out.file.write("".join(_escaped(char) for char in text) + "\n")
     out.file.flush()
@@ -123,6 +132,28 @@ def width() -> int | None:
 
 def is_terminal() -> bool:
     return sys.stdout.isatty()
+
+
+def somebody_is_there() -> bool:
+    """Tell whether a question can be read and answered here."""
+    return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def agreed(question: str) -> bool:
+    """Ask on stderr; only ``y`` and ``yes`` are a yes, and the end of the input is a no."""
+    complain_as_it_is(f"{question} [y/N]")
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def tell_grid(grid: Grid) -> None:
+    """Print a table on stderr, for who is asked about it."""
+    with _heard_or_not():
+        _print(grid.lines(_width(sys.stderr)), stderr=True)
+
+
+def say_line(value: Any) -> None:
+    """Print ``value`` as one line of JSON."""
+    _say_json(value, indent=None)
 
 
 def log_stream() -> IO[str]:

@@ -15,7 +15,8 @@ import anyio
 import typer
 
 from daylily_daemon.cli import later, printing
-from daylily_daemon.cli.asking import TimeoutOption, asked_by, check_wait, exit_code_of
+from daylily_daemon.cli.answers import asked_by, check_wait, exit_code_of
+from daylily_daemon.cli.many import TimeoutOption
 from daylily_daemon.cli.options import (
     ConfigOption,
     Exit,
@@ -82,16 +83,16 @@ def submit(
     )
     outcome = run_async(partial(_submit, wish, found.settings))
     if json:
-        later.output.print_json(
-            _as_json(outcome) if wait else {"workset_id": outcome.command.workset_id}
-        )
+        later.output.print_json(submission_json(outcome, wait=wait))
     else:
-        _tell(outcome, wait=wait)
+        tell_submission(outcome, wait=wait)
     if wait:
-        raise typer.Exit(int(_code(outcome)))
+        raise typer.Exit(int(submit_code(outcome)))
 
 
-def _as_json(outcome: Followed) -> dict[str, Any]:
+def submission_json(outcome: Followed, *, wait: bool) -> dict[str, Any]:
+    if not wait:
+        return {"workset_id": outcome.command.workset_id}
     ws, answer = outcome.workset, outcome.answer
     return {
         "workset_id": outcome.command.workset_id,
@@ -101,7 +102,7 @@ def _as_json(outcome: Followed) -> dict[str, Any]:
     }
 
 
-def _code(outcome: Followed) -> Exit:
+def submit_code(outcome: Followed) -> Exit:
     """0 only for a workset that completed by this very submission."""
     ws = outcome.workset
     if (code := exit_code_of(outcome)) is not Exit.OK:
@@ -111,7 +112,7 @@ def _code(outcome: Followed) -> Exit:
     return Exit.OK if ws.state is State.COMPLETE else Exit.FAILED
 
 
-def _tell(outcome: Followed, *, wait: bool) -> None:
+def tell_submission(outcome: Followed, *, wait: bool) -> None:
     id, answer, ws = outcome.command.workset_id, outcome.answer, outcome.workset
     if not wait:
         printing.say(

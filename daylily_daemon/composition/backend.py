@@ -15,13 +15,17 @@ from daylily_daemon.adapters.host import RandomIds, StateDir, SystemClock
 from daylily_daemon.adapters.levels import level_of
 from daylily_daemon.adapters.localdrop import files_to_submit
 from daylily_daemon.adapters.provision import dead_letter_name, find_queue
+from daylily_daemon.adapters.transfer.copying import OnProgress, split_uri
 from daylily_daemon.adapters.transfer.uploads import upload, upload_files
+from daylily_daemon.adapters.transfer.within_s3 import copy_drop, drop_at
 from daylily_daemon.adapters.vitals import sighting
 from daylily_daemon.application.backend import Backend
 from daylily_daemon.bootstrap import Clients, open_clients
 from daylily_daemon.domain.daemon import QueueLevel
 from daylily_daemon.domain.errors import Permanent
 from daylily_daemon.domain.model import Command, WorksetId
+from daylily_daemon.domain.sheet import S3Place
+from daylily_daemon.domain.workset import Request
 from daylily_daemon.in_force import limits_of
 from daylily_daemon.ports import GivenUp, Unanswered
 from daylily_daemon.settings.model import Settings
@@ -114,6 +118,33 @@ class Uploader:
             watching.absent(absent)
         client = await self.clients.aws.client("s3")
         await upload_files(client, drop.files, uri, progress=watching.progress)
+
+
+@asynccontextmanager
+async def open_copying(settings: Settings) -> AsyncIterator[tuple[Backend, DropCopier]]:
+    """Yield a backend, and what copies drops from one folder of S3 to another."""
+    async with open_clients(settings) as clients:
+        yield backend_of(clients), DropCopier(clients)
+
+
+@dataclass(frozen=True, slots=True)
+class DropCopier:
+    clients: Clients
+
+    async def copy(self, progress: OnProgress, source: Request, target_uri: str) -> None:
+        """Copy the drop of a workset. Raises Permanent for a place that is taken, and Transient."""
+        client = await self.clients.aws.client("s3")
+        target = S3Place(*split_uri(target_uri))
+        await copy_drop(client, _place_of(source), target, progress=progress)
+
+    async def sizes(self, source: Request) -> tuple[int, ...]:
+        """Return the size of each file of a drop, in bytes."""
+        files = await drop_at(await self.clients.aws.client("s3"), _place_of(source))
+        return tuple(info.size for info in files)
+
+
+def _place_of(source: Request) -> S3Place:
+    return S3Place(source.bucket, source.prefix)
 
 
 async def upload_whole(clients: Clients, folder: Path, uri: str) -> datetime:

@@ -8,8 +8,9 @@ import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import anyio
 
@@ -20,18 +21,58 @@ from daylily_daemon.adapters.runners.logs import follow, tail
 from daylily_daemon.adapters.runners.tmux import session_name
 from daylily_daemon.adapters.vitals import sighting
 from daylily_daemon.application.errors import NotFound
-from daylily_daemon.domain.daemon import Sighting
+from daylily_daemon.domain.daemon import Life, Reload, Sighting
 from daylily_daemon.domain.errors import Permanent, Transient
 from daylily_daemon.domain.workset import Workset
 
+LOOK_S: Final = 0.1
+
+
+def now_here() -> datetime:
+    """Return the time by the clock of this host, aware."""
+    return SystemClock().now()
+
 
 def daemon_here(state_dir: Path) -> Sighting:
-    return sighting(StateDir(state_dir), SystemClock().now())
+    return sighting(StateDir(state_dir), now_here())
 
 
 def status_as_written(state_dir: Path) -> dict[str, Any] | None:
     """Return what the daemon of this directory last said; None if there is nothing to read."""
     return StateDir(state_dir).read_status()
+
+
+def ask_for_reload(state_dir: Path) -> Reload | None:
+    """Send SIGHUP to the daemon of this directory; return what its last reload came to before.
+
+    Raises NotFound where none runs, and Permanent where this user may not.
+    """
+    seen = daemon_here(state_dir)
+    process = seen.status.process if seen.status else None
+    if seen.status is None or process is None or seen.life is not Life.RUNNING:
+        raise NotFound(
+            f"No daemon runs here with the state directory {state_dir}; `daylily-daemon status` says more. "
+            "One that is started reads its settings by itself."
+        )
+    try:
+        os.kill(process.pid, signal.SIGHUP)
+    except PermissionError:
+        raise Permanent(
+            "This user may not signal the daemon. Run this as the daemon's user or as root, or "
+            "`systemctl reload daylily-daemon`."
+        ) from None
+    return seen.status.last_reload
+
+
+async def reloaded(state_dir: Path, before: Reload | None, timeout_s: float) -> Reload | None:
+    """Wait for the outcome of a reload that was asked for; None if there is none in time."""
+    with anyio.move_on_after(timeout_s):
+        while True:
+            status = daemon_here(state_dir).status
+            if status and status.last_reload is not None and status.last_reload != before:
+                return status.last_reload
+            await anyio.sleep(LOOK_S)
+    return None
 
 
 def attach_command(ws: Workset, state_dir: Path) -> str:

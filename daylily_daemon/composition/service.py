@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Set
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
@@ -25,8 +25,9 @@ from anyio import (
 )
 from anyio.abc import TaskGroup, TaskStatus
 
-from daylily_daemon import telemetry
+from daylily_daemon import figures, telemetry
 from daylily_daemon.adapters import exposition, own_process, vitals
+from daylily_daemon.adapters.codec import ITEM_FORMAT
 from daylily_daemon.adapters.host import StateDir, SystemClock
 from daylily_daemon.bootstrap import Daemon, Hooks
 from daylily_daemon.composition.starting import (
@@ -41,8 +42,11 @@ from daylily_daemon.composition.starting import (
 from daylily_daemon.domain.daemon import Drain, Process, Reload, Status
 from daylily_daemon.domain.errors import DaemonError, Permanent, leaf
 from daylily_daemon.domain.problems import Severity
+from daylily_daemon.domain.readiness import patience_s, why_not_ready
 from daylily_daemon.engine.boundary import foreign_as_unexpected
+from daylily_daemon.engine.looks import Jobs
 from daylily_daemon.engine.supervisor import Snapshot
+from daylily_daemon.gauges import Instant
 from daylily_daemon.settings.keys import LEAVES, OLD_NAMES, changes, variable
 from daylily_daemon.settings.sources import Sources
 
@@ -56,6 +60,8 @@ SECRETS: Final = tuple(
 HELD: Final = ("daemon.state_dir", "daemon.name", "daemon.machine")
 """Settings that count from the moment on at which the state directory is locked."""
 METRICS_AGAIN_S: Final = 30.0
+IN_USE_SHOWN: Final = 10
+"""Worksets that are named in one sentence."""
 log = structlog.get_logger()
 
 
@@ -67,7 +73,7 @@ def life(where: Callable[[], Sources], log_stream: IO[str]) -> int:
     secrets = own_process.secrets_out_of(SECRETS)
     found = where()
     whole = replace(found, environment={**found.environment, **secrets})
-    service = Service(whole, telemetry.Metrics(), log_stream)
+    service = Service(whole, figures.Metrics(), log_stream)
     service.log_as("info", "auto")
     log.debug("limits", open_files=own_process.raise_open_files())
     try:
@@ -83,7 +89,7 @@ class Service:
     """One life of the daemon process."""
 
     where: Sources
-    metrics: telemetry.Metrics
+    metrics: figures.Metrics
     log_stream: IO[str]
     stop: anyio.Event = field(default_factory=anyio.Event)
     asked: anyio.Event = field(default_factory=anyio.Event)
@@ -123,10 +129,11 @@ class Service:
         self.patience = StartPatience(self._waits)
         self.reader = Reader(self.where)
         self.process = vitals.this_process()
+        self.metrics.reads = self._instant
 
     def log_as(self, level: str, format: str) -> None:
         json = telemetry.wants_json(format, self.log_stream, os.environ)
-        telemetry.configure(level, json=json, watch=(self.metrics.count_event,))
+        telemetry.configure(level, json=json)
 
     async def main(self) -> int:
         """Return the exit code: 0 after an orderly end, 1 if the deadline for it passed."""
@@ -173,11 +180,9 @@ class Service:
                 await self.writer.flush()
 
     async def _serve(self) -> None:
-        hooks = Hooks(
-            on_pass=self._passed, on_record=self.metrics.count_record, on_drain=self._drained
-        )
+        hooks = Hooks(on_pass=self._passed, counting=self.metrics, on_drain=self._drained)
         wiring = Wiring(
-            environ=os.environ, owner=self.owner, hooks=hooks, on_call=self.metrics.count_call
+            environ=os.environ, owner=self.owner, hooks=hooks, on_call=self.metrics.call
         )
         async with opened(lambda: self.found, wiring, self.patience) as daemon:
             self.daemon, self.trouble, self.alive_at = daemon, "", current_time()
@@ -193,6 +198,7 @@ class Service:
         await daemon.registration.sign(self._as_it_is())
         async with create_task_group() as tg:
             tg.start_soon(daemon.registration.run, lambda: self.status)
+            tg.start_soon(daemon.census.run)
             await daemon.supervisor.run(self.stop)
             tg.cancel_scope.cancel()
         self.stopped_at = _now()
@@ -210,9 +216,10 @@ class Service:
 
     async def _serve_metrics(self, port: int) -> None:
         """Whoever has the port keeps figures from people, and nothing from the labs."""
+        pages = exposition.Pages(metrics=self.metrics.page, why_not_ready=self._why_not_ready)
         while True:
             try:
-                async with exposition.serving(port, self.metrics.page):
+                async with exposition.serving(port, pages):
                     await sleep_forever()
             except Permanent as exc:
                 log.warning("metrics_not_served", error=str(exc))
@@ -276,6 +283,7 @@ class Service:
         if self.daemon is None:
             pending = self._start_with(new, pending)
         else:
+            _check_in_use(self.daemon, new)
             self.daemon.channels.rebuild(new.settings)
             self.daemon.live.current = new.engine_settings
             self.daemon.supervisor.nudge()
@@ -302,7 +310,6 @@ class Service:
         return tuple(key for key in changed if key in ("metrics.port", "log.format"))
 
     def _note_reload(self, result: str, **details: Any) -> None:
-        self.metrics.config_reloads.labels(result=result).inc()
         self.reloaded = Reload(result=result, at=_now().isoformat(), **details)
 
     async def _feed_watchdog(self) -> None:
@@ -310,17 +317,30 @@ class Service:
         every_s = self.systemd.watchdog_s
         while every_s:
             await sleep(every_s)
-            patience_s = 2 * self.found.settings.daemon.sweep_s + 60.0
-            if current_time() - self.alive_at < patience_s:
+            if current_time() - self.alive_at < patience_s(self.found.settings.daemon.sweep_s):
                 self.systemd.watchdog()
 
     def _passed(self, snapshot: Snapshot) -> None:
         self.alive_at = current_time()
         self.seen = {"seen_at": SystemClock().now(), "seen_monotonic_s": vitals.monotonic_s()}
         self.snapshot = snapshot
-        self.metrics.saw(len(snapshot.active), snapshot.waiting, snapshot.owed)
         self._write_status()
         self._tell_systemd()
+
+    def _why_not_ready(self) -> tuple[str, ...]:
+        return why_not_ready(self.status, _now(), vitals.monotonic_s())
+
+    def _instant(self) -> Instant:
+        """Return what the gauges show, for whoever scrapes now."""
+        now, daemon = SystemClock().now(), self.daemon
+        return Instant(
+            now=now,
+            version=installed_version("daylily-daemon"),
+            format=ITEM_FORMAT,
+            status=self.status,
+            counts=daemon.census.found() if daemon else {},
+            jobs=daemon.supervisor.shepherd.looks.worst(now) if daemon else Jobs(),
+        )
 
     def _tell_systemd(self) -> None:
         """Say what is wrong first: ``systemctl status`` shows one line."""
@@ -334,12 +354,12 @@ class Service:
             self.systemd.status(text)
 
     def _write_status(self) -> None:
-        """Judge how it is, and say so: at once on this host, soon to all if the verdict is another one."""
+        """Judge how it is, and say so: at once here, soon to all if it holds or lacks other things."""
         if self.writer is None:
             return
-        before, self.status = self.status.problems, self._as_it_is()
+        before, self.status = self.status, self._as_it_is()
         self.writer.show(self.status)
-        if self.daemon and {p.kind for p in before} != {p.kind for p in self.status.problems}:
+        if self.daemon and _gist(before) != _gist(self.status):
             self.daemon.registration.changed()
 
     def _as_it_is(self) -> Status:
@@ -367,6 +387,23 @@ class Service:
             problems=self.status.problems,
         )
         return now.found_wrong(SystemClock().now()) if self.snapshot else now
+
+
+def _gist(status: Status) -> tuple[Set[str], Set[str]]:
+    """Return what all should know of soon: what it holds, and what is wrong with it."""
+    return status.active.keys(), {problem.kind for problem in status.problems}
+
+
+def _check_in_use(daemon: Daemon, new: Read) -> None:
+    """Raises Permanent for settings without a pipeline that something runs: its next step could not start."""
+    missing = daemon.supervisor.runs_without(new.engine_settings.pipelines)
+    if missing:
+        runs = "; ".join(f"{id} runs {name}" for id, name in sorted(missing.items())[:IN_USE_SHOWN])
+        names = ", ".join(sorted(set(missing.values())))
+        raise Permanent(
+            f"The pipelines folder lacks {names}, and {runs}. Put the file back; take it away once nothing "
+            "runs it."
+        )
 
 
 def vars_of(value: Any) -> dict[str, Any]:

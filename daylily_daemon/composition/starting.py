@@ -18,6 +18,7 @@ import anyio
 import structlog
 from anyio import current_time
 
+from daylily_daemon.adapters.aws import OnCall
 from daylily_daemon.adapters.blocking import LIMIT_S, Disk
 from daylily_daemon.adapters.host import StateDir
 from daylily_daemon.bootstrap import (
@@ -151,7 +152,7 @@ class Wiring:
     environ: Mapping[str, str]
     owner: str
     hooks: Hooks
-    on_call: Callable[[str, str], None]
+    on_call: OnCall
     runners: Disk = field(
         default_factory=partial(
             Disk, "state directory, or the directory of users behind it,", hanging=1

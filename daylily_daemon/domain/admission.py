@@ -115,7 +115,11 @@ class _Tally:
         if limits.per_customer and taken >= limits.per_customer:
             customer = ws.request.customer_id
             who = f"Customer {customer}" if customer else "Work without a customer"
-            return f"{who} already takes {taken} slots, and the limit is {limits.per_customer}."
+            slots = "slot" if taken == 1 else "slots"
+            return (
+                f"{who} already takes {taken} {slots}, and the limit is {limits.per_customer} "
+                "(daemon.max_per_customer)."
+            )
         if self.capacity.running + self.given < limits.slots:
             return ""
         if not limits.slots:

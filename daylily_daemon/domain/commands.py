@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Final, assert_never
+from typing import Final, assert_never, get_args
 
 from daylily_daemon.domain.decision import NEXT, QUIET, Decision, Note, StopJob, refuse
 from daylily_daemon.domain.errors import InboxFull
 from daylily_daemon.domain.model import (
     INBOX_LIMIT,
     SEEN_LIMIT,
+    Archive,
     Ask,
     Cancel,
     Command,
     CommandEffect,
+    Delete,
     Fence,
     HostLost,
     Ignore,
     Priority,
     Record,
     RecordType,
+    Restore,
     Retry,
     SetPriority,
     State,
@@ -29,9 +32,25 @@ from daylily_daemon.domain.model import (
     Transition,
 )
 from daylily_daemon.domain.run import StepEnd
+from daylily_daemon.domain.totality import total
 from daylily_daemon.domain.workset import Request, Workset
 
 _RESTARTABLE: Final = frozenset({State.ERROR, State.FAILED, State.CANCELED, State.IGNORED})
+_AGAIN: Final = _RESTARTABLE | {State.RETRYING}
+_FITS: Final = {
+    Submit: _AGAIN | {State.READY},
+    Cancel: frozenset({State.READY, State.RETRYING, State.IN_PROGRESS}),
+    Retry: _AGAIN,
+    HostLost: _AGAIN | {State.IN_PROGRESS},
+    Ignore: frozenset(state for state, after in NEXT.items() if State.IGNORED in after)
+    - {State.ARCHIVED},
+    SetPriority: _AGAIN | {State.READY, State.IN_PROGRESS},
+    Archive: frozenset(state for state, after in NEXT.items() if State.ARCHIVED in after),
+    Restore: frozenset({State.ARCHIVED}),
+    Delete: frozenset({State.ARCHIVED}),
+}
+FITS: Final[Mapping[type[Ask], frozenset[State]]] = total("commands.FITS", _FITS, get_args(Ask))
+"""The states of what a command is for: elsewhere it has no effect, and a priority none that matters."""
 
 
 def register(
@@ -53,6 +72,7 @@ def register(
             customer_id=submit.customer_id,
             sentinel=submit.sentinel,
             sentinel_order=submit.order,
+            rerun_of=submit.rerun_of,
             dropped_at=submit.dropped_at,
         ),
         priority=submit.priority or Priority.NORMAL,
@@ -64,7 +84,8 @@ def register(
         seen_commands=(command.id,),
         history=(Transition(state=State.READY, at=now, reason="submitted"),),
     )
-    text = f"submitted by {command.by}" + ("; its item had been removed" if left else "")
+    again = f" with the files of {submit.rerun_of}" if submit.rerun_of else ""
+    text = f"submitted by {command.by}{again}" + ("; its item had been removed" if left else "")
     decision = Decision(ws).registered(now, text, command.by)
     if submit.problem:
         decision = refuse(decision, (submit.problem,), now)
@@ -89,7 +110,13 @@ def _is_for_the_holder(command: Command, ws: Workset) -> bool:
     Of a machine that is said to be gone, the next one has to find out whether it is its own.
     """
     vouches = isinstance(command.ask, HostLost)
-    return ws.state is State.IN_PROGRESS and (ws.lock is not None or vouches)
+    held = ws.state is State.IN_PROGRESS and (ws.lock is not None or vouches)
+    return held and not isinstance(command.ask, _NEVER_QUEUED)
+
+
+_NEVER_QUEUED: Final = (Archive, Restore, Delete)
+"""They never do anything to a run, so the answer is known at the door. And a holder of the version before
+could not read an item in whose inbox they lie."""
 
 
 def enqueue(ws: Workset, command: Command, now: datetime) -> Decision:
@@ -152,6 +179,12 @@ def _obey(ready: Decision, command: Command, now: datetime) -> Decision:
             text = f"priority {priority} set by {command.by}"
             changed = ready.becoming(replace(ready.workset, priority=priority))
             return changed.record(now, text, _asked(command))
+        case Archive(reason=reason):
+            return _archive(ready, reason, command, now)
+        case Restore():
+            return _restore(ready, command, now)
+        case Delete(reason=reason):
+            return _delete(ready, reason, command, now)
         case _:
             assert_never(command.ask)
 
@@ -181,6 +214,8 @@ def _called(ask: Ask) -> str:
             return "ignore"
         case SetPriority():
             return "priority"
+        case Archive() | Restore() | Delete():
+            return type(ask).__name__.lower()
         case _:
             assert_never(ask)
 
@@ -258,7 +293,9 @@ def _advice(ws: Workset) -> str:
     """Return why a workset that runs or has come to its end is not submitted again, and what to do."""
     if ws.state is State.IN_PROGRESS:
         return "it is in progress; cancel it first, or wait for its end"
-    return f"it is {ws.state}; to run its files again, drop them into a folder of another name"
+    again = f"it is {ws.state}; to run its files again, drop them into a folder of another name"
+    copied = f", or let `daylily-daemon rerun {ws.id}` copy them"
+    return again if ws.state is State.DELETED else again + copied
 
 
 def fresh(ws: Workset, now: datetime) -> Workset:
@@ -349,9 +386,42 @@ def host_lost_by(ws: Workset) -> Command | None:
 
 def _ignore(decision: Decision, reason: str, command: Command, now: datetime) -> Decision:
     ws, by = decision.workset, command.by
-    if State.IGNORED in NEXT[ws.state]:
+    if ws.state in FITS[Ignore]:
         text = f"ignored by {by}" + (f": {reason}" if reason else "")
         waiting = decision.becoming(replace(ws, retry_after=None))
         return waiting.transition(State.IGNORED, now, text, Note(by=by))
     advice = "; cancel it first" if ws.state is State.IN_PROGRESS else ""
     return _without_effect(decision, command, f"it is {ws.state}{advice}", now)
+
+
+def _archive(decision: Decision, reason: str, command: Command, now: datetime) -> Decision:
+    ws = decision.workset
+    if ws.state not in FITS[Archive]:
+        advice = "" if ws.state in (State.ARCHIVED, State.DELETED) else "; cancel it first"
+        return _without_effect(decision, command, f"it is {ws.state}{advice}", now)
+    text = f"archived by {command.by}" + (f": {reason}" if reason else "")
+    return decision.transition(State.ARCHIVED, now, text, Note(by=command.by))
+
+
+def _restore(decision: Decision, command: Command, now: datetime) -> Decision:
+    """Go back to where it was, which channels were told of when it came there."""
+    ws = decision.workset
+    if ws.state is not State.ARCHIVED:
+        return _without_effect(decision, command, f"it is {ws.state}", now)
+    text = f"restored by {command.by}"
+    return decision.transition(archived_from(ws), now, text, replace(QUIET, by=command.by))
+
+
+def archived_from(ws: Workset) -> State:
+    """Return the state that it was archived in; ``ignored``, which starts nothing, if nobody knows."""
+    before = [line.state for line in ws.history if line.state is not State.ARCHIVED]
+    return before[-1] if before and before[-1] in NEXT[State.ARCHIVED] else State.IGNORED
+
+
+def _delete(decision: Decision, reason: str, command: Command, now: datetime) -> Decision:
+    ws = decision.workset
+    if ws.state is not State.ARCHIVED:
+        advice = "; archive it first" if ws.state in FITS[Archive] else ""
+        return _without_effect(decision, command, f"it is {ws.state}{advice}", now)
+    text = f"deleted by {command.by}" + (f": {reason}" if reason else "")
+    return decision.transition(State.DELETED, now, text, Note(by=command.by))

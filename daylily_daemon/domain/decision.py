@@ -38,11 +38,17 @@ _NEXT: Final = {
     State.FAILED: frozenset({State.READY, State.IGNORED, State.ARCHIVED}),
     State.CANCELED: frozenset({State.READY, State.ARCHIVED}),
     State.IGNORED: frozenset({State.READY, State.ARCHIVED}),
-    State.ARCHIVED: frozenset({State.READY, State.DELETED}),
+    State.ARCHIVED: frozenset(
+        {
+            *(State.COMPLETE, State.ERROR, State.FAILED, State.CANCELED, State.IGNORED),
+            State.DELETED,
+        }
+    ),
     State.DELETED: frozenset(),
 }
 NEXT: Final[Mapping[State, frozenset[State]]] = total("decision.NEXT", _NEXT, tuple(State))
-"""Which state may follow which. READY to ERROR is input that was refused before anything ran."""
+"""Which state may follow which. READY to ERROR is input that was refused before anything ran; what leaves
+ARCHIVED goes back to where it was: nothing runs again because somebody looked for it."""
 
 DETAILS_LIMIT: Final = 4000
 """Characters of ``error_details``; an item ends at 400 KB."""

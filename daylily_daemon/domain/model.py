@@ -164,6 +164,8 @@ class Submit:
     order: str = ""
     """Greater with each write that ``sentinel`` cannot tell apart: two of one content in one second, in a
     bucket without versions. Empty where nobody knows."""
+    rerun_of: str = ""
+    """The workset whose files were copied to make this one; empty for what a lab dropped."""
     dropped_at: datetime | None = None
     """When that was written, by the clock of S3, which knows seconds; None if nobody wrote one."""
 
@@ -199,7 +201,26 @@ class SetPriority:
     priority: Priority
 
 
-Ask = Submit | Cancel | Retry | HostLost | Ignore | SetPriority
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Archive:
+    """Put aside what has come to its end: a list leaves it out, and nothing starts it."""
+
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restore:
+    """Bring an archived workset back into the state it was archived in."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delete:
+    """Give up an archived workset for good. Its name stays taken, its item and its trail are kept."""
+
+    reason: str = ""
+
+
+Ask = Submit | Cancel | Retry | HostLost | Ignore | SetPriority | Archive | Restore | Delete
 
 
 class CommandEffect(StrEnum):

@@ -10,12 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 from daylily_daemon.domain.errors import CREDENTIALS
 from daylily_daemon.domain.times import span, when
+from daylily_daemon.domain.totality import total
 
 if TYPE_CHECKING:
     from daylily_daemon.domain.daemon import Drain, Port, QueueLevel, Status
@@ -53,6 +54,34 @@ class ProblemKind(StrEnum):
     RELOAD_REFUSED = "reload-refused"
     EVENTS_MISSED = "events-missed"
     CLOCK = "clock-off"
+
+
+_MEANINGS: Final[Mapping[ProblemKind, str]] = {
+    ProblemKind.NOT_RUNNING: "The process of this host's daemon has ended. Its jobs run on.",
+    ProblemKind.STOPPED: "SIGSTOP or a terminal keeps its process from doing anything.",
+    ProblemKind.HANGS: "Its process lives and finishes no pass. systemd replaces it.",
+    ProblemKind.SILENT: "It has not signed the registry for five minutes: its host is lost, or cut off.",
+    ProblemKind.STARTING: "It waits for what it needs to start: a disk, AWS, a table.",
+    ProblemKind.STOPPING: "Somebody stops it; it lets go of its worksets, whose jobs run on.",
+    ProblemKind.UNREADABLE: "The status file of this host cannot be read by this user.",
+    ProblemKind.SETTINGS: "The settings that this command reads make no sense.",
+    ProblemKind.VERSIONS: "Daemons of several versions run beside each other.",
+    ProblemKind.REFUSED: "AWS or this host refuses what the daemon needs: a right, a table, a key.",
+    ProblemKind.CREDENTIALS: "AWS does not accept who we say we are.",
+    ProblemKind.THROTTLED: "AWS answers that it is asked too often.",
+    ProblemKind.UNREACHABLE: "No answer comes, or none that can be understood.",
+    ProblemKind.CHANNEL: "A channel takes no notices. They wait, in order, and hold nothing else up.",
+    ProblemKind.DEAD_LETTERS: "Messages that nobody could read, or that were received too often.",
+    ProblemKind.QUEUE_OLD: "A message is not answered for longer than `queues.old_s`.",
+    ProblemKind.HELD: "This host cannot take more: a disk is full, or does not answer.",
+    ProblemKind.DRAINING: "Somebody wants nothing new started there.",
+    ProblemKind.DISK: "Less than twice `daemon.min_free_gb` is free.",
+    ProblemKind.RELOAD_REFUSED: "The settings on disk make no sense; those before are in force.",
+    ProblemKind.EVENTS_MISSED: "The listing found drops of which no event told.",
+    ProblemKind.CLOCK: "This host's clock is off that of AWS by 10 s; from 240 s on it is a problem.",
+}
+MEANINGS: Final = total("problems.MEANINGS", _MEANINGS, tuple(ProblemKind))
+"""What each kind means, for people."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +145,7 @@ SERVICES: Final[Mapping[str, str]] = {
     "turns": "DynamoDB",
     "trail": "DynamoDB",
     "registry": "DynamoDB",
+    "catalogue": "DynamoDB",
     "intake": "SQS",
     "commands": "SQS",
     "levels": "SQS",
@@ -126,7 +156,7 @@ SERVICES: Final[Mapping[str, str]] = {
 }
 """What stands behind each port of a daemon."""
 _AWS: Final = frozenset({"DynamoDB", "SQS", "S3"})
-_THROTTLED: Final = re.compile(r"throttl|slowdown|toomany|exceeded|limitreached", re.IGNORECASE)
+THROTTLED: Final = re.compile(r"throttl|slowdown|toomany|exceeded|limitreached", re.IGNORECASE)
 
 
 def _of_ports(status: Status, now: datetime) -> Iterator[HealthProblem]:
@@ -146,7 +176,7 @@ def kind_of(port: Port) -> ProblemKind:
     """Return what kind of trouble the last call of a failing port met."""
     if port.error == CREDENTIALS:
         return ProblemKind.CREDENTIALS
-    if _THROTTLED.search(port.error):
+    if THROTTLED.search(port.error):
         return ProblemKind.THROTTLED
     return ProblemKind.REFUSED if port.code == "impeded" else ProblemKind.UNREACHABLE
 
@@ -340,7 +370,3 @@ def _of_clock(status: Status) -> Iterator[HealthProblem]:
         command="chronyc tracking",
         severity=Severity.PROBLEM if refused else Severity.WARNING,
     )
-
-
-FRESH: Final = timedelta(minutes=5)
-"""How old the row of a daemon may be that runs: it is written each minute."""

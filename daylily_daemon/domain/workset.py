@@ -42,6 +42,8 @@ class Request:
     """Which write of ``daylily.ready`` was answered last (``naming.trigger_id``)."""
     sentinel_order: str = ""
     """As ``Submit.order``, of that write."""
+    rerun_of: str = ""
+    """As in Submit."""
     dropped_at: datetime | None = None
     """As in Submit, of that write."""
 
@@ -156,6 +158,12 @@ class Workset:
     def state_key(self) -> str:
         """Range key of the index of one customer's worksets: by state, then as in ``priority_key``."""
         return f"{self.state}#{self.priority_key}"
+
+    @property
+    def state_since(self) -> datetime:
+        """Return when it came into its state; an item without a history tells when it changed last."""
+        last = self.history[-1] if self.history else None
+        return last.at if last and last.state is self.state else self.updated_at
 
     @property
     def shown_state(self) -> str:

@@ -105,10 +105,11 @@ class Backlog:
             id: at for id, at in self._stored_at.items() if now - at < self.index_lag_s
         }
         kept = {id: ws for id, ws in self.waiting.items() if self._is_kept(ws, fresh, look)}
-        self.waiting = dict(islice({**fresh, **kept}.items(), MOST_KNOWN))
+        known = {**fresh, **kept}
+        self.waiting = dict(islice(known.items(), MOST_KNOWN))
         self.in_progress = {ws.id: ws for ws in look.in_progress}
         self.runs = dict(look.runs)
-        self.more = look.more
+        self.more = look.more or len(known) > MOST_KNOWN
         self.was_read = True
         shown = (*look.in_progress, *fresh.values())
         self.observer.keep_only({ws.id for ws in shown})

@@ -42,6 +42,7 @@ from daylily_daemon.domain.model import Answer, Command, CommandEffect, Record, 
 from daylily_daemon.domain.workset import Workset
 from daylily_daemon.engine.ahead import HIDDEN_S, Ahead, Hand
 from daylily_daemon.engine.boundary import foreign_as_unexpected
+from daylily_daemon.engine.counting import CommandFate, Counting, EventFate
 from daylily_daemon.engine.flood import Flood
 from daylily_daemon.engine.writer import Applied, Overtaken, Writer
 from daylily_daemon.ports import Delivery, Drops, Mailbox, Trail, Unreadable
@@ -151,7 +152,7 @@ class Doorbell:
         """Stop at the first that gets no answer: what is behind it must not overtake it."""
         for delivery in line:
             if isinstance(delivery.content, Unreadable):
-                round.parked += await park(self.mailbox, delivery, delivery.content.reason)
+                round.parked += await self._park(delivery, delivery.content.reason)
                 continue
             try:
                 with foreign_as_unexpected("a command"):
@@ -170,17 +171,27 @@ class Doorbell:
             return await self._refuse(delivery, exc, round)
         broken = isinstance(exc, Unexpected) and delivery.tries > BREAKS
         if isinstance(exc, Permanent) or broken:
-            parked = await park(self.mailbox, delivery, str(exc))
+            parked = await self._park(delivery, str(exc))
             round.parked += parked
             return parked
         log.warning("command_comes_again", error=str(exc), tries=delivery.tries)
         round.waiting += not its_own
         return False
 
+    async def _park(self, delivery: Delivery, reason: str) -> bool:
+        parked = await park(self.mailbox, delivery, reason)
+        if parked:
+            self._count(_commands_of(delivery) or (None,), CommandFate.PARKED)
+        return parked
+
+    def _count(self, commands: Sequence[Command | None], fate: CommandFate) -> None:
+        for command in commands:
+            self.writer.counting.command(command, fate)
+
     async def _refuse(self, delivery: Delivery, exc: InboxFull, round: _Round) -> bool:
         """Answer a command that found the inbox full all the time; whoever asked can ask again."""
         now = self.writer.clock.now()
-        commands = delivery.content if isinstance(delivery.content, tuple) else ()
+        commands = _commands_of(delivery)
         try:
             with foreign_as_unexpected("a command"):
                 for command in commands:
@@ -190,6 +201,7 @@ class Doorbell:
             log.warning("command_comes_again", error=str(trouble), tries=delivery.tries)
             return False
         log.error("command_refused", error=str(exc), tries=delivery.tries)
+        self._count(commands, CommandFate.REFUSED)
         round.done.append(delivery)
         return True
 
@@ -261,6 +273,7 @@ class Doorbell:
         text = f"There is no workset {command.workset_id}; submit it first."
         said = _answer(command, CommandEffect.NONE, text, self.writer.clock.now())
         await self.trail.answer(command.workset_id, said)
+        self._count((command,), CommandFate.NO_EFFECT)
         log.info("command_without_effect", workset=command.workset_id, command=command.id)
 
 
@@ -281,6 +294,7 @@ class Relay:
     """Called with what events have told of."""
     pause_s: float = 1.0
     flood: Flood = field(default_factory=Flood)
+    counting: Counting = field(default_factory=Counting)
 
     async def listen(self) -> None:
         """Pass events on until cancelled."""
@@ -298,6 +312,9 @@ class Relay:
         if not await self._send(read, round):
             for one in read:
                 await self._send_alone(one, round)
+        for delivery in round.done:
+            fate = EventFate.PASSED_ON if delivery.content else EventFate.NOTHING
+            self.counting.event(delivery.source, fate)
         if round.done:
             await self.intake.settle(round.done)
         return round
@@ -321,7 +338,7 @@ class Relay:
     async def _read(self, delivery: Delivery, round: _Round) -> list[Command] | None:
         """Return what the message asks for; None if it was parked, or comes again."""
         if isinstance(delivery.content, Unreadable):
-            round.parked += await park(self.intake, delivery, delivery.content.reason)
+            round.parked += await self._park(delivery, delivery.content.reason)
             return None
         try:
             with foreign_as_unexpected("an event"):
@@ -354,15 +371,25 @@ class Relay:
     async def _trouble(self, delivery: Delivery, exc: DaemonError, round: _Round) -> None:
         its_own = isinstance(exc, Unexpected)
         if isinstance(exc, Permanent) or (its_own and delivery.tries > BREAKS):
-            round.parked += await park(self.intake, delivery, str(exc))
+            round.parked += await self._park(delivery, str(exc))
             return
         log.warning("event_comes_again", error=str(exc), tries=delivery.tries)
         round.waiting += not its_own
 
+    async def _park(self, delivery: Delivery, reason: str) -> bool:
+        parked = await park(self.intake, delivery, reason)
+        if parked:
+            self.counting.event(delivery.source, EventFate.PARKED)
+        return parked
+
+
+def _commands_of(delivery: Delivery) -> tuple[Command, ...]:
+    return delivery.content if isinstance(delivery.content, tuple) else ()
+
 
 def _workset_of(delivery: Delivery) -> str:
     """Return whose line the delivery stands in; one that cannot be read stands in a line of its own."""
-    known = isinstance(delivery.content, tuple) and delivery.content
+    known = _commands_of(delivery)
     return known[0].workset_id if known else f"?{delivery.receipt}"
 
 

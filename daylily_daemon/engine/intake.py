@@ -16,12 +16,13 @@ from daylily_daemon.domain.daemon import Missed
 from daylily_daemon.domain.model import Command
 from daylily_daemon.domain.workset import Workset
 from daylily_daemon.engine.boundary import for_ever
+from daylily_daemon.engine.counting import EventFate
 from daylily_daemon.engine.doorbell import Doorbell, Relay
 from daylily_daemon.engine.flood import Flood
 from daylily_daemon.engine.health import Health
 from daylily_daemon.engine.live_settings import LiveSettings
 from daylily_daemon.engine.writer import Writer
-from daylily_daemon.ports import Clock, Drops, Mailbox, Trail
+from daylily_daemon.ports import Clock, Drops, EventSource, Mailbox, Trail
 
 log = structlog.get_logger()
 
@@ -89,6 +90,7 @@ class Intake:
             flood=self.flood,
             sent=partial(self.health.answered, "drops", "as_it_is"),
             told=self.missed.told_by_event,
+            counting=self.writer.counting,
         )
         doorbell = Doorbell(
             mailbox=self.commands,
@@ -114,4 +116,5 @@ class Intake:
             log.warning("events_missed", worksets=[c.workset_id for c in missed])
             self.missed.found(missed)
             await self.commands.send(missed)
+            self.writer.counting.event(EventSource.LISTING, EventFate.PASSED_ON, len(missed))
         await sleep(self.live.current.reconcile_s)

@@ -30,6 +30,7 @@ from daylily_daemon.domain.lifecycle import resume
 from daylily_daemon.domain.model import Command, Fence, JobName, State
 from daylily_daemon.domain.remarks import Remarks
 from daylily_daemon.domain.workset import Workset
+from daylily_daemon.engine.counting import BeatFate
 from daylily_daemon.engine.wakeup import Wakeup
 from daylily_daemon.engine.writer import Applied, Holder, Overtaken, Writer
 
@@ -106,8 +107,10 @@ class Term:
             if self._due() > current_time():
                 await self._poke.wait(self._due())
             else:
-                with move_on_after(self._config.beat_s):
+                with move_on_after(self._config.beat_s) as scope:
                     await self._beat()
+                late = scope.cancelled_caught
+                self._writer.counting.beat(BeatFate.UNANSWERED if late else BeatFate.ANSWERED)
 
     async def apply(self, event: LifeEvent) -> list[Effect]:
         """Decide, save, and return what to do; not beside ``keep`` or another ``apply``. Raises Fenced.

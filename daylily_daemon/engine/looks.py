@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Final
 
 import structlog
@@ -29,6 +30,16 @@ PAUSE_S: Final = 1.0
 log = structlog.get_logger()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Jobs:
+    """The worst of all jobs of this daemon."""
+
+    quietest_s: float = 0.0
+    """Longest time without a line in the log, in seconds."""
+    overdue_s: float = 0.0
+    """Longest time beyond the limit of a step and the grace after it, in seconds."""
+
+
 @dataclass(slots=True, eq=False)
 class Watched:
     """A job that is waited for, and when it was last looked at."""
@@ -39,6 +50,8 @@ class Watched:
     since: float
     last: Progress | None = None
     over: bool = False
+    quiet_since: float | None = None
+    """On the loop's clock, as it was found at the last look; None where nothing is known of its log."""
 
     def __enter__(self) -> None:
         """It is looked at from the moment on at which it is in line."""
@@ -50,25 +63,44 @@ class Watched:
         """Note progress that is new; what is in the way of seeing it harms nothing."""
         try:
             progress = await self.runner.progress(self.job)
+            quiet_s = await self.runner.quiet_s(self.job)
         except (Transient, Permanent) as exc:
             log.info("progress_not_seen", job=self.job.name, error=str(exc))
             return
+        self.quiet_since = None if quiet_s is None else current_time() - quiet_s
         if progress is not None and progress != self.last and not self.over:
             self.last = progress
             self.term.note(self.job.name, Remarks(progress=progress), eager=False)
+
+    def overdue_s(self, now: datetime) -> float:
+        """Return how long it goes on beyond its limit and grace, in seconds; below 0 before that."""
+        step = self.term.workset.step
+        if step is None or step.started_at is None:
+            return 0.0
+        limit = timedelta(seconds=self.job.timeout_s + self.job.grace_s)
+        return (now - step.started_at - limit).total_seconds()
 
 
 @dataclass(slots=True)
 class Looks:
     live: LiveSettings
+    _watched: set[Watched] = field(default_factory=set)
     _line: deque[Watched] = field(default_factory=deque)
     _in_line: Semaphore = field(default_factory=lambda: Semaphore(0))
 
     def into(self, runner: Runner, job: Job, term: Term) -> Watched:
         """Have ``term`` told of the progress of ``job`` until what is returned is left."""
         watched = Watched(runner, job, term, current_time())
+        self._watched.add(watched)
         self._put(watched)
         return watched
+
+    def worst(self, now: datetime) -> Jobs:
+        """Return what is worst of all jobs that are waited for, as far as they were looked at."""
+        jobs = [one for one in self._watched if not one.over]
+        quiet = [current_time() - one.quiet_since for one in jobs if one.quiet_since is not None]
+        overdue = [one.overdue_s(now) for one in jobs]
+        return Jobs(quietest_s=max(quiet, default=0.0), overdue_s=max((0.0, *overdue)))
 
     async def run(self) -> None:
         """Look for ever."""
@@ -81,10 +113,12 @@ class Looks:
         watched = self._line.popleft()
         while not watched.over and (left_s := self._left_s(watched)) > 0:  # noqa: ASYNC110 - settings change
             await sleep(min(left_s, NOTICED_S))
-        if not watched.over:
-            await watched.look()
-            watched.since = current_time()
-            self._put(watched)
+        if watched.over:
+            self._watched.discard(watched)
+            return
+        await watched.look()
+        watched.since = current_time()
+        self._put(watched)
 
     def _put(self, watched: Watched) -> None:
         self._line.append(watched)

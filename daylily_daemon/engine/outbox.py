@@ -28,6 +28,7 @@ from daylily_daemon.domain.daemon import Owed
 from daylily_daemon.domain.errors import DaemonError, Permanent, Transient
 from daylily_daemon.domain.model import Record, WorksetId
 from daylily_daemon.engine.boundary import for_ever, foreign_as_unexpected
+from daylily_daemon.engine.counting import Counting, NoticeFate
 from daylily_daemon.engine.flood import Flood
 from daylily_daemon.engine.live_settings import LiveSettings
 from daylily_daemon.engine.wakeup import Wakeup
@@ -98,6 +99,7 @@ class Outbox:
         self._config = config
         self.flood: Final = Flood()
         """While it is on, fresh notices wait for a while."""
+        self.counting = Counting()
         self._pending: dict[str, _PendingDelivery] = {}
         self._lines: dict[tuple[str, WorksetId], list[_PendingDelivery]] = {}
         self._limits: dict[str, CapacityLimiter] = {}
@@ -287,6 +289,7 @@ class Outbox:
             notifier = self._notifiers().get(channel)
             if notifier is None:
                 bound.warning("notice_given_up", reason="the channel is no longer configured")
+                self.counting.notice(channel, NoticeFate.GIVEN_UP)
                 return False
             try:
                 with foreign_as_unexpected(f"channel {channel}"):
@@ -296,6 +299,7 @@ class Outbox:
                         await notifier.deliver(record)
             except Permanent as exc:
                 bound.error("notice_given_up", reason=str(exc))
+                self.counting.notice(channel, NoticeFate.GIVEN_UP)
                 return False
             except _Lost:
                 bound.info("notice_left_to_another")
@@ -303,12 +307,15 @@ class Outbox:
             except Transient as exc:
                 if self._too_old(record) and not isinstance(exc, _Unsure):
                     bound.error("notice_given_up", reason=f"too old; last answer: {exc}")
+                    self.counting.notice(channel, NoticeFate.GIVEN_UP)
                     return False
+                self.counting.notice(channel, NoticeFate.DELAYED)
                 bound.warning("notice_delayed", reason=str(exc), pause_s=pause_s)
                 await sleep(max(pause_s, min(exc.retry_after_s or 0.0, PATIENCE_S)))
                 pause_s = min(self._config.cap_s, pause_s * 2)
             else:
                 bound.info("notice_delivered", type=record.type, state=record.state)
+                self.counting.notice(channel, NoticeFate.TOLD)
                 return True
 
     async def _make_sure(self, channel: str, pending: _PendingDelivery) -> None:

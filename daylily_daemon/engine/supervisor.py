@@ -8,7 +8,7 @@ outbox                                   last: pays what the others still owed
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 import structlog
@@ -147,6 +147,13 @@ class Supervisor:
         """Pass now."""
         self._wakeup.call()
 
+    def runs_without(self, pipelines: Collection[str]) -> Mapping[str, str]:
+        """Return the pipelines of what runs here that are not among ``pipelines``, by workset id."""
+        held = self._tender.held.items()
+        return {
+            id: one.pipeline for id, one in held if one.pipeline and one.pipeline not in pipelines
+        }
+
     def _stored(self, ws: Workset) -> None:
         """A command was stored: let the holder of the workset look, or put it into the backlog."""
         if not self._tender.poke(ws.id):
@@ -154,6 +161,7 @@ class Supervisor:
             self._wakeup.call()
 
     def _passed(self) -> None:
+        self.writer.counting.passed(self._sweep.pass_s)
         if self.on_pass is not None:
             self.on_pass(self.snapshot())
 

@@ -9,7 +9,7 @@ more, it reads again at once.
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -23,6 +23,7 @@ from daylily_daemon.domain.admission import Capacity, is_elsewhere, room_for
 from daylily_daemon.domain.errors import DaemonError
 from daylily_daemon.domain.model import State, WorksetId
 from daylily_daemon.domain.turn import ANYWHERE, Need, Turn, as_part
+from daylily_daemon.domain.workset import Workset
 from daylily_daemon.engine.admitter import Admitter
 from daylily_daemon.engine.backlog import Backlog, Look
 from daylily_daemon.engine.boundary import aside, for_ever, foreign_as_unexpected
@@ -59,6 +60,8 @@ class Sweep:
     tender: Tender
     wakeup: Wakeup
     passes: int = 0
+    pass_s: float = 0.0
+    """How long the last pass took, reading the index included."""
 
     _lineup: Lineup = field(init=False)
     _read_since: float = -math.inf
@@ -73,9 +76,10 @@ class Sweep:
             what = "filing what older versions wrote"
             checks.start_soon(for_ever, what, self._file_older, FILED_AGAIN_S)
             while True:
+                began = current_time()
                 await self._alone("reading the index", self._read_if_due)
                 await self._alone("a sweep", partial(self._pass, tending, checks))
-                self.passes += 1
+                self.passes, self.pass_s = self.passes + 1, current_time() - began
                 with aside("telling of a pass"):
                     on_pass()
                 await self._rest()
@@ -108,7 +112,7 @@ class Sweep:
         reading = await self._lineup.waiting(use, self._is_busy)
         waiting = await self._lineup.loaded(reading.turns, self.backlog.as_read())
         return Look(
-            waiting=waiting,
+            waiting=_with_room_first(waiting, use.capacity),
             complete=reading.complete,
             more=reading.more,
             due_at=use.due_at,
@@ -161,6 +165,11 @@ class Sweep:
         longest = now + self.live.current.sweep_s
         await self.wakeup.wait(min(longest, self.backlog.next_at(now, self.clock.now())))
         self.backlog.wake(current_time())
+
+
+def _with_room_first(waiting: Sequence[Workset], capacity: Capacity) -> Sequence[Workset]:
+    """Where not all can be remembered, those that could start must be among them."""
+    return sorted(waiting, key=lambda ws: not room_for(capacity, ws.request.customer_id))
 
 
 @dataclass(slots=True)

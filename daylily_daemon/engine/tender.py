@@ -17,6 +17,7 @@ from daylily_daemon.domain.model import State, WorksetId
 from daylily_daemon.domain.workset import Workset
 from daylily_daemon.engine.backlog import Backlog
 from daylily_daemon.engine.boundary import foreign_as_unexpected
+from daylily_daemon.engine.counting import BeatFate
 from daylily_daemon.engine.lease import LeaseConfig, Term, claim
 from daylily_daemon.engine.remarks import say_trouble
 from daylily_daemon.engine.shepherd import Shepherd, runner_of
@@ -54,6 +55,12 @@ class Held:
     customer: str
     term: Term | None = None
     """None until it is claimed."""
+
+    @property
+    def pipeline(self) -> str:
+        """Return the name of the pipeline that it runs; empty until it is claimed."""
+        ws = self.term.workset if self.term else None
+        return ws.plan.pipeline if ws and ws.plan else ""
 
     @property
     def doing(self) -> str:
@@ -116,6 +123,7 @@ class Tender:
             await self._let_rest(ws, self.rest_s, exc)
         except (Fenced, LeaseLost) as exc:
             log.warning("lease_lost", workset=ws.id, error=str(exc))
+            self.writer.counting.beat(BeatFate.LOST)
             self._doubt(ws)
         except DaemonError as exc:
             log.warning("workset_let_go", workset=ws.id, error=str(exc))

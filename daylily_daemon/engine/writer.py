@@ -21,6 +21,7 @@ from daylily_daemon.domain.lifecycle import decide
 from daylily_daemon.domain.model import Command, Record, Submit
 from daylily_daemon.domain.workset import Workset
 from daylily_daemon.engine.boundary import aside
+from daylily_daemon.engine.counting import Counting
 from daylily_daemon.engine.live_settings import LiveSettings
 from daylily_daemon.ports import Change, Clock, Conflict, Ids, Worksets
 
@@ -66,6 +67,7 @@ class Writer:
     live: LiveSettings
     on_records: Callable[[tuple[Record, ...]], None]
     """Called with the records of each write once it is stored: the outbox."""
+    counting: Counting = field(default_factory=Counting)
     permits: Semaphore = field(default_factory=lambda: Semaphore(WRITES_AT_ONCE, fast_acquire=True))
     """Who waits for one has sent nothing yet: a thousand runs to adopt must not time out in a queue."""
     write_s: float = 5.0
@@ -82,11 +84,11 @@ class Writer:
         decision = decide(before, event, self.live.current.policy, self.clock.now())
         if decision.workset == before:
             return Applied(before, decision.effects, written=False)
-        once = event.command.id if isinstance(event, Asked) else None
+        asked = event.command if isinstance(event, Asked) else None
         if holder is None:
-            return await self._store(before, decision, once)
+            return await self._store(before, decision, asked)
         sealed = decision.becoming(holder.seal(decision.workset))
-        return await self._store(before, sealed, once, holder.repeat_s)
+        return await self._store(before, sealed, asked, holder.repeat_s)
 
     async def register(
         self, command: Command, submit: Submit, left: Sequence[Record]
@@ -96,25 +98,29 @@ class Writer:
         Raises what ``Worksets.commit`` raises: Permanent where there are records under its numbers.
         """
         decision = register(command, submit, self.clock.now(), left)
-        return await self._store(None, decision, command.id)
+        return await self._store(None, decision, command)
 
     async def _store(
         self,
         before: Workset | None,
         decision: Decision,
-        once: str | None,
+        asked: Command | None,
         repeat_s: float | None = None,
     ) -> Applied | Overtaken:
-        change = self._change(before, decision, once)
+        change = self._change(before, decision, asked.id if asked else None)
         while True:
             try:
-                return Applied(await self._commit(change), decision.effects, written=True)
+                stored = await self._commit(change)
             except Conflict as conflict:
                 return Overtaken(conflict.current)
             except Transient:
                 if repeat_s is None:
                     raise
                 await sleep(repeat_s)
+            else:
+                with aside("counting a write"):
+                    self.counting.stored(change, asked)
+                return Applied(stored, decision.effects, written=True)
 
     def _change(self, before: Workset | None, decision: Decision, once: str | None) -> Change:
         routing = self.live.current.routing

@@ -229,6 +229,8 @@ ACTIONS: Final = {
     "list_parts": ("s3:ListMultipartUploadParts",),
     "create_multipart_upload": ("s3:PutObject",),
     "upload_part": ("s3:PutObject",),
+    "copy_object": ("s3:GetObject", "s3:PutObject"),
+    "upload_part_copy": ("s3:GetObject", "s3:PutObject"),
     "complete_multipart_upload": ("s3:PutObject",),
     "delete_message_batch": ("sqs:DeleteMessage",),
     "change_message_visibility_batch": ("sqs:ChangeMessageVisibility",),

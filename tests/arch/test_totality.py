@@ -44,6 +44,7 @@ NAMED_BY_THE_TYPE_CHECKER: Final = {
 }
 NAMED_AT_IMPORT: Final = {
     "domain.decision": "decision.NEXT has no line for paused.",
+    "domain.commands": "commands.FITS has no line for",
     "domain.failures": "failures.BY_ITS_END has no line for evicted.",
     "adapters.notifiers.s3_sentinels": "s3_sentinels.WRITTEN has no line for paused.",
     "adapters.notifiers.pagerduty": "pagerduty.ACTIONS has no line for paused.",

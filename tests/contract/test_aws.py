@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
+from anyio import move_on_after
 from botocore import exceptions as aws
 from botocore.exceptions import ClientError
 
 from daylily_daemon.adapters.aws import Aws, AwsOptions, options_from, translated
 from daylily_daemon.domain.errors import CREDENTIALS, DaemonError, Impeded, Permanent, Transient
-from tests.contract.scripted_aws import ok, refused, scripted
+from tests.contract.scripted_aws import Says, ScriptedAws, ok, raw, refused, scripted
 
 
 def answer(code: str, status: int = 400, message: str = "No", **headers: str) -> ClientError:
@@ -169,7 +173,7 @@ async def test_our_own_errors_and_those_of_the_program_pass_unchanged() -> None:
 
 
 async def test_one_client_is_made_for_equal_wishes_and_calls_are_counted(moto_url: str) -> None:
-    calls: list[tuple[str, str]] = []
+    calls: list[tuple[Any, ...]] = []
     options = AwsOptions(endpoint_url=moto_url)
     async with Aws(options, on_call=lambda *call: calls.append(call)) as opened:
         s3, sqs = await opened.client("s3"), await opened.client("sqs")
@@ -177,7 +181,69 @@ async def test_one_client_is_made_for_equal_wishes_and_calls_are_counted(moto_ur
         assert await opened.client("s3", max_attempts=1) is not s3
         await s3.list_buckets()
         await sqs.list_queues()
-    assert calls == [("s3", "ListBuckets"), ("sqs", "ListQueues")]
+    ended = [("s3", "ListBuckets", "ok"), ("sqs", "ListQueues", "ok")]
+    assert [call[:3] for call in calls] == ended
+    assert all(0 < seconds < 60 for *_, seconds in calls)
+
+
+@pytest.mark.parametrize(
+    ("says", "outcome"),
+    [
+        (ok(TableNames=[]), "ok"),
+        (refused("ConditionalCheckFailedException"), "ok"),
+        (refused("ProvisionedThroughputExceededException"), "throttled"),
+        (refused("ThrottlingException"), "throttled"),
+        (refused("RequestLimitExceeded"), "throttled"),
+        (raw(429, b"{}"), "throttled"),
+        (refused("AccessDeniedException"), "refused"),
+        (refused("ResourceNotFoundException"), "refused"),
+        (refused("ExpiredTokenException"), "credentials"),
+        (refused("UnrecognizedClientException"), "credentials"),
+        (refused("InternalServerError", 500), "unwell"),
+        (raw(503, b"{}"), "unwell"),
+        (raw(200, b"{", cut=True), "silent"),
+    ],
+)
+async def test_a_call_is_counted_by_what_it_came_to(says: Says, outcome: str) -> None:
+    calls: list[tuple[Any, ...]] = []
+    script = ScriptedAws()
+    script.say("*", says)
+    async with script.serving() as url:
+        options = AwsOptions(endpoint_url=url, max_attempts=2)
+        async with Aws(options, on_call=lambda *call: calls.append(call[:3])) as opened:
+            client = await opened.client("dynamodb")
+            with suppress(DaemonError):
+                async with translated():
+                    await client.list_tables()
+    assert calls == [("dynamodb", "ListTables", outcome)], "once, however often it was repeated"
+
+
+async def test_a_call_that_is_given_up_is_not_counted() -> None:
+    calls: list[tuple[Any, ...]] = []
+    with silent_server() as url:
+        opened = Aws(AwsOptions(endpoint_url=url), on_call=lambda *call: calls.append(call))
+        async with opened:
+            with move_on_after(0.3):
+                await (await opened.client("dynamodb")).list_tables()
+    assert calls == []
+
+
+async def test_silence_is_counted_as_such() -> None:
+    calls: list[tuple[Any, ...]] = []
+    with silent_server() as url:
+        options = AwsOptions(endpoint_url=url, read_timeout_s=0.2, max_attempts=1)
+        async with Aws(options, on_call=lambda *call: calls.append(call)) as opened:
+            with pytest.raises(Transient):
+                async with translated():
+                    await (await opened.client("dynamodb")).list_tables()
+    assert [call[:3] for call in calls] == [("dynamodb", "ListTables", "silent")]
+
+
+@contextmanager
+def silent_server() -> Iterator[str]:
+    """Take connections and say nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
 async def test_a_queue_client_outlasts_a_long_poll(moto_url: str) -> None:

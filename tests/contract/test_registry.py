@@ -87,6 +87,17 @@ async def test_a_daemon_can_be_drained_before_it_ever_said_a_word(registry: Regi
     ]
 
 
+async def test_a_daemon_that_is_struck_off_is_left_out_until_it_signs_again(
+    registry: Registry,
+) -> None:
+    await registry.sign(HEAD1, STATUS, NOW)
+    await registry.sign(HEAD2, Status(owner=HEAD2), NOW)
+    await registry.strike(HEAD1)
+    assert [row.owner for row in await registry.daemons()] == [HEAD2]
+    await registry.sign(HEAD1, STATUS, NOW)
+    assert [row.owner for row in await registry.daemons()] == [HEAD1, HEAD2]
+
+
 async def test_a_status_that_is_too_large_is_shortened(registry: Registry) -> None:
     many = Status(owner=HEAD1, active={f"w{n}": "x" * 1000 for n in range(LARGEST_CHARS // 1000)})
     await registry.sign(HEAD1, many, NOW)

@@ -147,6 +147,28 @@ async def test_a_new_runner_adopts_a_running_job(harness: Harness) -> None:
     assert harness.starts(job) == 1
 
 
+async def test_it_is_known_how_long_a_job_has_written_nothing(harness: Harness) -> None:
+    job, runner = harness.job(Act(lasts_s=30.0)), harness.runner()
+    await runner.ensure(job)
+
+    async def is_quiet() -> bool:
+        return 0.2 < (await runner.quiet_s(job) or 0.0) < 5
+
+    await eventually(is_quiet)
+    await runner.stop(job)
+
+
+async def test_a_job_that_writes_is_not_quiet(harness: Harness) -> None:
+    if isinstance(harness, MemoryHarness):
+        return  # its jobs write nothing
+    loud = ("sh", "-c", "while :; do echo .; sleep 0.05; done")
+    job, runner = harness.job(Act(), argv=loud), harness.runner()
+    await runner.ensure(job)
+    await anyio.sleep(1.0)
+    assert (await runner.quiet_s(job) or 0.0) < 0.8
+    await runner.stop(job)
+
+
 async def test_giving_up_a_wait_leaves_the_job_alone(harness: Harness) -> None:
     runner, job = harness.runner(), harness.job(Act(lasts_s=0.4, code=5))
     await runner.ensure(job)

@@ -61,7 +61,7 @@ class Store:
 async def store(paging_moto: str) -> AsyncIterator[Store]:
     calls: list[str] = []
     options = AwsOptions(endpoint_url=paging_moto)
-    async with Aws(options, on_call=lambda _, operation: calls.append(operation)) as aws:
+    async with Aws(options, on_call=lambda _, operation, *end: calls.append(operation)) as aws:
         client = await aws.client("s3")
         bucket = f"s3-{next(BUCKETS)}"
         await client.create_bucket(

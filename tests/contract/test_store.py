@@ -16,6 +16,7 @@ from daylily_daemon.domain.listing import Position, Query
 from daylily_daemon.domain.model import (
     Answer,
     Cancel,
+    Category,
     Command,
     CommandEffect,
     Fence,
@@ -30,7 +31,7 @@ from daylily_daemon.domain.model import (
     WorksetId,
 )
 from daylily_daemon.domain.turn import Queue, Turn, turn_of
-from daylily_daemon.domain.workset import Workset
+from daylily_daemon.domain.workset import Failure, Workset
 from daylily_daemon.ports import Announced, Change, Conflict, Count
 from tests import made
 from tests.contract.stores import STORES, Store, opened, url_of
@@ -422,20 +423,33 @@ async def test_pages_follow_the_states_and_the_order_of_the_index(store: Store) 
         ({"customer": "lab-7", "prefix": "th", "created_from": NOW}, ["three"]),
         ({"customer": "lab-7", "priority": Priority.LOW}, []),
         ({"customer": "nobody"}, []),
+        ({"code": "WS-RES-001"}, ["seven"]),
+        ({"code": "WS-RES-001", "customer": "lab-7"}, ["seven"]),
+        ({"pipeline": "omics"}, ["five"]),
+        ({"host": "head1"}, ["five"]),
+        ({"host": "head"}, []),
+        ({"entered_before": NOW + timedelta(minutes=5)}, ["done", "three", "low"]),
+        ({"entered_from": NOW + timedelta(minutes=5), "pipeline": "omics"}, ["five"]),
     ],
 )
 async def test_what_a_list_asks_for_is_found_page_by_page(
     store: Store, asked: dict[str, Any], ids: list[str]
 ) -> None:
     await put(store, "three", 3, customer_id="lab-7")
-    await put(store, "five", 5)
-    await put(store, "seven", 7, customer_id="lab-7")
+    omics = Plan(pipeline="omics", steps=("run",))
+    await put(store, "five", 5, plan=omics, owner="head1/i-1/f1", updated_at=at(5))
+    failure = Failure(code="WS-RES-001", category=Category.RESOURCE, details="no room")
+    await put(store, "seven", 7, customer_id="lab-7", failure=failure, updated_at=at(7))
     await put(store, "low", 4, priority=Priority.LOW)
     await put(store, "done", 0, state=State.COMPLETE, customer_id="lab-1")
     query = Query(states=STATES, **asked)
     found = await all_pages(store, query, 1)
     assert sorted(id for page in found for id in page) == sorted(ids)
     assert await all_pages(store, query, 9) == [ids]
+
+
+def at(minutes: int) -> datetime:
+    return NOW + timedelta(minutes=minutes)
 
 
 def found_in(pages: list[list[str]]) -> list[str]:

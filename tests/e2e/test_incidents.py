@@ -6,11 +6,13 @@ that is set, a receiver that is back) the test does.
 
 from __future__ import annotations
 
+import json
 import shlex
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any, Final
@@ -19,7 +21,7 @@ import pytest
 
 from daylily_daemon.domain.model import State
 from daylily_daemon.domain.problems import ProblemKind
-from tests.e2e.harness import Answer, Lab, until
+from tests.e2e.harness import PREFIX, Answer, Lab, until
 from tests.e2e.troubled_aws import TroubledAws, troubled_aws
 
 pytestmark = pytest.mark.timeout(300)
@@ -142,6 +144,40 @@ def test_a_poison_message(lab: Lab) -> None:
     _well_again(lab)
 
 
+def test_a_drop_on_a_complete_workset(lab: Lab) -> None:
+    """Nothing is wrong with the daemon: ``explain`` says what became of it, and what runs it again."""
+    lab.start()
+    lab.drop_sample("again")
+    lab.wait_for("again", State.COMPLETE)
+    lab.put(f"{PREFIX}again/daylily.ready", b"once more")
+
+    def told() -> Answer | None:
+        answer = lab.run_cli("explain", "again", COLUMNS=COLUMNS)
+        return answer if "submission by s3 had no effect: it is complete" in answer.words else None
+
+    answer = until(told, why=lambda: str(lab.run_cli("events", "again")))
+    assert answer is not None
+    assert "daylily-daemon rerun again" in answer.words
+    assert lab.run_cli("rerun", "again").code == 0
+    lab.wait_for("again-2", State.COMPLETE)
+
+
+def test_a_flood_by_one_customer(lab: Lab) -> None:
+    lab.pipeline("noting", run="until [ -e $gate ]; do sleep 0.1; done")
+    lab.configure(daemon={"max_per_customer": 1})
+    lab.start()
+    lab.drop_sample("first")
+    lab.wait_started("first", "1 run")
+    lab.drop_sample("second")
+    lab.wait_until("second", lambda ws: ws.plan)
+    answer = lab.run_cli("explain", "second", COLUMNS=COLUMNS)
+    assert "place 1 of 1" in answer.words
+    assert "daemon.max_per_customer" in answer.words, answer
+    for id in ("first", "second"):
+        lab.open_gate(id)
+        lab.wait_for(id, State.COMPLETE)
+
+
 def test_a_bucket_that_tells_nothing(lab: Lab) -> None:
     lab.configure(daemon={"reconcile_s": 60})
     s3 = lab.aws("s3")
@@ -176,9 +212,37 @@ def test_settings_that_make_no_sense_keep_the_old_ones_in_force(lab: Lab) -> Non
     assert answer.code == 2
     assert "settings on disk are refused since" in answer.words
     assert "running 0 of 4 worksets" in answer.words, "the local half needs no settings"
+    assert lab.run_cli("reload", "--dry-run").code == 2
     lab.config.write_text(good)
-    daemon.send(signal.SIGHUP)
+    assert lab.run_cli("reload", "--dry-run").code == 0
+    assert lab.run_cli("reload", "--wait").code == 0
     _well_again(lab)
+    assert daemon.terminate() == 0
+    gone = lab.run_cli("reload")
+    assert (gone.code, "No daemon runs here" in gone.words) == (3, True)
+
+
+def test_a_pipeline_that_is_taken_away_while_it_runs(lab: Lab) -> None:
+    lab.pipeline("noting", run="until [ -e $gate ]; do sleep 0.1; done", export="")
+    daemon = lab.start()
+    lab.drop_sample("running")
+    lab.wait_started("running", "1 run")
+    file = lab.pipelines / "noting.yaml"
+    text = file.read_text()
+    lab.pipeline("other")
+    lab.configure(pipelines={"default": "other"})
+    file.unlink()
+    daemon.send(signal.SIGHUP)
+    problem = _named(lab, ProblemKind.RELOAD_REFUSED)
+    _told_to_people(lab, problem, "lacks noting, and running runs noting")
+    refused = lab.run_cli("reload", "--wait")
+    assert (refused.code, "lacks noting" in refused.words) == (1, True)
+    file.write_text(text)
+    answer = lab.run_cli("reload", "--wait")
+    assert (answer.code, "Changed: pipelines.default" in answer.words) == (0, True)
+    _well_again(lab)
+    lab.open_gate("running")
+    lab.wait_for("running", State.COMPLETE)
 
 
 # --- this host ------------------------------------------------------------------------------------
@@ -193,6 +257,43 @@ def test_a_full_disk(lab: Lab) -> None:
     lab.configure(daemon={"min_free_gb": 0})
     daemon.send(signal.SIGHUP)
     _well_again(lab)
+
+
+def test_a_head_node_that_will_never_come_back(lab: Lab) -> None:
+    lab.pipeline("noting", run="until [ -e $gate ]; do sleep 0.1; done")
+    lab.configure(lease={"ttl_s": 20, "beat_s": 5, "margin_s": 5})
+    state = lab.folder / "head2"
+    other = ("--set", f"daemon.state_dir={state}", "--set", "daemon.name=head2")
+    lost = lab.start(*other, "--set", "daemon.machine=i-0123", wait=False)
+    lab.drop_sample("orphan")
+    lab.wait_started("orphan", "1 run")
+    until(lambda: "head2/" in _held_by_the_registry(lab, "orphan"))
+    lost.kill()
+    lab.start()
+    _set_back(lab, "head2/", timedelta(minutes=10))
+    problem = _named(lab, ProblemKind.SILENT)
+    _told_to_people(lab, problem, "Silent for 10 min, and held 1 workset", "if it is terminated")
+    assert lab.run_cli(*shlex.split(problem["command"])[1:], "--yes").code == 0
+    lab.open_gate("orphan")
+    lab.wait_for("orphan", State.COMPLETE)
+    _well_again(lab)
+
+
+def _held_by_the_registry(lab: Lab, id: str) -> str:
+    """Return the daemons that say they hold it."""
+    items = lab.aws("dynamodb").scan(TableName=lab.settings["tables"]["control"])["Items"]
+    return " ".join(
+        i["sk"]["S"] for i in items if id in json.loads(i["said"]["S"]).get("active", {})
+    )
+
+
+def _set_back(lab: Lab, name: str, by: timedelta) -> None:
+    """Let the last word of a daemon be as old as it will be when nobody hears of it for so long."""
+    db, table = lab.aws("dynamodb"), lab.settings["tables"]["control"]
+    (item,) = [i for i in db.scan(TableName=table)["Items"] if i["sk"]["S"].startswith(name)]
+    said_at = datetime.fromisoformat(item["said_at"]["S"]) - by
+    item["said_at"] = {"S": said_at.isoformat()}
+    db.put_item(TableName=table, Item=item)
 
 
 def test_a_daemon_that_does_nothing(lab: Lab) -> None:

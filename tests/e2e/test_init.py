@@ -98,7 +98,7 @@ def test_init_makes_everything_and_the_second_time_nothing(empty_lab: Lab) -> No
     assert len(first.json["steps"]) > 8
     assert {kind: len(names) for kind, names in _everything(lab).items()} == {
         "buckets": 1,
-        "tables": 2,
+        "tables": 3,
         "queues": 4,
         "topics": 1,
     }

@@ -307,6 +307,8 @@ def test_idle_connections_to_the_metrics_keep_it_from_nothing(lab: Lab) -> None:
         lab.wait_for(lab.drop_sample("busy"), State.COMPLETE)
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as page:
             assert b'daylily_transitions_total{state="complete"} 1.0' in page.read()
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=30) as page:
+            assert (page.status, page.read()) == (200, b"ok\n")
     assert daemon.terminate() == 0
 
 

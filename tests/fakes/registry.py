@@ -12,11 +12,13 @@ from daylily_daemon.domain.daemon import Drain, Registered, Status
 @dataclass(slots=True)
 class MemoryRegistry:
     rows: dict[str, Registered] = field(default_factory=dict)
+    struck: set[str] = field(default_factory=set)
 
     def _row(self, owner: str) -> Registered:
         return self.rows.get(owner) or Registered(owner=owner, said_at=None, status=None)
 
     async def sign(self, owner: str, status: Status, at: datetime) -> Drain | None:
+        self.struck.discard(owner)
         self.rows[owner] = replace(self._row(owner), said_at=at, status=status)
         return self.rows[owner].drain
 
@@ -26,5 +28,8 @@ class MemoryRegistry:
     async def drain(self, owner: str, drain: Drain | None) -> None:
         self.rows[owner] = replace(self._row(owner), drain=drain)
 
+    async def strike(self, owner: str) -> None:
+        self.struck.add(owner)
+
     async def daemons(self) -> Sequence[Registered]:
-        return [self.rows[owner] for owner in sorted(self.rows)]
+        return [self.rows[owner] for owner in sorted(self.rows) if owner not in self.struck]

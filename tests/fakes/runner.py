@@ -154,6 +154,11 @@ class MemoryRunner:
         shown = run.script.progress
         return shown[min(int(lasted * len(shown)), len(shown) - 1)]
 
+    async def quiet_s(self, job: Job) -> float | None:
+        await lowlevel.checkpoint()
+        run = self._machine.run_of(job)
+        return None if run is None else anyio.current_time() - run.started_at
+
     async def stop(self, job: Job) -> None:
         await lowlevel.checkpoint()
         run = self._machine.run_of(job)

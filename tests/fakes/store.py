@@ -133,7 +133,8 @@ class MemoryCatalogue:
         async def read(span: Span, at: Position, most: int) -> PageRows:
             rows = self._rows(query, span, at)
             read, left = rows[:most], rows[most:]
-            found = [ListedRow(ws.id, ws.priority_key) for ws in read if matches(query, span, ws)]
+            served = replace(NOTHING_OF_ITEMS, states=query.states, prefix=query.prefix)
+            found = [ListedRow(ws.id, ws.priority_key) for ws in read if matches(served, span, ws)]
             last = Position(at.span, read[-1].priority_key, read[-1].id) if left else None
             return PageRows(found, len(read), last)
 
@@ -144,10 +145,14 @@ class MemoryCatalogue:
 
     def _rows(self, query: Query, span: Span, at: Position) -> list[Workset]:
         """Return what lies in the index behind ``at``, as an index has it: by state or by customer."""
-        served = replace(query, prefix="")
+        served = replace(NOTHING_OF_ITEMS, states=query.states, customer=query.customer)
         rows = (ws for ws in self._table.worksets.values() if matches(served, span, ws))
         behind = (ws for ws in rows if ws.priority_key > at.key)
         return sorted(behind, key=lambda ws: ws.priority_key)
+
+
+NOTHING_OF_ITEMS = Query(states=())
+"""An index has keys alone: what only items tell is not looked for there."""
 
 
 def _mark(ws: Workset | None) -> tuple[int, int, State] | None:

@@ -11,7 +11,17 @@ from typing import Any
 import anyio
 
 from daylily_daemon.domain.errors import Transient
-from daylily_daemon.domain.model import Cancel, Priority, Retry, SetPriority, State, WorksetId
+from daylily_daemon.domain.model import (
+    Archive,
+    Cancel,
+    Delete,
+    Priority,
+    Restore,
+    Retry,
+    SetPriority,
+    State,
+    WorksetId,
+)
 from daylily_daemon.engine.supervisor import Supervisor
 from daylily_daemon.ports import Unreadable
 from tests.sim import copies
@@ -174,6 +184,18 @@ async def retry_what_failed(sim: Sim) -> None:
     await sim.world.ask("w1", Retry())
 
 
+async def put_aside_and_back(sim: Sim) -> None:
+    """Archive what runs, in vain, and what has ended; bring one back, and give the other up for good."""
+    await sim.world.submit("w1", "w2")
+    await anyio.sleep(20)
+    await sim.world.ask("w1", Archive())
+    await anyio.sleep(400)
+    for what in (Archive(), Restore(), Retry()):
+        await sim.world.ask("w1", what)
+    for gone in (Delete(), Archive(), Delete(), Restore(), Retry()):
+        await sim.world.ask("w2", gone)
+
+
 async def tell_past_a_dead_channel(sim: Sim) -> None:
     """More is owed to a dead channel than one look shows, and then the daemon dies."""
     for channel, until in (("slack", 2000.0), ("sns", 320.0)):
@@ -228,6 +250,7 @@ CROWDED = Story(
     script=drop_a_crowd,
     knobs=Knobs(slots=3, per_customer=1, customers=4, sweep_s=5.0),
 )
+PUT_ASIDE = Story(name="put_aside", script=put_aside_and_back, failures=0.3)
 LATE = Story(name="late", script=wait_for_late_files)
 FLOODED = Story(name="flooded", script=flood_the_inbox, knobs=Knobs(inbox=2))
 GRACELESS = Story(name="graceless", script=submit_one, knobs=Knobs(grace_s=0.0))
@@ -258,6 +281,7 @@ STORIES = {
             ENDED,
             CROWDED,
             LATE,
+            PUT_ASIDE,
             FLOODED,
             GRACELESS,
             HOPELESS,

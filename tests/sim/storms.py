@@ -7,7 +7,16 @@ from collections.abc import Sequence
 
 import anyio
 
-from daylily_daemon.domain.model import Cancel, Ignore, Priority, Retry, SetPriority
+from daylily_daemon.domain.model import (
+    Archive,
+    Cancel,
+    Delete,
+    Ignore,
+    Priority,
+    Restore,
+    Retry,
+    SetPriority,
+)
 from tests.sim import troubles
 from tests.sim.knobs import Knobs, drawn
 from tests.sim.stories import (
@@ -25,8 +34,9 @@ from tests.sim.vclock import BACKEND
 from tests.sim.wire import QUIET, ROUGH, Weather
 from tests.sim.world import Sim
 
-REST_WITHIN_S = 2 * 3600.0
-"""How long everything may take to settle: clocks were set back, and with them the ends of pauses put off."""
+REST_WITHIN_S = 4 * 3600.0
+"""How long everything may take to settle: clocks were set back, and with them the ends of pauses put off; all
+work may be that of one customer who may run one at a time."""
 STORM = Story(name="storm", script=submit_one, failures=0.15)
 
 
@@ -87,6 +97,8 @@ async def _ask_something(sim: Sim) -> None:
     """Ask as the command line does: only of a workset that is there."""
     if known := sorted(sim.world.table.worksets):
         asks = [Cancel(), Retry(), Ignore(), SetPriority(priority=Priority.URGENT)]
+        if sim.rng.random() < 0.2:
+            asks = [Archive(), Archive(), Restore(), Delete()]
         await sim.world.ask(sim.rng.choice(known), sim.rng.choice(asks))
 
 

@@ -27,7 +27,7 @@ def failures_of(name: str, deaths: list[frozenset[Death]]) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "name", ["plain", "failing", "canceled", "busy", "deserted", "dropped", "hasty"]
+    "name", ["plain", "failing", "canceled", "busy", "deserted", "dropped", "hasty", "put_aside"]
 )
 def test_killed_before_and_after_every_effect_nothing_is_lost_or_run_twice(name: str) -> None:
     points = crash_points(STORIES[name])

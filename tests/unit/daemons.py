@@ -22,6 +22,7 @@ from daylily_daemon.domain.pipeline import Pipeline, StepTemplate
 from daylily_daemon.domain.routing import Filter, Routing
 from daylily_daemon.domain.workset import Workset
 from daylily_daemon.engine.admitter import never_held
+from daylily_daemon.engine.counting import Counting
 from daylily_daemon.engine.health import Health, guarded
 from daylily_daemon.engine.intake import Intake
 from daylily_daemon.engine.lease import LeaseConfig
@@ -95,6 +96,7 @@ class World:
     lease: LeaseConfig = field(default_factory=a_lease)
     outbox: OutboxConfig = field(default_factory=lambda: OutboxConfig(owner=""))
     look_for_room: Callable[[], Awaitable[str]] = never_held
+    counting: Counting = field(default_factory=Counting)
     asked: list[Command] = field(default_factory=list)
     asked_at: dict[str, float] = field(default_factory=dict)
 
@@ -168,6 +170,7 @@ def supervisor_of(
     }
     trail = guarded(parts.trail, "trail", health)
     outbox = Outbox(trail, lambda: channels, clock, live, replace(world.outbox, owner=owner))
+    outbox.counting = world.counting
     runner = guarded(parts.runner, "runner", health)
     writer = Writer(
         worksets=guarded(parts.worksets, "worksets", health),
@@ -176,6 +179,7 @@ def supervisor_of(
         owner=owner,
         live=live,
         on_records=outbox.take,
+        counting=world.counting,
     )
     return Supervisor(
         writer=writer,

@@ -20,7 +20,7 @@ _POLICY: Final = Policy(
     patterns=(),
     urgent_customers=("*",),
 )
-_DIALS: Final = EngineSettings(
+_SETTINGS: Final = EngineSettings(
     limits=_LIMITS,
     min_free_bytes=0,
     sweep_s=15.0,
@@ -47,7 +47,7 @@ def a_policy(**changes: Any) -> Policy:
 
 
 def some_engine_settings(**changes: Any) -> EngineSettings:
-    return replace(_DIALS, **changes)
+    return replace(_SETTINGS, **changes)
 
 
 def a_lease() -> LeaseConfig:

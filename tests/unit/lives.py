@@ -34,10 +34,12 @@ from daylily_daemon.domain.events import (
 from daylily_daemon.domain.lifecycle import decide, due, resume
 from daylily_daemon.domain.model import (
     Accepted,
+    Archive,
     Ask,
     Cancel,
     Category,
     Command,
+    Delete,
     Ended,
     HostLost,
     Ignore,
@@ -49,6 +51,7 @@ from daylily_daemon.domain.model import (
     Problem,
     Progress,
     Refused,
+    Restore,
     Retry,
     SetPriority,
     State,
@@ -356,6 +359,11 @@ ASKS: Final[tuple[Ask, ...]] = (
     Ignore(reason="a test"),
     Ignore(),
     SetPriority(priority=Priority.URGENT),
+    Archive(reason="done with"),
+    Archive(),
+    Restore(),
+    Delete(reason="a test"),
+    Delete(),
 )
 
 
@@ -390,10 +398,19 @@ def every_command(state: State) -> Life:
     return life
 
 
+def put_aside() -> Life:
+    """Archive, restore, archive and delete what ended in one way or another; ask everything once more."""
+    life = running().rung(Archive(), Restore(), Delete()).ended(DATA)
+    life.rung(Archive(reason="old"), Archive(), Retry(), SUBMIT, Restore(), Restore())
+    life.rung(Retry()).meets(Inspected(Accepted(PLAN)), CLAIM).ended(DONE, DONE, DONE)
+    life.rung(Delete(), Archive(), Restore(), Archive(), Delete(reason="gone"))
+    return life.rung(Restore(), Delete(), Archive(), Retry(), Ignore(), Cancel(), SUBMIT)
+
+
 LIVES: Final = (
     quiet, urgent, nobodys, never_whole, refused, unwanted, failing, failing_for_good, without_tries, denied,
     tolerated, odd_jobs, canceled, left_alone, vouched_for, unclear, full_inbox, a_changed_pipeline,
-    an_item_that_was_removed,
+    an_item_that_was_removed, put_aside,
 )  # fmt: skip
 
 

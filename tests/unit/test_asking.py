@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from daylily_daemon.application.requests import Followed
-from daylily_daemon.cli.asking import asked_by, check_wait, exit_code_of
+from daylily_daemon.cli.answers import asked_by, check_wait, exit_code_of
 from daylily_daemon.cli.options import Exit, Usage, seconds
 from daylily_daemon.domain.model import (
     Answer,

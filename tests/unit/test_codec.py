@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from daylily_daemon.adapters import codec
 from daylily_daemon.adapters.codec import (
     ATTRIBUTES,
     ITEM_FORMAT,
@@ -27,10 +29,12 @@ from daylily_daemon.adapters.codec import (
 )
 from daylily_daemon.domain.errors import Newer
 from daylily_daemon.domain.model import (
+    Archive,
     Ask,
     Cancel,
     Category,
     Command,
+    Delete,
     Fence,
     HostLost,
     Ignore,
@@ -40,6 +44,7 @@ from daylily_daemon.domain.model import (
     Progress,
     Record,
     RecordType,
+    Restore,
     Retry,
     SetPriority,
     State,
@@ -65,6 +70,9 @@ asks = st.one_of(
     st.builds(Cancel, reason=texts),
     st.builds(Retry, from_start=st.booleans()),
     st.builds(HostLost, from_start=st.booleans()),
+    st.builds(Archive, reason=texts),
+    st.just(Restore()),
+    st.builds(Delete, reason=texts),
     st.builds(Ignore, reason=texts),
     st.builds(SetPriority, priority=st.sampled_from(Priority)),
 )
@@ -340,6 +348,64 @@ def test_texts_that_a_command_brings_along_are_bounded() -> None:
     )
     with pytest.raises(Unusable, match="no customer id"):
         command_from_dict(command_to_dict(theirs))
+
+
+SENT: Mapping[Ask, tuple[str, dict[str, object]]] = {
+    Submit(bucket="b", prefix="p/w1/", customer_id="lab", rerun_of="w0"): (
+        "submit",
+        {"bucket": "b", "prefix": "p/w1/", "customer_id": "lab", "rerun_of": "w0"},
+    ),
+    Cancel(reason="why"): ("cancel", {"reason": "why"}),
+    Retry(): ("retry", {}),
+    HostLost(): ("retry", {"host_gone": True}),
+    Ignore(): ("ignore", {}),
+    SetPriority(priority=Priority.LOW): ("set_priority", {"priority": "low"}),
+    Archive(reason="old"): ("archive", {"reason": "old"}),
+    Archive(): ("archive", {}),
+    Restore(): ("restore", {}),
+    Delete(reason="a test"): ("delete", {"reason": "a test"}),
+}
+"""What lies in the queue, for ever: daemons of other versions read it."""
+
+
+@pytest.mark.parametrize(("ask", "sent"), SENT.items(), ids=repr)
+def test_a_command_is_sent_as_other_versions_read_it(
+    ask: Ask, sent: tuple[str, dict[str, object]]
+) -> None:
+    kind, asked = sent
+    command = Command(id="c", workset_id=WorksetId("w1"), by="me", ask=ask)
+    message = {"format": 1, "kind": kind, "id": "c", "workset_id": "w1", "by": "me", "ask": asked}
+    assert command_to_dict(command) == message
+    assert command_from_dict(message) == command
+
+
+def test_every_command_there_is_has_a_message_that_is_told_above() -> None:
+    assert {type(ask) for ask in SENT} == set(get_args(Ask))
+
+
+@pytest.mark.parametrize("ask", [Archive(), Restore(), Delete()], ids=repr)
+def test_a_daemon_that_does_not_know_a_command_says_so_and_what_to_do(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one of the version before does, which knows the first six."""
+    command = Command(id="c", workset_id=WorksetId("w1"), by="me", ask=ask)
+    message = command_to_dict(command)
+    known = {kind: reader for kind, reader in codec._ASK_READERS.items() if kind in OLDER}
+    monkeypatch.setattr(codec, "_ASK_READERS", known)
+    with pytest.raises(Unusable, match=f"{message['kind']}' is unknown.*upgrade this daemon"):
+        command_from_dict(message)
+
+
+OLDER = ("submit", "cancel", "retry", "host_lost", "ignore", "set_priority")
+
+
+@pytest.mark.parametrize("source", ["../x", "a b", "x" * 81])
+def test_a_rerun_of_what_can_be_no_workset_is_refused(source: str) -> None:
+    ask = Submit(bucket="b", prefix="p/w1/", rerun_of=source)
+    with pytest.raises(Unusable, match="rerun of"):
+        command_from_dict(
+            command_to_dict(Command(id="c", workset_id=WorksetId("w1"), by="me", ask=ask))
+        )
 
 
 def test_the_time_of_a_drop_is_one_that_can_be_compared() -> None:

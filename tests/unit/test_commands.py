@@ -11,25 +11,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daylily_daemon.domain import report
-from daylily_daemon.domain.commands import apply, ask, register
+from daylily_daemon.domain.commands import FITS, apply, archived_from, ask, register
 from daylily_daemon.domain.events import Inspected
 from daylily_daemon.domain.lifecycle import decide
 from daylily_daemon.domain.model import (
     Accepted,
+    Archive,
     Ask,
     Cancel,
     Command,
     CommandEffect,
+    Delete,
     HostLost,
     Ignore,
     Plan,
     Priority,
     Problem,
     RecordType,
+    Restore,
     Retry,
     SetPriority,
     State,
     Submit,
+    Transition,
     WorksetId,
 )
 from daylily_daemon.domain.workset import Workset
@@ -55,7 +59,10 @@ def in_progress(**run: Any) -> Workset:
 
 
 asks = st.sampled_from(
-    [SUBMIT, Cancel(), Retry(), HostLost(), Ignore(), SetPriority(priority=Priority.LOW)]
+    [
+        *(SUBMIT, Cancel(), Retry(), HostLost(), Ignore(), SetPriority(priority=Priority.LOW)),
+        *(Archive(), Restore(), Delete()),
+    ]
 )
 
 
@@ -71,6 +78,82 @@ def test_every_command_gets_exactly_one_answer_with_a_sentence(
     changed = decision.workset.state is not state or bool(decision.effects)
     assert not (answer.effect is CommandEffect.NONE and changed)
     assert apply(decision.workset, command(ask), NOW).answers == ()
+
+
+@given(st.sampled_from(State), asks, st.booleans())
+def test_a_command_has_an_effect_only_in_the_states_it_is_for(
+    state: State, ask: Ask, unclear: bool
+) -> None:
+    ws = in_progress(unclear=unclear) if state is State.IN_PROGRESS else a_workset(state)
+    (answer,) = apply(ws, command(ask), NOW).answers
+    if state not in FITS[type(ask)] and not isinstance(ask, SetPriority):
+        assert answer.effect is CommandEffect.NONE
+    if state in FITS[type(ask)] and (state is not State.IN_PROGRESS or unclear):
+        assert answer.effect is CommandEffect.APPLIED
+
+
+# --- archive, restore, delete -------------------------------------------------------------------------
+
+
+def _put_aside(state: State) -> Workset:
+    history = (Transition(state=state, at=NOW),)
+    return apply(a_workset(state, history=history), command(Archive()), NOW).workset
+
+
+@pytest.mark.reported("E", "what was archived cannot be brought back (Appsilon/mediforce#1272)")
+@given(st.sampled_from(sorted(FITS[Archive])), st.integers(0, 3))
+def test_a_restored_workset_is_what_it_was_and_nothing_runs_by_that(
+    state: State, more: int
+) -> None:
+    ws = _put_aside(state)
+    before = a_workset(state)
+    for n in range(more):
+        ws = apply(ws, command(Restore(), f"r{n}"), NOW).workset
+        ws = apply(ws, command(Archive(), f"a{n}"), NOW).workset
+    assert archived_from(ws) is state
+    decision = apply(ws, command(Restore(), "last"), NOW)
+    back = decision.workset
+    assert (back.state, back.run, back.plan, back.lock) == (state, before.run, before.plan, None)
+    assert decision.effects == ()
+    assert not any(record.notify for record in decision.records)
+
+
+def test_an_archived_item_without_a_history_comes_back_as_what_starts_nothing() -> None:
+    back = apply(a_workset(State.ARCHIVED), command(Restore()), NOW).workset
+    assert back.state is State.IGNORED
+    odd = a_workset(State.ARCHIVED, history=(Transition(state=State.READY, at=NOW),))
+    assert apply(odd, command(Restore()), NOW).workset.state is State.IGNORED
+
+
+@given(st.sampled_from(sorted(FITS[Archive])), asks)
+def test_nothing_but_a_restore_or_a_delete_moves_an_archived_workset(
+    state: State, what: Ask
+) -> None:
+    after = apply(_put_aside(state), command(what, "more"), NOW).workset.state
+    moved = {Restore: state, Delete: State.DELETED}
+    assert after is moved.get(type(what), State.ARCHIVED)
+
+
+@given(asks)
+def test_nothing_that_is_asked_of_a_deleted_workset_moves_it(ask: Ask) -> None:
+    gone = apply(_put_aside(State.FAILED), command(Delete(), "d"), NOW).workset
+    assert gone.state is State.DELETED
+    decision = apply(gone, command(ask, "more"), NOW)
+    assert (decision.workset.state, decision.effects) == (State.DELETED, ())
+    assert decision.workset.last_seq > gone.last_seq, "the trail goes on"
+
+
+@pytest.mark.parametrize("asked", [Archive(), Restore(), Delete()], ids=str)
+@pytest.mark.parametrize("owner", ["a", None])
+def test_what_is_never_for_a_run_is_answered_at_the_door(asked: Ask, owner: str | None) -> None:
+    """A holder of the version before could not read an item in whose inbox it lies."""
+    ws = made.running(ID, owner=owner)
+    decision = ask(ws, command(asked), NOW)
+    (answer,) = decision.answers
+    assert answer.effect is CommandEffect.NONE
+    assert "it is in_progress" in answer.text
+    assert (decision.workset.inbox, decision.workset.run) == ((), ws.run)
+    assert (decision.workset.lock, decision.workset.fence) == (ws.lock, ws.fence)
 
 
 @pytest.mark.reported("A", "a submission under a known id by another customer takes it over")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -32,12 +33,12 @@ from daylily_daemon.engine.backlog import Backlog, BeatObserver
 from daylily_daemon.engine.boundary import foreign_as_unexpected
 from daylily_daemon.engine.lease import Term
 from daylily_daemon.engine.live_settings import LiveSettings
-from daylily_daemon.engine.looks import Looks
+from daylily_daemon.engine.looks import Jobs, Looks
 from daylily_daemon.engine.shepherd import Shepherd, runner_of
 from daylily_daemon.engine.tender import Held, Place, Tender
 from daylily_daemon.engine.wakeup import Wakeup
 from daylily_daemon.ports import Runner
-from tests.made import a_run, a_workset, at_run
+from tests.made import NOW, a_run, a_workset, at_run
 from tests.unit.daemons import play
 from tests.unit.engine_settings import some_engine_settings
 from tests.unit.test_engine_parts import Odd, Store, a_writer, silence
@@ -92,6 +93,10 @@ class Scripted:
 
     async def progress(self, job: Job) -> Progress | None:
         answer: Progress | None = await self._answer("progress", job, None)
+        return answer
+
+    async def quiet_s(self, job: Job) -> float | None:
+        answer: float | None = await self._answer("quiet_s", job, None)
         return answer
 
     def times(self, method: str) -> list[float]:
@@ -157,11 +162,39 @@ class Stage:
         return self.item
 
 
+LOOKED = ("progress", "quiet_s")
+
+
+def test_the_worst_of_all_jobs_is_how_long_one_is_quiet_and_how_far_one_is_beyond_its_limit() -> (
+    None
+):
+    async def story() -> None:
+        begun = [replace(step, started_at=NOW) for step in HELD.run.steps] if HELD.run else []
+        held = at_run(HELD, steps=tuple(begun))
+        limited = Stage(held, wait=[400.0], quiet_s=[None, 3, 90, 0])
+        worst: list[tuple[float, float]] = []
+
+        async def look() -> None:
+            for at in (6, 12, 19, 300):
+                await anyio.sleep(at - current_time())
+                now = NOW + timedelta(seconds=86_400 + 30 + at)
+                found = limited.shepherd.looks.worst(now)
+                worst.append((round(found.quietest_s), round(found.overdue_s)))
+
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(look)
+            await limited.driven()
+        assert worst == [(0, 6), (5, 12), (94, 19), (5, 300)]
+        assert limited.shepherd.looks.worst(NOW + timedelta(days=9)) == Jobs()
+
+    play(story)
+
+
 def test_a_job_is_started_waited_for_and_ends_its_run() -> None:
     async def story() -> None:
         stage = Stage(wait=[21.0])
         assert (await stage.driven()).state is State.COMPLETE
-        assert [name for name, *_ in stage.runner.calls if name != "progress"] == ["ensure", "wait"]
+        assert [name for name, *_ in stage.runner.calls if name not in LOOKED] == ["ensure", "wait"]
         assert stage.runner.calls[0][2].argv == ("run",)
         assert stage.runner.times("progress") == [5.0, 10.0, 15.0, 20.0]
 

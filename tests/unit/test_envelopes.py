@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daylily_daemon.adapters.codec import command_to_dict
-from daylily_daemon.adapters.envelopes import Origin, read_command, read_event
+from daylily_daemon.adapters.envelopes import Origin, read_command, read_event, source_of
 from daylily_daemon.domain.model import Cancel, Command, Ignore, Submit, WorksetId
-from daylily_daemon.ports import Unreadable
+from daylily_daemon.ports import EventSource, Unreadable
 
 ORIGIN = Origin(bucket="control", prefix="drops/", account_id="123456789012")
 
@@ -93,6 +93,26 @@ def test_a_ready_sentinel_is_a_submission_in_every_envelope(envelope: Any) -> No
 )
 def test_what_is_none_of_our_business_asks_for_nothing(event: Any) -> None:
     assert read(event) == ()
+
+
+@pytest.mark.parametrize(
+    ("event", "source"),
+    [
+        (notification("drops/a/daylily.ready"), EventSource.S3),
+        ({"Event": "s3:TestEvent"}, EventSource.S3),
+        (sns(notification("drops/a/daylily.ready")), EventSource.SNS),
+        (eventbridge("drops/a/daylily.ready"), EventSource.EVENTBRIDGE),
+        ({"source": "aws.ec2"}, EventSource.UNKNOWN),
+        ([], EventSource.UNKNOWN),
+    ],
+)
+def test_the_way_an_event_came_is_told_by_its_envelope(event: Any, source: EventSource) -> None:
+    assert source_of(json.dumps(event)) is source
+
+
+@given(st.text())
+def test_no_body_whatever_keeps_its_source_from_being_told(body: str) -> None:
+    assert source_of(body) in EventSource
 
 
 def test_an_ignore_sentinel_ignores() -> None:

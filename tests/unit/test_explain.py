@@ -10,9 +10,17 @@ from typing import Any
 import pytest
 
 from daylily_daemon.application.explaining import View, why
-from daylily_daemon.application.health import NEVER_RAN, HealthVerdict, LocalDaemon
-from daylily_daemon.domain.daemon import Status
-from daylily_daemon.domain.model import Category, Plan, Priority, State, Transition
+from daylily_daemon.application.health import NEVER_RAN, HealthVerdict, LocalDaemon, viewed
+from daylily_daemon.domain.daemon import Registered, Status
+from daylily_daemon.domain.model import (
+    Category,
+    Plan,
+    Priority,
+    Record,
+    RecordType,
+    State,
+    Transition,
+)
 from daylily_daemon.domain.problems import HealthProblem, ProblemKind
 from daylily_daemon.domain.workset import Failure, Lock, Workset
 from tests.made import STEPS, a_run, a_workset
@@ -181,7 +189,9 @@ def test_the_limit_of_a_customer_counts_what_runs_on_every_host() -> None:
     elsewhere = [_running("far", "two/m2/d2", customer="lab-7")]
     ws = _workset(customer_id="lab-7")
     said = _why(ws, _daemon(max_per_customer=1), waiting=[ws], running=elsewhere)
-    assert "Customer lab-7 already takes 1 slots, and the limit is 1." in said
+    assert (
+        "Customer lab-7 already takes 1 slot, and the limit is 1 (daemon.max_per_customer)." in said
+    )
     free = _why(ws, _daemon(max_per_customer=2), waiting=[ws], running=elsewhere)
     assert "A slot is free" in free
 
@@ -222,9 +232,52 @@ def test_a_retry_that_is_not_due_says_when_and_what_failed() -> None:
             },
             "It was ignored by cli:a@b. `daylily-daemon retry HG002` makes",
         ),
-        ({"state": State.ARCHIVED}, "It is archived."),
+        ({"state": State.ARCHIVED}, "brings it back; it is ignored then."),
+        (
+            {"state": State.DELETED},
+            "Nothing brings it back; its trail and its files in S3 are kept",
+        ),
         ({"state": State.COMPLETE, "warnings": ("Something was left behind.",)}, "left behind"),
     ],
 )
 def test_a_workset_at_rest_says_why_and_what_to_do(changes: dict[str, Any], words: str) -> None:
     assert words in _why(_workset(**changes), NOBODY)
+
+
+# --- what others know ---------------------------------------------------------------------------------
+
+
+def _view(**changes: Any) -> View:
+    return View(now=NOW, daemon=NOBODY, limits=some_limits(), **changes)
+
+
+def test_how_a_holder_on_another_host_is_the_registry_tells() -> None:
+    silent = Registered(
+        owner="two/m2/d2aabbccdd",
+        said_at=NOW - timedelta(hours=5),
+        status=Status(owner="two/m2/d2aabbccdd", active={"HG002": "run"}),
+    )
+    ws = _running(owner="two/m2/d2aabbccdd")
+    said = "\n".join(why(ws, _view(holder=viewed(silent, NOW))))
+    assert "two/d2aabbcc is silent, and was heard of 5 h ago. It says:" in said
+    assert "held 1 workset" in said
+    fine = replace(silent, said_at=NOW, status=Status(seen_at=NOW, sweep_s=15))
+    assert "is running, and was heard of 0 s ago." in "\n".join(
+        why(ws, _view(holder=viewed(fine, NOW)))
+    )
+
+
+def test_what_happened_last_ends_an_explanation() -> None:
+    ws = _workset(state=State.COMPLETE)
+    refused = Record(
+        workset_id=ws.id,
+        seq=7,
+        at=NOW,
+        type=RecordType.COMMAND,
+        state=ws.state,
+        message="daylily.ready came again and was not taken: it is complete.",
+    )
+    *_, head, last = why(ws, _view(events=[refused]))
+    assert head == "What happened last:"
+    assert last == f"  2026-03-04 05:06:07  {refused.message}"
+    assert "daylily-daemon rerun HG002" in "\n".join(why(ws, _view()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -11,9 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
+from daylily_daemon.application.wording import age
 from daylily_daemon.cli import output
 from daylily_daemon.cli.layout import Grid, GridColumn, Line, Piece, facts, wrapped
-from daylily_daemon.domain.model import Progress, Record, RecordType, State, WorksetId
+from daylily_daemon.domain.model import (
+    WORKSET_ID,
+    Progress,
+    Record,
+    RecordType,
+    State,
+    WorksetId,
+)
 from daylily_daemon.domain.workset import Workset
 from tests.made import a_workset, running
 
@@ -32,7 +40,7 @@ def _text(lines: Iterable[Line]) -> list[str]:
 
 
 def _listing(*worksets: Workset, width: int | None) -> list[str]:
-    return _text(output.list_grid(worksets).lines(width))
+    return _text(output.list_grid(worksets, AT).lines(width))
 
 
 @pytest.mark.reported(
@@ -49,6 +57,64 @@ def test_list_shows_every_id_and_state_whole_beside_a_long_reason(
     ]
     words = " ".join(_listing(*worksets, width=width)).split()
     assert {"WORKSET", "STATE", id, "error", "other", "in_progress"} <= set(words)
+
+
+_IDS = st.from_regex(WORKSET_ID, fullmatch=True)
+_WORKSETS = st.lists(
+    st.builds(
+        lambda id, state, error, customer: a_workset(
+            id, state=state, error=error, customer_id=customer
+        ),
+        id=_IDS,
+        state=st.sampled_from(State),
+        error=st.text(max_size=4000),
+        customer=st.text(max_size=100),
+    ),
+    min_size=1,
+    max_size=4,
+    unique_by=lambda ws: ws.id,
+)
+
+
+@given(_WORKSETS, st.none() | st.integers(1, 240), st.booleans())
+def test_whatever_the_reason_and_the_width_an_id_stands_whole_beside_its_state(
+    worksets: list[Workset], width: int | None, wide: bool
+) -> None:
+    lines = _text(output.list_grid(worksets, AT, wide=wide).lines(width))
+    assert all(line.isprintable() for line in lines)
+    starts = [line.split()[:2] for line in lines if not line.startswith(" ")]
+    for ws in worksets:
+        assert [ws.id, ws.shown_state] in starts
+    if width is None:
+        assert len(lines) == 1 + len(worksets)
+
+
+@pytest.mark.parametrize(("width", "shown"), [(60, False), (99, False), (100, True), (None, True)])
+def test_customer_and_priority_are_left_out_below_100_columns(
+    width: int | None, shown: bool
+) -> None:
+    head = _listing(a_workset("HG002", state=State.ERROR, error="no"), width=width)[0].split()
+    assert ({"PRIORITY", "CUSTOMER"} <= set(head)) is shown
+    assert {"WORKSET", "STATE", "AGE", "NOW"} <= set(head)
+
+
+def test_a_reason_with_less_than_24_columns_goes_into_a_line_of_its_own() -> None:
+    ws = a_workset("x" * 40, state=State.ERROR, error=REASON)
+    _, _, first, second, *rest = _listing(ws, width=80)
+    assert first.split()[:2] == ["x" * 40, "error"]
+    assert second.startswith("    stage_samples.tsv")
+    assert rest == []
+
+
+def test_ages_are_for_people_and_times_for_programs_are_in_utc() -> None:
+    late = AT + timedelta(hours=3, minutes=12)
+    ws = a_workset("HG002", state=State.ERROR, error="no", now=AT)
+    assert "3 h 12" in _text(output.list_grid([ws], late).lines(80))[1]
+    [_, line] = _text(output.list_grid([ws], late, wide=True).lines(None))
+    assert line.count("2026-03-04T05:06:07Z") == 3
+    ages = {0: "0 s", 59: "59 s", 60: "1 min", 3599: "59 min", 3600: "1 h 00"}
+    ages |= {172_799: "47 h 59", 172_800: "2 days", -5: "0 s"}
+    assert {s: age(s) for s in ages} == ages
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 120, 200])

@@ -199,7 +199,7 @@ def test_a_silent_daemon_is_a_problem_if_it_held_something() -> None:
     (problem,) = viewed(_row(18_600), NOW).problems
     assert (problem.kind, problem.severity) == (ProblemKind.SILENT, Severity.PROBLEM)
     assert problem.text == "head1/3d1219c7: Silent for 5 h, and held 1 workset."
-    assert problem.command == "daylily-daemon daemon gone head1/3d1219c7"
+    assert problem.command == "daylily-daemon daemon gone head1"
     (idle,) = viewed(_row(18_600, Status(owner=OWNER)), NOW).problems
     assert idle.severity is Severity.WARNING
 

@@ -15,13 +15,14 @@ from daylily_daemon.application import cursors, queries
 from daylily_daemon.application.backend import Backend
 from daylily_daemon.application.errors import Invalid, NotFound
 from daylily_daemon.application.overview import overview
-from daylily_daemon.application.queries import ORDER, Listed, Listing
+from daylily_daemon.application.queries import LISTED, ORDER, Listed, Listing
 from daylily_daemon.domain.daemon import QueueLevel
 from daylily_daemon.domain.errors import Transient
 from daylily_daemon.domain.listing import Position
-from daylily_daemon.domain.model import Priority, State, WorksetId
+from daylily_daemon.domain.model import Priority, State, Transition, WorksetId
 from daylily_daemon.domain.workset import Workset
 from daylily_daemon.ports import READ_ROWS, Count
+from tests import made
 from tests.fakes.store import LoopClock, MemoryWorksets, Table
 from tests.made import NOW, a_workset, running
 from tests.records import a_record
@@ -108,6 +109,32 @@ def test_what_is_asked_for_is_what_is_listed(listing: Listing, ids: list[str]) -
     assert sorted(page) == sorted(ids)
 
 
+@pytest.mark.parametrize(
+    ("name", "ids"),
+    [
+        ("head1", ["held"]),
+        ("head1/i-1", ["held"]),
+        ("head1/i-1/f1", ["held"]),
+        ("i-7", ["ended", "held"]),
+        ("host:i-7/", ["ended", "held"]),
+        ("head", []),
+        ("i-", []),
+        ("i-77", []),
+    ],
+)
+def test_a_host_is_a_daemon_that_holds_or_a_machine_that_runs_or_ran(
+    name: str, ids: list[str]
+) -> None:
+    worksets = [
+        running("held", owner="head1/i-1/f1", scope="host:i-7/f9"),
+        running("other", owner="head2/i-2/f2", scope="host:i-8/f9"),
+        a_workset("ended", State.FAILED, run=made.a_run(failed="run", scope="host:i-7/f9")),
+        a_workset("new"),
+    ]
+    (page,) = _pages(worksets, Listing(host=name))
+    assert sorted(page) == ids
+
+
 def test_a_workset_is_older_than_its_age_and_newer_not_both() -> None:
     ws = [_aged("w", 1)]
     assert _pages(ws, Listing(older_than_s=DAY_S)) == [[]]
@@ -130,14 +157,21 @@ def test_where_no_index_serves_pages_are_short_and_still_miss_nothing() -> None:
 
 
 _SOME = st.builds(
-    lambda n, state, priority, days, customer: _aged(
-        f"{'xy'[n % 2]}{n}", days, state=state, priority=priority, customer_id=customer
+    lambda n, state, priority, days, customer, lasted: _aged(
+        f"{'xy'[n % 2]}{n}",
+        days,
+        state=state,
+        priority=priority,
+        customer_id=customer,
+        error="no" if n % 3 else "",
+        history=(Transition(state=state, at=NOW - timedelta(days=days * lasted)),),
     ),
     n=st.integers(0, 30),
     state=st.sampled_from(State),
     priority=st.sampled_from(Priority),
     days=st.integers(0, 4),
     customer=st.sampled_from(["", "lab-1", "lab-7"]),
+    lasted=st.sampled_from([0.0, 0.25, 1.0]),
 )
 _LISTINGS = st.builds(
     Listing,
@@ -147,6 +181,9 @@ _LISTINGS = st.builds(
     older_than_s=st.none() | st.sampled_from([0.0, 1.5 * DAY_S]),
     newer_than_s=st.none() | st.just(3.5 * DAY_S),
     prefix=st.sampled_from(["", "", "x"]),
+    code=st.sampled_from(["", "", "WS-UNK-000"]),
+    older_s=st.none() | st.sampled_from([0.0, 0.5 * DAY_S]),
+    since_s=st.none() | st.just(2.5 * DAY_S),
 )
 
 
@@ -169,13 +206,20 @@ def test_all_pages_together_are_all_that_match_each_once(
 def _wanted(ws: Workset, listing: Listing) -> bool:
     age_s = (NOW - ws.created_at).total_seconds()
     return (
-        (not listing.states or ws.state in listing.states)
+        ws.state in (listing.states or LISTED)
         and listing.customer in ("", ws.request.customer_id)
         and listing.priority in (None, ws.priority)
         and (listing.older_than_s is None or age_s > listing.older_than_s)
         and (listing.newer_than_s is None or age_s <= listing.newer_than_s)
         and ws.id.startswith(listing.prefix)
+        and listing.code in ("", ws.failure.code if ws.failure else "")
+        and (listing.older_s is None or _lasted_s(ws) > listing.older_s)
+        and (listing.since_s is None or _lasted_s(ws) <= listing.since_s)
     )
+
+
+def _lasted_s(ws: Workset) -> float:
+    return (NOW - ws.history[-1].at).total_seconds()
 
 
 @pytest.mark.parametrize(
@@ -185,6 +229,10 @@ def _wanted(ws: Workset, listing: Listing) -> bool:
         (Listing(), 1001, "1 to 1000"),
         (Listing(older_than_s=5, newer_than_s=5), 9, "Nothing is older"),
         (Listing(older_than_s=-1), 9, "An age is"),
+        (Listing(older_s=-1), 9, "An age is"),
+        (Listing(older_s=5, since_s=5), 9, "Nothing is in its state for longer"),
+        (Listing(code="x" * 201), 9, "too long for a code"),
+        (Listing(host="x" * 201), 9, "too long for a host"),
         (Listing(newer_than_s=float("nan")), 9, "An age is"),
         (Listing(newer_than_s=1e300), 9, "An age is"),
         (Listing(prefix="-x"), 9, "No workset id begins with"),

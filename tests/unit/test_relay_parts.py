@@ -22,6 +22,8 @@ from daylily_daemon.engine.ahead import HIDDEN_S
 from daylily_daemon.engine.doorbell import Relay
 from daylily_daemon.engine.health import Health
 from daylily_daemon.engine.intake import Intake
+from daylily_daemon.figures import Metrics
+from daylily_daemon.ports import EventSource, Unreadable
 from tests.fakes.store import MemoryTrail
 from tests.sim.planting import put
 from tests.unit.daemons import play
@@ -66,6 +68,24 @@ def test_events_are_looked_at_passed_on_in_one_batch_and_deleted() -> None:
         await relayed(box, out, Looks())
         assert [(c.id, c.by) for c in out.sent] == [("c1", "looked at"), ("c2", "looked at")]
         assert box.settled == ["c1", "c2", "r"]
+
+    play(story)
+
+
+def test_what_became_of_events_is_counted_by_the_way_they_came() -> None:
+    async def story() -> None:
+        figures = Metrics()
+        by_sns = replace(a_delivery(a_command()), source=EventSource.SNS)
+        test_event = replace(a_delivery(), source=EventSource.S3)
+        odd = replace(a_delivery(a_command("c3", "w3")), content=Unreadable("nonsense"))
+        await relayed(Box([by_sns, test_event, odd]), Box(), Looks(), counting=figures)
+        counted = {
+            (sample.labels["source"], sample.labels["outcome"])
+            for family in figures.registry.collect()
+            for sample in family.samples
+            if sample.name == "daylily_events_taken_total" and sample.value == 1
+        }
+        assert counted == {("sns", "passed_on"), ("s3", "nothing"), ("unknown", "parked")}
 
     play(story)
 

@@ -68,7 +68,12 @@ def _completed(*words: str) -> tuple[set[str], list[str]]:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--help",), *((name, "--help") for name in COMMANDS), ("dlq", "replay", "--help")],
+    [
+        ("--help",),
+        *((name, "--help") for name in COMMANDS),
+        ("dlq", "replay", "--help"),
+        ("daemon", "gone", "--help"),
+    ],
     ids=" ".join,
 )
 def test_a_help_imports_nothing_that_commands_work_with(arguments: tuple[str, ...]) -> None:
@@ -92,7 +97,7 @@ def test_the_help_imports_no_command() -> None:
         (("--v",), ["--version"]),
         (("list", "--st"), ["--state"]),
         (("list", "--state", "in_"), ["in_progress"]),
-        (("list", "--limit", "5", "--p"), ["--priority", "--prefix"]),
+        (("list", "--limit", "5", "--p"), ["--pipeline", "--priority", "--prefix"]),
         (("priority", "HG002", "u"), ["urgent"]),
         (("dlq", "re"), ["replay"]),
         (("dlq", "replay", "--all", "--a"), []),

@@ -250,3 +250,20 @@ def test_those_that_are_left_alone_for_a_while_hide_nobody_behind_them() -> None
                 await until(lambda: started(world) == ["good"], within_s=60)
 
     play(story)
+
+
+def test_those_that_have_no_room_leave_memory_to_one_that_has() -> None:
+    """A customer at its limit must not fill what is remembered (storm 1875 found it)."""
+
+    async def story() -> None:
+        world = a_world(slots=8, per_customer=1, job_s=1000.0)
+        world.engine_settings = replace(world.engine_settings, sweep_s=15.0)
+        add(world, "first", 0.0, customer_id="busy")
+        for n in range(5):
+            add(world, f"behind{n}", 1.0 + n, customer_id="busy")
+        add(world, "other", 60.0, customer_id="quiet")
+        with put((backlog, "MOST_KNOWN", 3)):
+            async with daemon(world):
+                await until(lambda: set(started(world)) == {"first", "other"}, within_s=120)
+
+    play(story)

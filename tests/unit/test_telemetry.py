@@ -15,7 +15,6 @@ import pytest
 import structlog
 
 from daylily_daemon.telemetry import (
-    Metrics,
     Systemd,
     configure,
     sd_notify,
@@ -266,37 +265,3 @@ def test_the_watchdog_is_fed_twice_as_often_as_systemd_looks() -> None:
     assert systemd(told | {"WATCHDOG_USEC": "soon"}, pid=42).watchdog_s is None
     del told["WATCHDOG_PID"]
     assert systemd(told, pid=43).watchdog_s == 1.5
-
-
-def value(figures: Metrics, name: str, **labels: str) -> float | None:
-    return figures.registry.get_sample_value(name, labels)
-
-
-def test_figures_begin_at_zero_and_stand_alone() -> None:
-    one, other = Metrics(), Metrics()
-    assert value(one, "daylily_config_reloads_total", result="refused") == 0
-    one.config_reloads.labels("refused").inc()
-    one.count_call("sqs", "SendMessage")
-    assert value(one, "daylily_config_reloads_total", result="refused") == 1
-    assert value(one, "daylily_aws_calls_total", service="sqs", operation="SendMessage") == 1
-    assert value(other, "daylily_config_reloads_total", result="refused") == 0
-
-
-def test_a_pass_replaces_what_the_one_before_saw() -> None:
-    figures = Metrics()
-    figures.saw(running=2, waiting=5, owed=1)
-    figures.saw(running=3, waiting=0, owed=0)
-    assert value(figures, "daylily_worksets", state="running") == 3
-    assert value(figures, "daylily_worksets", state="waiting") == 0
-    assert value(figures, "daylily_notices_owed") == 0
-
-
-def test_the_page_has_the_figures_in_the_form_that_is_asked_for() -> None:
-    figures = Metrics()
-    figures.count_event(None, "", {"event": "lease_lost"})
-    page, kind = figures.page("")
-    assert b'daylily_events_total{event="lease_lost"} 1.0' in page
-    assert kind.startswith("text/plain")
-    page, kind = figures.page("application/openmetrics-text; version=1.0.0")
-    assert page.endswith(b"# EOF\n")
-    assert kind.startswith("application/openmetrics-text")

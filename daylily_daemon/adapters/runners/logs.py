@@ -12,6 +12,7 @@ import anyio
 import structlog
 from anyio import to_thread
 
+from daylily_daemon.adapters.host import SystemClock
 from daylily_daemon.adapters.runners.jobdir import JobDirectory
 from daylily_daemon.domain.errors import Transient
 from daylily_daemon.domain.model import Progress
@@ -103,6 +104,21 @@ def _read_last(path: str, size_bytes: int) -> tuple[bytes, int, int]:
             return data, stat.st_ino, start + len(data)
     except FileNotFoundError:
         return b"", 0, 0
+
+
+def quiet_s(directory: str) -> float | None:
+    """Return for how long nothing was added to a job's log, in seconds; None if there is no log.
+
+    Raises Transient where it cannot be looked at.
+    """
+    path = os.path.join(directory, "log")
+    try:
+        written_at = os.stat(path).st_mtime
+    except FileNotFoundError:
+        return None
+    except OSError as exc:
+        raise Transient(f"{path} cannot be looked at: {exc.strerror}.") from exc
+    return max(0.0, SystemClock().now().timestamp() - written_at)
 
 
 def tail(directory: str, lines: int) -> bytes:
