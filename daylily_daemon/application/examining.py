@@ -26,7 +26,7 @@ LIMIT_S: Final = 10.0
 """Of one check."""
 TEXT_CHARS: Final = 1000
 INIT: Final = "daylily-daemon init"
-RELOAD: Final = "systemctl reload daylily-daemon"
+RELOAD: Final = "daylily-daemon reload --wait"
 RESTART: Final = "systemctl restart daylily-daemon"
 
 

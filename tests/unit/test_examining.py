@@ -144,7 +144,7 @@ def test_a_reload_that_was_refused_and_one_that_waits_for_a_restart_are_warnings
     here = {"a.b": "1", "c.d": "2"}
     refused = _local(last_reload=Reload(result="refused", at=NOW.isoformat()))
     (finding,) = judged_settings("f", here, refused)
-    assert (finding.grade, finding.command) == (Grade.WARN, "systemctl reload daylily-daemon")
+    assert (finding.grade, finding.command) == (Grade.WARN, "daylily-daemon reload --wait")
     waiting = _local(last_reload=Reload(result="applied", needs_restart=("aws.region",)))
     (finding,) = judged_settings("f", here, waiting)
     assert (finding.grade, finding.command) == (Grade.WARN, "systemctl restart daylily-daemon")
