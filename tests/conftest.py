@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -110,6 +111,21 @@ def ministack_url(
 ) -> Iterator[str]:
     emulators.prepare_ministack(outside_environ)
     with emulators.running(emulators.ministack, tmp_path_factory.mktemp("ministack")) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def guarded_url(
+    outside_environ: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """ministack that enforces IAM."""
+    emulators.prepare_ministack(outside_environ)
+
+    def with_iam(port: int) -> emulators.Launch:
+        launch = emulators.ministack(port)
+        return replace(launch, environ={**launch.environ, "AUTH": "true"})
+
+    with emulators.running(with_iam, tmp_path_factory.mktemp("guarded")) as url:
         yield url
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import partial
 from typing import Any, Final
 
@@ -199,6 +200,12 @@ class Aws:
             raise aws.NoCredentialsError
         with suppress(Exception):  # the calls that need them say what is wrong
             return await found.get_frozen_credentials()
+
+    async def credentials_end_at(self) -> datetime | None:
+        """Return when those there are end, None if they do not or say nothing. Raises as ``client``."""
+        async with translated(), known_errors():
+            found = await self._session.get_credentials()
+        return getattr(found, "_expiry_time", None)
 
     async def _reopen(self, service: str, max_attempts: int, old: _Opened) -> _Opened:
         """Return a client with the credentials there are now; ``old`` if those are the same, or none.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 from daylily_daemon.adapters.codec import Item
 
@@ -28,3 +29,9 @@ def comparable(rule: Item) -> str:
     filters = rule.get("Filter", {}).get("Key", {}).get("FilterRules", [])
     pairs = sorted((str(f["Name"]).lower(), f["Value"]) for f in filters)
     return json.dumps([rule.get("Id"), rule["QueueArn"], sorted(rule["Events"]), pairs])
+
+
+def untold(rules: Sequence[Item], ours: Sequence[Item]) -> list[str]:
+    """Return the ids of those of ``ours`` that are not among the rules of a bucket."""
+    there = set(map(comparable, rules))
+    return [rule["Id"] for rule in ours if comparable(rule) not in there]

@@ -127,7 +127,7 @@ class Provisioner:
                 f"let {name} give up to {dead} after {self._wanted.max_receive} tries", nothing
             )
             return
-        arn = await _queue_arn(sqs, dead_url)
+        arn = await queue_arn(sqs, dead_url)
         policy = {"deadLetterTargetArn": arn, "maxReceiveCount": str(self._wanted.max_receive)}
         async with translated(f"queue {name}"):
             have = await sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["RedrivePolicy"])
@@ -154,14 +154,15 @@ class Provisioner:
         if url is None:
             yield Step(what, nothing)
             return
-        sender = Sender(wanted.bucket, await _queue_arn(sqs, url))
+        sender = Sender(wanted.bucket, await queue_arn(sqs, url))
         async with translated(f"queue {wanted.intake_queue}"):
             have = await sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["Policy"])
         policy = read_policy(have.get("Attributes", {}).get("Policy", ""), wanted.intake_queue)
         found = judged(policy, sender)
         if found.verdict is not PolicyVerdict.NOTHING:
             if found.verdict is not PolicyVerdict.SENDS:
-                yield Step(left_alone(found, sender, wanted.intake_queue), nothing)
+                words = left_alone(found, sender, wanted.intake_queue)
+                yield Step(words, nothing, is_left_alone=True)
             return
         body = json.dumps(allowing(policy, sender))
 
@@ -213,7 +214,7 @@ class Provisioner:
         if url is None:
             yield Step(what, nothing)
             return
-        arn = await _queue_arn(sqs, url)
+        arn = await queue_arn(sqs, url)
         ours = [rule_of(wanted.prefix, arn, name) for name in (READY, IGNORE)]
         async with translated(f"bucket {wanted.bucket}"):
             have = await s3.get_bucket_notification_configuration(Bucket=wanted.bucket)
@@ -280,7 +281,7 @@ async def find_topic(sns: Any, name: str) -> str | None:
         token = {"NextToken": page["NextToken"]}
 
 
-async def _queue_arn(sqs: Any, url: str) -> str:
+async def queue_arn(sqs: Any, url: str) -> str:
     async with translated(f"queue {url}"):
         answer = await sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])
     return str(answer["Attributes"]["QueueArn"])

@@ -15,6 +15,8 @@ from daylily_daemon.domain.errors import Impeded, Permanent, Transient
 class Step:
     what: str
     do: Callable[[], Awaitable[Any]]
+    is_left_alone: bool = False
+    """Whether it only says what somebody else has to look at."""
 
 
 @asynccontextmanager

@@ -95,7 +95,7 @@ async def overview(backend: Backend) -> Overview:
     return Overview(
         daemons=sorted(daemons, key=lambda daemon: daemon.owner),
         worksets={state: parts[state] for state in State if state in parts},
-        queues=_aged(parts.get("queues", {}), daemons),
+        queues=aged(parts.get("queues", {}), daemons),
         troubles=tuple(troubles.values()),
     )
 
@@ -104,7 +104,7 @@ def _counted(backend: Backend, state: State) -> Callable[[], Awaitable[Count]]:
     return lambda: backend.catalogue.count(state)
 
 
-def _aged(
+def aged(
     levels: Mapping[str, QueueLevel], daemons: Sequence[DaemonView]
 ) -> Mapping[str, QueueLevel]:
     """Add the ages that daemons know: SQS tells none."""

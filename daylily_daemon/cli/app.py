@@ -86,6 +86,11 @@ COMMANDS: Final[Mapping[str, Entry]] = {
         "status.status",
         "Show what is wrong and what to do about it, all daemons, worksets by state, and the queues.",
     ),
+    "doctor": Entry(
+        "doctor.doctor",
+        "Check everything a daemon of this host needs, and say what to do. Changes nothing.",
+    ),
+    "notify": Entry("notify.app", "Channels: how they stand, and a test message."),
     "drain": Entry(
         "draining.drain",
         "Let a daemon start nothing new. What runs there runs on; what waits is left to other daemons.",
@@ -117,6 +122,10 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     "completion": Entry(
         "guidance.completion",
         "Print what makes a shell complete commands, options and ids of worksets.",
+    ),
+    "version": Entry(
+        "version.version",
+        "Print the version of the program and of Python, and the formats it reads and writes.",
     ),
 }
 

@@ -21,11 +21,13 @@ if TYPE_CHECKING:
     from daylily_daemon import telemetry as telemetry
     from daylily_daemon.application import batch as batch
     from daylily_daemon.application import draining as draining
+    from daylily_daemon.application import examining as examining
     from daylily_daemon.application import health as health
     from daylily_daemon.application import overview as overview
     from daylily_daemon.application import queries as queries
     from daylily_daemon.application import requests as requests
     from daylily_daemon.application import rerun as rerun
+    from daylily_daemon.application import telling as telling
     from daylily_daemon.application import wording as wording
     from daylily_daemon.cli import app as app
     from daylily_daemon.cli import demonstration as demonstration
@@ -36,10 +38,12 @@ if TYPE_CHECKING:
     from daylily_daemon.cli import watching as watching
     from daylily_daemon.composition import backend as backend
     from daylily_daemon.composition import host as host
+    from daylily_daemon.composition import inspection as inspection
     from daylily_daemon.composition import provisioning as provisioning
     from daylily_daemon.composition import service as service
     from daylily_daemon.composition import shapes as shapes
     from daylily_daemon.composition import steps as steps
+    from daylily_daemon.composition import versions as versions
     from daylily_daemon.domain import printable as printable
     from daylily_daemon.domain import times as times
     from daylily_daemon.settings import sources as sources
@@ -51,11 +55,13 @@ PLACES: Final[Mapping[str, str]] = {
     "telemetry": "daylily_daemon",
     "batch": "daylily_daemon.application",
     "draining": "daylily_daemon.application",
+    "examining": "daylily_daemon.application",
     "health": "daylily_daemon.application",
     "overview": "daylily_daemon.application",
     "queries": "daylily_daemon.application",
     "requests": "daylily_daemon.application",
     "rerun": "daylily_daemon.application",
+    "telling": "daylily_daemon.application",
     "wording": "daylily_daemon.application",
     "app": "daylily_daemon.cli",
     "demonstration": "daylily_daemon.cli",
@@ -66,10 +72,12 @@ PLACES: Final[Mapping[str, str]] = {
     "watching": "daylily_daemon.cli",
     "backend": "daylily_daemon.composition",
     "host": "daylily_daemon.composition",
+    "inspection": "daylily_daemon.composition",
     "provisioning": "daylily_daemon.composition",
     "service": "daylily_daemon.composition",
     "shapes": "daylily_daemon.composition",
     "steps": "daylily_daemon.composition",
+    "versions": "daylily_daemon.composition",
     "printable": "daylily_daemon.domain",
     "times": "daylily_daemon.domain",
     "sources": "daylily_daemon.settings",

@@ -386,6 +386,7 @@ class Service:
             sweep_s=self.found.settings.daemon.sweep_s,
             **_limits(self.found),
             last_reload=self.reloaded,
+            settings=self.found.digests,
             **(vars_of(self.snapshot) if self.snapshot else {}),
             **(_registered(daemon) if daemon else {}),
             problems=self.status.problems,

@@ -36,7 +36,7 @@ from daylily_daemon.engine.live_settings import EngineSettings
 from daylily_daemon.in_force import engine_settings_of
 from daylily_daemon.runners import machine_of, runners_of
 from daylily_daemon.settings.model import Settings
-from daylily_daemon.settings.sources import BadSettings, Loaded, Sources, load
+from daylily_daemon.settings.sources import BadSettings, Loaded, Sources, digests, load
 
 T = TypeVar("T")
 log = structlog.get_logger()
@@ -89,6 +89,8 @@ class Read:
 
     loaded: Loaded
     engine_settings: EngineSettings
+    digests: Mapping[str, str]
+    """As ``Status.settings``."""
 
     @property
     def settings(self) -> Settings:
@@ -108,7 +110,7 @@ class Reader:
 
     def _read(self) -> Read:
         found = load(self._where)
-        return Read(found, engine_settings_of(found.settings))
+        return Read(found, engine_settings_of(found.settings), digests(found.settings))
 
 
 async def first_settings(reader: Reader, patience: StartPatience) -> Read:

@@ -188,6 +188,8 @@ class Status:
     skew_s: float | None = None
     """This host's clock minus that of AWS, in seconds; None until AWS has answered."""
     drain: Drain | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """A digest of each setting that has another value than its default; empty where that was not told."""
     problems: tuple[HealthProblem, ...] = ()
     """What it found to be wrong, after its last pass."""
 

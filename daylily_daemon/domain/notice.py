@@ -24,6 +24,8 @@ EXCERPT_LIMIT: Final = 4000
 DETAILS_LIMIT: Final = 100_000
 """Characters of details handed to programs."""
 DEPTH_LIMIT: Final = 16
+TEST_ID: Final = WorksetId("daylily-daemon-test")
+"""What the messages of a test are about; no workset of that name is told of otherwise."""
 
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 """Everything but tab and newline; half of a surrogate pair cannot be encoded at all."""
@@ -39,6 +41,8 @@ def subject(record: Record) -> str:
 def next_step(record: Record) -> str:
     """Return what the reader should do now."""
     id = record.workset_id
+    if id == TEST_ID:
+        return "Nothing: this is a test. Whoever asked for it sees that it was taken."
     if record.type is RecordType.LOCK_TIMEOUT:
         return (
             "Look at the daemon that held it. Another daemon takes over where it can see the job; "

@@ -244,7 +244,8 @@ def _of_channels(status: Status, now: datetime) -> Iterator[HealthProblem]:
             about=channel,
             text=text,
             remedy=f"Nothing if {channel} is down: what is owed is delivered once it answers. Else look at "
-            f"notifications.{channel}",
+            f"notifications.{channel}, and try it",
+            command=f"daylily-daemon notify test {channel}",
             since=since,
         )
 

@@ -13,6 +13,7 @@ from collections import ChainMap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
@@ -135,6 +136,16 @@ def describe(loaded: Loaded) -> list[Effective]:
         Effective(key, displayed(value_of(loaded.settings, key)), loaded.origin[key])
         for key in LEAVES
     ]
+
+
+def digests(settings: Settings) -> dict[str, str]:
+    """Return 32 bits of a hash of every value that is not the default; of a secret, whether it is set."""
+    shown = {key: displayed(value_of(settings, key)) for key in LEAVES}
+    return {
+        key: sha256(value.encode()).hexdigest()[:8]
+        for key, value in shown.items()
+        if value != displayed(LEAVES[key].default)
+    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,12 @@ of the single calls (batches of SQS, transactions of DynamoDB); they are given a
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
 
@@ -36,61 +35,13 @@ from daylily_daemon.domain.errors import DaemonError, Impeded
 from daylily_daemon.domain.model import Cancel, Command, State, WorksetId
 from daylily_daemon.domain.turn import Queue
 from daylily_daemon.ports import Change
-from tests import emulators
 from tests.contract.mail_receivers import RECIPIENTS, SENDER
 from tests.contract.stores import wanted
 from tests.contract.test_store import a_record, a_workset, first
+from tests.iam import ACTIONS, KEYS, Role
 from tests.records import FAILED
 
-ACTIONS: Final[Mapping[str, tuple[str, ...]]] = {
-    "dynamodb:GetItem": (),
-    "dynamodb:BatchGetItem": (),
-    "dynamodb:Query": (),
-    "dynamodb:PutItem": ("dynamodb:TransactWriteItems",),
-    "dynamodb:UpdateItem": (),
-    "sqs:ReceiveMessage": (),
-    "sqs:SendMessage": ("sqs:SendMessageBatch",),
-    "sqs:DeleteMessage": ("sqs:DeleteMessageBatch",),
-    "s3:GetObject": (),
-    "s3:PutObject": (),
-    "s3:DeleteObject": (),
-    "s3:ListBucket": (),
-    "sns:Publish": (),
-    "ses:SendEmail": ("ses:SendRawEmail",),
-}
-"""What docs/operations.md gives the role for running, each with what ministack asks for in its place."""
 NUMBERS: Final = count(1)
-KEYS: Final = "[{}]\naws_access_key_id = {}\naws_secret_access_key = {}\n"
-
-
-@pytest.fixture(scope="module")
-def guarded_url(
-    outside_environ: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
-    emulators.prepare_ministack(outside_environ)
-
-    def with_iam(port: int) -> emulators.Launch:
-        launch = emulators.ministack(port)
-        return replace(launch, environ={**launch.environ, "AUTH": "true"})
-
-    with emulators.running(with_iam, tmp_path_factory.mktemp("guarded")) as url:
-        yield url
-
-
-@dataclass(kw_only=True)
-class Role:
-    """The daemon's user, and what it may do now."""
-
-    iam: Any
-    name: str = "daemon"
-    denied: str = ""
-
-    async def without(self, action: str) -> None:
-        self.denied = action
-        given = [a for name, more in ACTIONS.items() if name != action for a in (name, *more)]
-        statement = {"Effect": "Allow", "Action": given, "Resource": "*"}
-        policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
-        await self.iam.put_user_policy(UserName=self.name, PolicyName="run", PolicyDocument=policy)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -375,13 +375,15 @@ def test_a_channel_that_is_down(lab: Lab, tmp_path: Any) -> None:
         secret = tmp_path / "secret"
         secret.write_text(hook.url)
         lab.configure(notifications={"webhook": {"enabled": True, "url_file": str(secret)}})
-        lab.drop_sample("told")
         lab.start()
+        lab.drop_sample("told")
         lab.wait_for("told", State.COMPLETE)
         problem = _named(lab, ProblemKind.CHANNEL)
         until(lambda: "notices owed" in _named(lab, ProblemKind.CHANNEL)["text"])
         _told_to_people(
             lab, problem, "Telling webhook fails since", "503", "Nothing if webhook is down"
         )
+        assert "503" in _do(lab, problem).words
         hook.status = 200
+        assert _do(lab, problem).code == 0
         _well_again(lab)
