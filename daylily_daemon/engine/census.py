@@ -1,8 +1,8 @@
 """How many worksets are in each state, counted a little at a time.
 
-Each minute the states are counted that this daemon moved a workset into or out of, and one more in turn. So a
-daemon that has nothing to do makes one call a minute, and what another one did is seen within as many
-minutes as there are states.
+Each minute the states are counted that this daemon moved a workset into or out of, and every ten minutes one
+more in turn. So a daemon that has nothing to do makes a call in ten minutes, and what another one did is seen
+within ten times as many minutes as there are states; each daemon counts its own at once.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from daylily_daemon.engine.boundary import for_ever, foreign_as_unexpected
 from daylily_daemon.ports import Catalogue, Count
 
 EVERY_S: Final = 60.0
+TURNS: Final = 10
+"""Every so many minutes a state is counted in turn."""
 LIMIT_S: Final = 10.0
 """Longest wait for one count."""
 LOOKS: Final = 2
@@ -35,6 +37,7 @@ class Census:
     _looks: dict[State, int] = field(default_factory=lambda: dict.fromkeys(State, 1))
     """How often each is to be counted, besides its turn."""
     _line: list[State] = field(default_factory=lambda: list(State))
+    _minutes: int = 0
 
     def moved(self, records: Sequence[Record]) -> None:
         """Have the states counted that a stored write has moved a workset between."""
@@ -53,10 +56,15 @@ class Census:
 
     async def count(self) -> None:
         """Count what is due; what gets no answer stays as it was, and due."""
-        self._line.append(self._line.pop(0))
+        self._minutes += 1
+        turn = self._next() if self._minutes % TURNS == 0 else None
         for state in State:
-            if self._looks.get(state) or state is self._line[-1]:
+            if self._looks.get(state) or state is turn:
                 await self._count(state)
+
+    def _next(self) -> State:
+        self._line.append(self._line.pop(0))
+        return self._line[-1]
 
     async def _count(self, state: State) -> None:
         looks = self._looks.pop(state, 1)

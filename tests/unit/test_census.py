@@ -7,7 +7,7 @@ from dataclasses import replace
 import anyio
 
 from daylily_daemon.domain.model import Record, State
-from daylily_daemon.engine.census import EVERY_S, Census
+from daylily_daemon.engine.census import EVERY_S, TURNS, Census
 from daylily_daemon.ports import Count
 from tests.fakes.store import MemoryCatalogue, Table
 from tests.made import a_workset
@@ -24,7 +24,7 @@ class CountedCatalogue(MemoryCatalogue):
         return await super().count(state, most=most)
 
 
-def test_a_quiet_daemon_counts_one_state_a_minute_and_each_of_them_in_turn() -> None:
+def test_a_quiet_daemon_counts_one_state_in_ten_minutes_and_each_of_them_in_turn() -> None:
     async def story() -> None:
         catalogue = CountedCatalogue(Table())
         census = Census(catalogue=catalogue)
@@ -33,7 +33,7 @@ def test_a_quiet_daemon_counts_one_state_a_minute_and_each_of_them_in_turn() -> 
         catalogue.asked.clear()
         async with anyio.create_task_group() as tg:
             tg.start_soon(census.run)
-            await anyio.sleep((len(State) - 0.5) * EVERY_S)
+            await anyio.sleep((len(State) * TURNS - 0.5) * EVERY_S)
             tg.cancel_scope.cancel()
         assert sorted(catalogue.asked) == sorted(State)
 
