@@ -197,6 +197,8 @@ def _s3_operation(heard: Heard) -> str:
     telling = "".join(name for name in _TELLING if name in query)
     request = f"{heard.method} {telling}".strip()
     _, _, key = parts.path.strip("/").partition("/")
+    if heard.headers.get("x-amz-copy-source"):
+        return "UploadPartCopy" if "uploadId" in telling else "CopyObject"
     return (_OBJECT if key else _BUCKET).get(request, request)
 
 

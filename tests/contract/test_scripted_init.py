@@ -192,6 +192,7 @@ async def test_a_table_that_is_being_deleted_is_waited_for_and_made(init: Init) 
     init.script.say("DescribeTable", going, going, gone, table())
     init.script.say("CreateTable", refused("ResourceInUseException"), ok(TableDescription={}))
     init.script.say("Scan", ok(Items=[]))
+    init.script.say("DescribeTimeToLive", ok(TimeToLiveDescription={"TimeToLiveStatus": "ENABLED"}))
     assert await init.run("tables") == ["create table worksets"]
     assert init.told == ["The table worksets is being deleted or changed; waiting up to 120 s."]
 

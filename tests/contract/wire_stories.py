@@ -17,9 +17,12 @@ from daylily_daemon.adapters.envelopes import READY, Origin, submission
 from daylily_daemon.adapters.provision import Provisioner, Wanted
 from daylily_daemon.adapters.setupsteps import Step
 from daylily_daemon.adapters.transfer import CopyOptions, Fetch, download, upload
+from daylily_daemon.adapters.transfer.within_s3 import CopyLimits, copy_drop
 from daylily_daemon.domain.errors import AlreadyDone
 from daylily_daemon.domain.listing import Query
 from daylily_daemon.domain.model import Answer, CommandEffect, State, WorksetId
+from daylily_daemon.domain.paths import S3Place
+from daylily_daemon.domain.sheet import RECIPE_FILE
 from daylily_daemon.domain.turn import turn_of
 from daylily_daemon.domain.workset import Workset
 from daylily_daemon.ports import Announced, Change
@@ -316,6 +319,28 @@ async def downloading_a_file(world: World) -> Play:
     )
 
 
+async def copying_a_drop(world: World) -> Play:
+    return await _copying(world, CopyLimits())
+
+
+async def copying_a_large_drop(world: World) -> Play:
+    return await _copying(world, CopyLimits(largest_bytes=1))
+
+
+async def _copying(world: World, limits: CopyLimits) -> Play:
+    source, target = (f"{world.name(name)}/" for name in ("first", "second"))
+    await world.past.objects.put(world.bucket, source + RECIPE_FILE, CONTENT)
+
+    async def judge(_: Any) -> None:
+        assert await world.past.objects.read(world.bucket, target + RECIPE_FILE, 10**6) == CONTENT
+
+    places = S3Place(world.bucket, source), S3Place(world.bucket, target)
+    return Play(
+        act=lambda: copy_drop(world.through.s3, *places, options=_COPYING, limits=limits),
+        judge=judge,
+    )
+
+
 # --- init ----------------------------------------------------------------------------------------
 
 
@@ -430,7 +455,13 @@ STORIES: Final[tuple[Story, ...]] = (
     ),
     story(downloading_a_file, "s3.HeadObject s3.GetObject", repeats_itself=True),
     story(making_the_bucket, "s3.HeadBucket s3.CreateBucket"),
-    story(making_the_tables, "dynamodb.DescribeTable dynamodb.CreateTable dynamodb.Scan"),
+    story(copying_a_drop, "s3.CopyObject", repeats_itself=True),
+    story(copying_a_large_drop, "s3.UploadPartCopy", repeats_itself=True),
+    story(
+        making_the_tables,
+        "dynamodb.DescribeTable dynamodb.CreateTable dynamodb.Scan "
+        "dynamodb.DescribeTimeToLive dynamodb.UpdateTimeToLive",
+    ),
     story(completing_an_old_table, "dynamodb.UpdateTable dynamodb.UpdateItem"),
     story(making_the_queues, "sqs.CreateQueue sqs.SetQueueAttributes"),
     story(making_the_topic, "sns.ListTopics sns.CreateTopic"),
