@@ -153,7 +153,8 @@ async def _all_there_is(aws: Aws, names: Wanted, ear: str) -> dict[str, Any]:
     tables = (names.tables.worksets, names.tables.events, names.tables.control)
     queues = (names.intake_queue, names.commands_queue)
     urls = [ear, *[str(await find_queue(sqs, n)) for q in queues for n in (q, dead_letter_name(q))]]
-    waiting = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+    kinds = ("", "NotVisible", "Delayed")
+    waiting = [f"ApproximateNumberOfMessages{kind}" for kind in kinds]
     bucket = {"Bucket": names.bucket}
     return {
         "items": [(await db.scan(TableName=table))["Items"] for table in tables],
