@@ -27,8 +27,6 @@ SWEEPS: Final = 4
 """Between two entries, where they are fewer seconds than ``SIGN_S``."""
 SOONEST_S: Final = 2.0
 """Between two entries, whatever changes."""
-ASKED_S: Final = 5.0
-"""How old may be what is known of a drain when something new is to be started."""
 LIMIT_S: Final = 10.0
 """Longest wait for the registry, the queues or the disks."""
 log = structlog.get_logger()
@@ -56,7 +54,6 @@ class Registration:
     drain: Drain | None = None
     on_drain: Callable[[Drain | None], None] | None = None
     """Called when that changes: it is kept on this host too. None where nobody keeps it."""
-    _asked_at: float = -1e9
     _wakeup: Wakeup = field(default_factory=Wakeup)
 
     async def run(self, says: Callable[[], Status]) -> None:
@@ -94,17 +91,18 @@ class Registration:
             log.debug("not_signed", error=str(exc))
 
     async def drained(self) -> str:
-        """Return why nothing new may be started, as a sentence; empty if it may. Asks if need be."""
-        if current_time() - self._asked_at > ASKED_S:
-            try:
-                with move_on_after(LIMIT_S):
-                    self._take(await self.registry.drained(self.owner))
-            except DaemonError as exc:
-                log.debug("drain_unknown", error=str(exc))
+        """Return why nothing new may be started, as a sentence; empty if it may.
+
+        Asks each time: whoever drains a daemon is told that nothing starts from then on.
+        """
+        try:
+            with move_on_after(LIMIT_S):
+                self._take(await self.registry.drained(self.owner))
+        except DaemonError as exc:
+            log.debug("drain_unknown", error=str(exc))
         return "" if self.drain is None else why_drained(self.drain)
 
     def _take(self, drain: Drain | None) -> None:
-        self._asked_at = current_time()
         if drain == self.drain:
             return
         self.drain = drain
