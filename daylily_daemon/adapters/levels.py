@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any, Final
 
 from anyio import current_time
@@ -55,21 +56,18 @@ class QueueLevels:
     async def _level(self, name: str, queue: WatchedQueue) -> QueueLevel:
         level = await level_of(self.sqs, name, queue.url)
         if queue.mailbox is None:
-            return QueueLevel(
-                waiting=level.waiting, in_flight=level.in_flight, is_dead_letters=True
-            )
+            return replace(level, is_dead_letters=True)
         unsettled = queue.mailbox.unsettled
         oldest_at, group = unsettled.oldest()
-        return QueueLevel(
-            waiting=level.waiting,
-            in_flight=level.in_flight,
+        return replace(
+            level,
             oldest_at=oldest_at,
             group=group,
             stuck_since=self._stuck_since(name, level, unsettled.received_at),
             old_s=queue.old_s,
         )
 
-    def _stuck_since(self, name: str, level: QueueLevel, received_at: float) -> Any:
+    def _stuck_since(self, name: str, level: QueueLevel, received_at: float) -> datetime | None:
         """Return since when messages wait although none came: not before the last look at the queue."""
         if not level.waiting or received_at >= self._looked_at:
             return None

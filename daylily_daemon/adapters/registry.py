@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -100,20 +101,8 @@ def _key(owner: str) -> Item:
 
 
 def _shortened(status: Status) -> Status:
-    """Leave out what grows with the work; ``show`` knows it of each workset."""
-    return Status(
-        owner=status.owner,
-        host=status.host,
-        version=status.version,
-        started_at=status.started_at,
-        stopping_at=status.stopping_at,
-        stopped_at=status.stopped_at,
-        seen_at=status.seen_at,
-        sweep_s=status.sweep_s,
-        max_worksets=status.max_worksets,
-        waiting=status.waiting,
-        problems=status.problems,
-    )
+    """Keep what it holds, by id alone; ``show`` knows how far each is, and whose."""
+    return replace(status, active=dict.fromkeys(status.active, ""), customers={})
 
 
 def _registered(item: Item) -> Registered:

@@ -39,7 +39,7 @@ class HealthVerdict:
 
 
 def _line(problem: HealthProblem) -> str:
-    return f"{problem.text} Do: {problem.advice}" if problem.advice else problem.text
+    return f"{problem.sentence} Do: {problem.advice}" if problem.advice else problem.sentence
 
 
 NEVER_RAN: Final = HealthVerdict(
@@ -224,7 +224,9 @@ def viewed(row: Registered, now: datetime) -> DaemonView:
         found = (_silent(row, age_s or 0.0),)
     elif row.status is not None and state is DaemonState.RUNNING:
         found = tuple(p for p in row.status.problems if p.kind != ProblemKind.DRAINING)
-    told = (replace(p, text=f"{short_name(row.owner)}: {p.text}") for p in (*found, *_drained(row)))
+    elif state is DaemonState.HANGING:
+        found = (_hanging(row),)
+    told = (replace(p, daemon=short_name(row.owner)) for p in (*found, *_drained(row)))
     return DaemonView(
         owner=row.owner,
         state=state,
@@ -268,6 +270,16 @@ def _silent(row: Registered, age_s: float) -> HealthProblem:
         command=f"daylily-daemon daemon gone {row.owner.partition('/')[0]}",
         severity=Severity.PROBLEM if holds else Severity.WARNING,
         since=row.said_at,
+    )
+
+
+def _hanging(row: Registered) -> HealthProblem:
+    seen_at = row.status.seen_at if row.status else None
+    return _of_daemon(
+        ProblemKind.HANGS,
+        f"It hangs: no pass was finished since {when(seen_at)}.",
+        "Its jobs run on. On that host its log",
+        since=seen_at,
     )
 
 

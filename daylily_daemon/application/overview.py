@@ -57,13 +57,12 @@ class Overview:
             if daemon.owner != mine or problem.kind == ProblemKind.DRAINING
         ]
         queues = problems_of(Status(queues=self.queues), now)
-        known = {(p.kind, p.about) for p in self.of_here(local)}
+        known = {problem.identity for problem in self.of_here(local)}
         found = [*others, *queues, *different_versions(self.daemons)]
-        fresh: dict[tuple[str, str, str], HealthProblem] = {}
+        fresh: dict[tuple[str, ...], HealthProblem] = {}
         for problem in found:
-            text = problem.text.partition(": ")[2] or problem.text
-            if (problem.kind, problem.about) not in known:
-                fresh.setdefault((problem.kind, problem.about, text), problem)
+            if problem.identity not in known:
+                fresh.setdefault(problem.identity, problem)
         return tuple(fresh.values())
 
 

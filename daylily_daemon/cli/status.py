@@ -129,7 +129,7 @@ def _shown(problem: HealthProblem) -> tuple[str, str]:
     mark = "✗" if problem.severity == "problem" else "!"
     remedy, end = problem.remedy.rstrip("."), ":" if problem.command else "."
     command = f"$ {problem.command}" if problem.command else ""
-    lines = (problem.text, f"do: {remedy}{end}" if remedy else "", command)
+    lines = (problem.sentence, f"do: {remedy}{end}" if remedy else "", command)
     return f"{mark} {problem.about}", "\n".join(filter(None, lines))
 
 

@@ -59,6 +59,9 @@ SECRETS: Final = tuple(
 """The variables that must not be in the environment of a process that runs jobs."""
 HELD: Final = ("daemon.state_dir", "daemon.name", "daemon.machine")
 """Settings that count from the moment on at which the state directory is locked."""
+VERSION: Final = installed_version("daylily-daemon")
+"""Read once: the file that tells it is on a disk."""
+HOST: Final = socket.gethostname()
 METRICS_AGAIN_S: Final = 30.0
 IN_USE_SHOWN: Final = 10
 """Worksets that are named in one sentence."""
@@ -326,7 +329,7 @@ class Service:
 
     def _passed(self, snapshot: Snapshot) -> None:
         self.alive_at = current_time()
-        self.seen = {"seen_at": SystemClock().now(), "seen_monotonic_s": vitals.monotonic_s()}
+        self.seen = {"seen_at": _now(), "seen_monotonic_s": vitals.monotonic_s()}
         self.snapshot = snapshot
         self._write_status()
         self._tell_systemd()
@@ -336,10 +339,10 @@ class Service:
 
     def _instant(self) -> Instant:
         """Return what the gauges show, for whoever scrapes now."""
-        now, daemon = SystemClock().now(), self.daemon
+        now, daemon = _now(), self.daemon
         return Instant(
             now=now,
-            version=installed_version("daylily-daemon"),
+            version=VERSION,
             format=ITEM_FORMAT,
             status=self.status,
             counts=daemon.census.found() if daemon else {},
@@ -376,9 +379,9 @@ class Service:
                 if self.snapshot
                 else {"starting": process, "trouble": self.trouble}
             ),
-            version=installed_version("daylily-daemon"),
+            version=VERSION,
             owner=self.owner,
-            host=socket.gethostname(),
+            host=HOST,
             started_at=self.started_at,
             stopping_at=self.stopping_at,
             stopped_at=self.stopped_at,
@@ -391,7 +394,7 @@ class Service:
             **(_registered(daemon) if daemon else {}),
             problems=self.status.problems,
         )
-        return now.found_wrong(SystemClock().now()) if self.snapshot else now
+        return now.found_wrong(_now()) if self.snapshot else now
 
 
 def _gist(status: Status) -> tuple[Set[str], Set[str]]:

@@ -198,9 +198,9 @@ class Status:
 
     def found_wrong(self, now: datetime) -> Status:
         """Return this with what is wrong with it; what was wrong before keeps the time it was seen first."""
-        before = {(p.kind, p.about): p.since for p in self.problems}
+        before = {p.identity: p.since for p in self.problems}
         found = tuple(
-            p if p.since else replace(p, since=before.get((p.kind, p.about)) or now)
+            p if p.since else replace(p, since=before.get(p.identity) or now)
             for p in problems_of(self, now)
         )
         return replace(self, problems=found)

@@ -62,7 +62,7 @@ def finding_of(problem: HealthProblem) -> CheckResult:
     fails = problem.severity is Severity.PROBLEM
     return CheckResult(
         grade=Grade.FAIL if fails else Grade.WARN,
-        text=problem.text,
+        text=problem.sentence,
         remedy=problem.remedy,
         command=problem.command,
     )

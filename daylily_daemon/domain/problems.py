@@ -90,6 +90,10 @@ class HealthProblem:
     """A ``ProblemKind``; a daemon of another version may know others."""
     about: str
     """The one word in front: ``AWS``, ``slack``, ``clock``, the name of a daemon."""
+    subject: str = ""
+    """Which of several things of that kind: a service, the name of a queue, a folder."""
+    daemon: str = ""
+    """The name of the daemon that says it, where that is not the one of this host."""
     text: str
     """What is wrong, as a sentence."""
     remedy: str = ""
@@ -100,19 +104,39 @@ class HealthProblem:
     since: datetime | None = None
 
     @property
+    def identity(self) -> tuple[str, str, str, str]:
+        """Return what two problems have in common that are one: all daemons see the same AWS."""
+        is_shared = self.about == AWS or self.kind in _SEEN_BY_ALL
+        return self.kind, self.about, self.subject, "" if is_shared else self.daemon
+
+    @property
+    def sentence(self) -> str:
+        """Return the text with the name of the daemon in front that says it, if that is another one."""
+        return f"{self.daemon}: {self.text}" if self.daemon else self.text
+
+    @property
     def advice(self) -> str:
         """Return what to do on one line, the command last."""
         return ": ".join(part for part in (self.remedy.rstrip(".:"), self.command) if part)
 
 
+AWS: Final = "AWS"
+_SEEN_BY_ALL: Final = frozenset(
+    {
+        ProblemKind.CHANNEL,
+        ProblemKind.DEAD_LETTERS,
+        ProblemKind.QUEUE_OLD,
+        ProblemKind.EVENTS_MISSED,
+    }
+)
 FAILURES: Final = 2
 """In a row that a port may have without a word, for ``PATIENCE_S``."""
 PATIENCE_S: Final = 30.0
 SKEW_S: Final = 10.0
 """Beyond it people misread logs; AWS refuses signatures after 300 s."""
 SKEW_REFUSED_S: Final = 240.0
-DRAFT: Final = 2
-"""Times the room that must be free: below it a disk fills up."""
+FILLING_UP: Final = 2
+"""Times the room that must be free: below it a disk is said to fill up."""
 
 
 def is_failing(port: Port, now: datetime) -> bool:
@@ -155,7 +179,7 @@ SERVICES: Final[Mapping[str, str]] = {
     "disk": "the disks",
 }
 """What stands behind each port of a daemon."""
-_AWS: Final = frozenset({"DynamoDB", "SQS", "S3"})
+_AWS: Final = frozenset({AWS, "DynamoDB", "SQS", "S3"})
 THROTTLED: Final = re.compile(r"throttl|slowdown|toomany|exceeded|limitreached", re.IGNORECASE)
 
 
@@ -166,7 +190,7 @@ def _of_ports(status: Status, now: datetime) -> Iterator[HealthProblem]:
             continue
         service = SERVICES.get(name, name)
         kind = kind_of(port)
-        both = ("AWS" if kind is ProblemKind.CREDENTIALS else service), kind
+        both = (AWS if kind is ProblemKind.CREDENTIALS else service), kind
         failing[both] = _merged(failing[both], port) if both in failing else port
     for (service, kind), port in failing.items():
         yield _port_problem(service, kind, port, status, now)
@@ -202,7 +226,8 @@ def _port_problem(
     lasted = span((now - since).total_seconds())
     return HealthProblem(
         kind=kind,
-        about="AWS" if service in _AWS else service.removeprefix("the "),
+        about=AWS if service in _AWS else service.removeprefix("the "),
+        subject=service,
         text=f"{service} {_VERBS[kind]} since {when(since)} ({lasted}, {port.failures} times): {port.text}",
         remedy=_port_remedy(service, kind, len(status.active)),
         severity=Severity.WARNING if kind is ProblemKind.THROTTLED else Severity.PROBLEM,
@@ -211,7 +236,7 @@ def _port_problem(
 
 
 def _port_remedy(service: str, kind: ProblemKind, jobs: int) -> str:
-    if service not in _AWS | {"AWS"}:
+    if service not in _AWS:
         return f"Look at {service} on this host; it goes on by itself once that works"
     calm = f"Nothing is lost, {jobs} jobs run on"
     match kind:
@@ -267,6 +292,7 @@ def _dead_letters(name: str, level: QueueLevel) -> HealthProblem:
     return HealthProblem(
         kind=ProblemKind.DEAD_LETTERS,
         about="queue",
+        subject=name,
         text=f"{level.waiting} {many} given up and lie in {name}.",
         remedy="See what they are, then replay or drop them",
         command="daylily-daemon dlq list",
@@ -281,6 +307,7 @@ def _old_queue(name: str, level: QueueLevel, now: datetime) -> HealthProblem:
     return HealthProblem(
         kind=ProblemKind.QUEUE_OLD,
         about="queue",
+        subject=name,
         text=f"{name}: {level.waiting} waiting, {level.in_flight} in flight, oldest {least}{age}{group}.",
         remedy="Messages in flight are with a daemon that has not answered them yet, or with another "
         "program that reads this queue: look for it",
@@ -318,10 +345,11 @@ def why_drained(drain: Drain) -> str:
 
 def _of_disks(status: Status) -> Iterator[HealthProblem]:
     for folder, level in sorted(status.disks.items()):
-        if level.needed and not status.held and level.free < DRAFT * level.needed:
+        if level.needed and not status.held and level.free < FILLING_UP * level.needed:
             yield HealthProblem(
                 kind=ProblemKind.DISK,
                 about="disk",
+                subject=folder,
                 text=f"{folder} has {level.free / 1e9:.1f} GB left; below {level.needed / 1e9:.1f} GB "
                 "nothing new is started.",
                 remedy="Free some space, or raise the size of the disk",

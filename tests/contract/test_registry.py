@@ -104,6 +104,7 @@ async def test_a_status_that_is_too_large_is_shortened(registry: Registry) -> No
     (row,) = await registry.daemons()
     assert row.status is not None
     assert row.status.owner == HEAD1
+    assert row.status.active.keys() == many.active.keys(), "what it holds must be known"
 
 
 @pytest.mark.parametrize("said", ["", "{", '{"pid": "many"}', "[]"])

@@ -198,7 +198,7 @@ def test_a_daemon_is_known_by_its_last_word(row: Registered, state: DaemonState)
 def test_a_silent_daemon_is_a_problem_if_it_held_something() -> None:
     (problem,) = viewed(_row(18_600), NOW).problems
     assert (problem.kind, problem.severity) == (ProblemKind.SILENT, Severity.PROBLEM)
-    assert problem.text == "head1/3d1219c7: Silent for 5 h, and held 1 workset."
+    assert problem.sentence == "head1/3d1219c7: Silent for 5 h, and held 1 workset."
     assert problem.command == "daylily-daemon daemon gone head1"
     (idle,) = viewed(_row(18_600, Status(owner=OWNER)), NOW).problems
     assert idle.severity is Severity.WARNING
@@ -207,7 +207,7 @@ def test_a_silent_daemon_is_a_problem_if_it_held_something() -> None:
 def test_what_a_daemon_says_of_itself_is_told_under_its_name() -> None:
     status = Status(owner=OWNER, seen_at=NOW, sweep_s=15, held="No room.").found_wrong(NOW)
     (problem,) = viewed(_row(20, status), NOW).problems
-    assert problem.text == "head1/3d1219c7: Nothing new is started. No room."
+    assert problem.sentence == "head1/3d1219c7: Nothing new is started. No room."
 
 
 def test_versions_that_run_beside_each_other_are_said() -> None:
@@ -242,6 +242,36 @@ def test_what_two_daemons_see_is_said_once() -> None:
     overview = Overview(daemons=[viewed(_row(20, other), NOW)])
     assert len(_report(ill, overview).problems) == 1
     assert len(_report(Status(owner="a/b/c"), overview).problems) == 1
+
+
+def test_what_each_host_has_of_its_own_is_said_of_each() -> None:
+    full = Status(held="No room.", queues={"q1": _dead(), "q2": _dead()})
+    other = replace(full, owner=OWNER, seen_at=NOW, sweep_s=15).found_wrong(NOW)
+    overview = Overview(daemons=[viewed(_row(20, other), NOW)])
+    found = _report(replace(full, owner="a/b/c"), overview).problems
+    assert sorted((p.kind, p.subject, p.daemon) for p in found) == [
+        (ProblemKind.HELD, "", ""),
+        (ProblemKind.HELD, "", "head1/3d1219c7"),
+        (ProblemKind.DEAD_LETTERS, "q1", ""),
+        (ProblemKind.DEAD_LETTERS, "q2", ""),
+    ]
+
+
+def _dead() -> QueueLevel:
+    return QueueLevel(waiting=2, is_dead_letters=True)
+
+
+def test_services_that_fail_for_different_hosts_are_told_apart() -> None:
+    here = Status(owner="a/b/c", ports={"worksets": _failing("impeded")})
+    there = Status(owner=OWNER, seen_at=NOW, sweep_s=15, ports={"drops": _failing("impeded")})
+    overview = Overview(daemons=[viewed(_row(20, there.found_wrong(NOW)), NOW)])
+    assert [p.subject for p in _report(here, overview).problems] == ["DynamoDB", "S3"]
+
+
+def test_a_daemon_elsewhere_that_finishes_no_pass_hangs() -> None:
+    (problem,) = viewed(_row(20, Status(owner=OWNER, seen_at=LONG, sweep_s=15)), NOW).problems
+    assert (problem.kind, problem.severity) == (ProblemKind.HANGS, Severity.PROBLEM)
+    assert problem.sentence.startswith("head1/3d1219c7: It hangs: no pass was finished since")
 
 
 def test_how_a_daemon_is_drained_the_registry_knows_best() -> None:

@@ -148,7 +148,10 @@ def members(job: KnownJob, group: Group | None = None) -> list[Identity]:
 
 
 def survivors(job: KnownJob) -> list[Survivor]:
-    """Return every process of the same workset that runs, shims too. Raises OSError."""
+    """Return every process of the same workset that runs, shims too, the oldest first. Raises OSError.
+
+    Whoever ends that one ends what it would start anew; its number may be the largest of all.
+    """
     table, found = ProcessTable.now(), []
     near = {os.path.dirname(os.path.dirname(place)) + "/" for place in job.places}
     for pid in table.stats:
@@ -160,7 +163,7 @@ def survivors(job: KnownJob) -> list[Survivor]:
         elif any(marked.place.startswith(folder) for folder in near):
             name = parts(job.mark)[1] if marked.place in job.places else marked.place
             found.append(Survivor(table.identity(pid), name, is_shim=False))
-    return found
+    return sorted(found, key=lambda one: one.process.start_time)
 
 
 def group_of(process: Identity) -> Group | None:
