@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 from daylily_daemon.adapters import provision
@@ -266,17 +267,7 @@ async def _supervisor(
     settings, state = clients.settings, StateDir(clients.settings.daemon.state_dir)
     live, health = inner.live, inner.health
     by_name = {name: guarded(one, "runner", health) for name, one in runners.by_name.items()}
-    known = clients.worksets.announced
-    origin, folders = origin_of(settings), (settings.daemon.state_dir, settings.daemon.data_dir)
-    inputs = S3Inputs(
-        clients.objects,
-        lambda: live.current.default_pipeline,
-        lambda: live.current.pipelines,
-        local_roots=[str(root) for root in settings.inputs.local_roots],
-        territory=territory(origin, settings.places.inputs, settings.places.exports, folders),
-    )
-    drops = S3Drops(await clients.aws.client("s3"), origin, known)
-    room = Room(folders)
+    room = Room(_folders(settings))
     intake, commands = await clients.intake(), await clients.commands()
     registration = Registration(
         owner=inner.writer.owner,
@@ -300,18 +291,8 @@ async def _supervisor(
             former_scopes=runners.former_scopes,
         ),
         shepherd=Shepherd(runners=by_name, live=live, looks=Looks(live)),
-        inputs=guarded(inputs, "inputs", health),
-        intake=Intake(
-            events=guarded(intake, "intake", health),
-            commands=guarded(commands, "commands", health),
-            drops=guarded(drops, "drops", health),
-            trail=inner.trail,
-            writer=inner.writer,
-            live=live,
-            health=health,
-            answer_s=settings.daemon.stop_deadline_s / 4,
-            flood=inner.outbox.flood,
-        ),
+        inputs=guarded(_inputs(clients, live), "inputs", health),
+        intake=await _intake(clients, inner, intake, commands),
         outbox=inner.outbox,
         health=health,
         look_for_room=lambda: room.shortage(live.current.min_free_bytes),
@@ -320,6 +301,40 @@ async def _supervisor(
         drain_s=settings.daemon.stop_deadline_s / 4,
     )
     return supervisor, registration
+
+
+def _folders(settings: Settings) -> tuple[Path, Path]:
+    return settings.daemon.state_dir, settings.daemon.data_dir
+
+
+def _inputs(clients: Clients, live: LiveSettings) -> S3Inputs:
+    settings, places = clients.settings, clients.settings.places
+    return S3Inputs(
+        clients.objects,
+        lambda: live.current.default_pipeline,
+        lambda: live.current.pipelines,
+        local_roots=[str(root) for root in settings.inputs.local_roots],
+        territory=territory(origin_of(settings), places.inputs, places.exports, _folders(settings)),
+    )
+
+
+async def _intake(
+    clients: Clients, inner: Inner, events: SqsMailbox, commands: SqsMailbox
+) -> Intake:
+    settings, health = clients.settings, inner.health
+    s3 = await clients.aws.client("s3")
+    drops = S3Drops(s3, origin_of(settings), clients.worksets.announced)
+    return Intake(
+        events=guarded(events, "intake", health),
+        commands=guarded(commands, "commands", health),
+        drops=guarded(drops, "drops", health),
+        trail=inner.trail,
+        writer=inner.writer,
+        live=inner.live,
+        health=health,
+        answer_s=settings.daemon.stop_deadline_s / 4,
+        flood=inner.outbox.flood,
+    )
 
 
 async def _levels(clients: Clients, intake: SqsMailbox, commands: SqsMailbox) -> QueueLevels:
