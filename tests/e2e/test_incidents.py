@@ -27,6 +27,7 @@ from tests.e2e.troubled_aws import TroubledAws, troubled_aws
 pytestmark = pytest.mark.timeout(300)
 
 COLUMNS: Final = "80"
+MOST_CALLS: Final = 20
 
 
 def _problems(lab: Lab) -> dict[str, dict[str, Any]]:
@@ -79,6 +80,13 @@ def test_expired_credentials(lab: Lab, aws: TroubledAws) -> None:
     assert lab.run_cli("status", "--quiet").code == 1
     aws.recover()
     _well_again(lab)
+
+
+def test_a_look_costs_few_calls(lab: Lab, aws: TroubledAws) -> None:
+    """However much is there: each state is counted in one call, and all daemons are in one."""
+    lab.start()
+    told = lab.run_cli("status", "--set", f"aws.endpoint_url={aws.url}")
+    assert (told.code, 0 < aws.asked <= MOST_CALLS) == (0, True), aws.asked
 
 
 def test_throttling_is_told_apart_from_refusal(lab: Lab, aws: TroubledAws) -> None:

@@ -31,6 +31,8 @@ class TroubledAws:
     only: str = ""
     """Of one service alone; empty: all."""
     ahead_s: float = 0.0
+    asked: int = 0
+    """Requests so far."""
 
     def refuse(self, code: str, words: str, status: int = 400, only: str = "") -> None:
         self.words, self.status, self.only, self.code = words, status, only, code
@@ -74,6 +76,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _any(self) -> None:
         aws: TroubledAws = self.server.aws  # type: ignore[attr-defined]
+        aws.asked += 1
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         scope = _SCOPE.search(self.headers.get("Authorization", ""))
         service = scope[1] if scope else ""
