@@ -364,11 +364,11 @@ def _first_job(stage: Stage, ws: Workset) -> datetime | None:
 def _say_how_to_look_around(stage: Stage) -> None:
     exports = "".join(f"export {k}='{v}'\n" for k, v in stage.environment().items() if "_" in k)
     (stage.folder / "env").write_text(exports, encoding="utf-8")
-    pids = " ".join(str(p.pid) for p in reversed(stage.processes))
+    ends = [f"kill {p.pid}; tail --pid={p.pid} -f /dev/null; " for p in reversed(stage.processes)]
     program = f"{sys.executable} -m daylily_daemon"
     printing.say("\nEverything keeps running. To look around:")
     printing.say_whole(f"  . {stage.folder}/env")
     for command in ("list", "show demo-1", "events demo-1", "logs demo-1 --step run", "status"):
         printing.say_whole(f"  {program} {command}")
     printing.say(f"The log of the daemon is {stage.folder}/daemon.log. To end it:")
-    printing.say_whole(f"  kill {pids}; rm -r {stage.folder}")
+    printing.say_whole(f"  {''.join(ends)}rm -r {stage.folder}")

@@ -58,11 +58,11 @@ def test_the_shells_that_are_here_are_tried() -> None:
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_a_shell_loads_its_completion(empty_lab: Lab, shell: str) -> None:
+def test_a_shell_loads_its_completion(empty_lab: Lab, tmp_path: Path, shell: str) -> None:
     program = " ".join(PROGRAM)
     done = subprocess.run(
         [shell, "-c", LOADED[shell].format(program=program)],
-        env=empty_lab.environment(),
+        env=empty_lab.environment() | {"HOME": str(tmp_path)},
         capture_output=True,
         text=True,
         check=False,

@@ -108,7 +108,7 @@ def test_a_user_that_is_not_there_is_waited_for_and_named(head: HeadNode) -> Non
     head.systemctl("start", SERVICE)
     head.until(lambda: f"There is no user {JOBS_USER}" in head.shows("StatusText"))
     head.machine.run("usermod", "--login", JOBS_USER, "away")
-    head.until(lambda: head.shows("StatusText").startswith("0 running"))
+    head.until(lambda: head.shows("StatusText").startswith("0 of "))
 
 
 def test_a_daemon_without_the_drop_in_says_what_it_needs(head: HeadNode) -> None:
