@@ -393,11 +393,7 @@ class Runner(Protocol):
         ...
 
     async def progress(self, job: Job) -> Progress | None:
-        """Return the latest progress found in the log, None if there is none yet."""
-        ...
-
-    async def quiet_s(self, job: Job) -> float | None:
-        """Return for how many seconds ``job`` has written nothing to its log; None where there is none."""
+        """Return the latest progress found in the log, and when that was written to; None without a log."""
         ...
 
     async def stop(self, job: Job) -> None:

@@ -20,9 +20,10 @@ from daylily_daemon.adapters.exporting import MAX_TOLD, Target, left_out_problem
 from daylily_daemon.adapters.exporting import export as export_results
 from daylily_daemon.adapters.reports import figures, report_on_samples, write_json
 from daylily_daemon.adapters.staging import stage as stage_workset
-from daylily_daemon.adapters.transfer import CopyOptions, local_files, readable, split_uri
+from daylily_daemon.adapters.transfer import CopyOptions, local_files, split_uri
 from daylily_daemon.domain.errors import DaemonError
 from daylily_daemon.domain.places import Shared
+from daylily_daemon.domain.sizes import readable
 
 LINE_EVERY_S = 1.0
 TROUBLE_EVERY_S = 60.0
