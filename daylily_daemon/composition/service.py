@@ -26,7 +26,7 @@ from anyio import (
 from anyio.abc import TaskGroup, TaskStatus
 
 from daylily_daemon import figures, telemetry
-from daylily_daemon.adapters import exposition, own_process, vitals
+from daylily_daemon.adapters import exposition, journal, own_process, vitals
 from daylily_daemon.adapters.codec import ITEM_FORMAT
 from daylily_daemon.adapters.host import StateDir, SystemClock
 from daylily_daemon.bootstrap import Daemon, Hooks
@@ -139,8 +139,9 @@ class Service:
 
     def log_as(self, level: str, format: str) -> None:
         json = telemetry.wants_json(format, self.log_stream, os.environ)
-        journal = telemetry.is_journal(self.log_stream, os.environ)
-        telemetry.configure(level, json=json, journal=journal, watch=(self.repeats,))
+        leads_there = telemetry.is_journal(self.log_stream, os.environ)
+        socket_of = journal.ADDRESS if leads_there else ""
+        telemetry.configure(level, json=json, journal=socket_of, watch=(self.repeats,))
 
     async def main(self) -> int:
         """Return the exit code: 0 after an orderly end, 1 if the deadline for it passed."""
