@@ -30,6 +30,7 @@ from daylily_daemon.adapters import exposition, journal, own_process, vitals
 from daylily_daemon.adapters.codec import ITEM_FORMAT
 from daylily_daemon.adapters.host import StateDir, SystemClock
 from daylily_daemon.bootstrap import Daemon, Hooks
+from daylily_daemon.cloudwatch import Reporter
 from daylily_daemon.composition.starting import (
     Read,
     Reader,
@@ -207,11 +208,21 @@ class Service:
         async with create_task_group() as tg:
             tg.start_soon(daemon.registration.run, lambda: self.status)
             tg.start_soon(daemon.census.run)
+            tg.start_soon(self._reporter(daemon).run)
             await daemon.supervisor.run(self.stop)
             tg.cancel_scope.cancel()
         self.stopped_at = _now()
         self._write_status()
         await daemon.registration.sign(self.status)
+
+    def _reporter(self, daemon: Daemon) -> Reporter:
+        return Reporter(
+            owner=self.owner,
+            metrics=self.metrics,
+            store=daemon.metric_store,
+            registry=daemon.registration.registry,
+            is_on=lambda: self.found.settings.cloudwatch.enabled,
+        )
 
     def _drained(self, drain: Drain | None) -> None:
         self._write_status()
