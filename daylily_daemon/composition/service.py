@@ -26,10 +26,11 @@ from anyio import (
 from anyio.abc import TaskGroup, TaskStatus
 
 from daylily_daemon import figures, telemetry
-from daylily_daemon.adapters import exposition, own_process, vitals
+from daylily_daemon.adapters import exposition, journal, own_process, vitals
 from daylily_daemon.adapters.codec import ITEM_FORMAT
 from daylily_daemon.adapters.host import StateDir, SystemClock
 from daylily_daemon.bootstrap import Daemon, Hooks
+from daylily_daemon.cloudwatch import Reporter
 from daylily_daemon.composition.starting import (
     Read,
     Reader,
@@ -138,8 +139,9 @@ class Service:
 
     def log_as(self, level: str, format: str) -> None:
         json = telemetry.wants_json(format, self.log_stream, os.environ)
-        journal = telemetry.is_journal(self.log_stream, os.environ)
-        telemetry.configure(level, json=json, journal=journal, watch=(self.repeats,))
+        leads_there = telemetry.is_journal(self.log_stream, os.environ)
+        socket_of = journal.ADDRESS if leads_there else ""
+        telemetry.configure(level, json=json, journal=socket_of, watch=(self.repeats,))
 
     async def main(self) -> int:
         """Return the exit code: 0 after an orderly end, 1 if the deadline for it passed."""
@@ -205,11 +207,21 @@ class Service:
         async with create_task_group() as tg:
             tg.start_soon(daemon.registration.run, lambda: self.status)
             tg.start_soon(daemon.census.run)
+            tg.start_soon(self._reporter(daemon).run)
             await daemon.supervisor.run(self.stop)
             tg.cancel_scope.cancel()
         self.stopped_at = _now()
         self._write_status()
         await daemon.registration.sign(self.status)
+
+    def _reporter(self, daemon: Daemon) -> Reporter:
+        return Reporter(
+            owner=self.owner,
+            metrics=self.metrics,
+            store=daemon.metric_store,
+            registry=daemon.registration.registry,
+            is_on=lambda: self.found.settings.cloudwatch.enabled,
+        )
 
     def _drained(self, drain: Drain | None) -> None:
         self._write_status()

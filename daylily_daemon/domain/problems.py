@@ -186,9 +186,12 @@ SERVICES: Final[Mapping[str, str]] = {
     "inputs": "S3",
     "runner": "the runner",
     "disk": "the disks",
+    "cloudwatch": "CloudWatch",
 }
 """What stands behind each port of a daemon."""
-_AWS: Final = frozenset({AWS, "DynamoDB", "SQS", "S3"})
+_AWS: Final = frozenset({AWS, "DynamoDB", "SQS", "S3", "CloudWatch"})
+_ONLY_TOLD: Final = frozenset({"CloudWatch"})
+"""What is told figures, and nothing waits for: its trouble is a warning."""
 THROTTLED: Final = re.compile(r"throttl|slowdown|toomany|exceeded|limitreached", re.IGNORECASE)
 
 
@@ -199,7 +202,8 @@ def _of_ports(status: Status, now: datetime) -> Iterator[HealthProblem]:
             continue
         service = SERVICES.get(name, name)
         kind = kind_of(port)
-        both = (AWS if kind is ProblemKind.CREDENTIALS else service), kind
+        shared = kind is ProblemKind.CREDENTIALS and service not in _ONLY_TOLD
+        both = (AWS if shared else service), kind
         failing[both] = _merged(failing[both], port) if both in failing else port
     for (service, kind), port in failing.items():
         yield _port_problem(service, kind, port, status, now)
@@ -239,9 +243,14 @@ def _port_problem(
         subject=service,
         text=f"{service} {_VERBS[kind]} since {when(since)} ({lasted}, {port.failures} times): {port.text}",
         remedy=_port_remedy(service, kind, len(status.active)),
-        severity=Severity.WARNING if kind is ProblemKind.THROTTLED else Severity.PROBLEM,
+        severity=_port_severity(service, kind),
         since=since,
     )
+
+
+def _port_severity(service: str, kind: ProblemKind) -> Severity:
+    is_minor = kind is ProblemKind.THROTTLED or service in _ONLY_TOLD
+    return Severity.WARNING if is_minor else Severity.PROBLEM
 
 
 def _port_remedy(service: str, kind: ProblemKind, jobs: int) -> str:
