@@ -40,11 +40,13 @@ if TYPE_CHECKING:
     from daylily_daemon.composition import host as host
     from daylily_daemon.composition import inspection as inspection
     from daylily_daemon.composition import provisioning as provisioning
+    from daylily_daemon.composition import pruning as pruning
     from daylily_daemon.composition import service as service
     from daylily_daemon.composition import shapes as shapes
     from daylily_daemon.composition import steps as steps
     from daylily_daemon.composition import versions as versions
     from daylily_daemon.domain import printable as printable
+    from daylily_daemon.domain import sizes as sizes
     from daylily_daemon.domain import times as times
     from daylily_daemon.settings import sources as sources
 
@@ -74,11 +76,13 @@ PLACES: Final[Mapping[str, str]] = {
     "host": "daylily_daemon.composition",
     "inspection": "daylily_daemon.composition",
     "provisioning": "daylily_daemon.composition",
+    "pruning": "daylily_daemon.composition",
     "service": "daylily_daemon.composition",
     "shapes": "daylily_daemon.composition",
     "steps": "daylily_daemon.composition",
     "versions": "daylily_daemon.composition",
     "printable": "daylily_daemon.domain",
+    "sizes": "daylily_daemon.domain",
     "times": "daylily_daemon.domain",
     "sources": "daylily_daemon.settings",
 }

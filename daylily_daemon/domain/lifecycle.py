@@ -8,7 +8,7 @@ and changes nothing.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
@@ -243,7 +243,13 @@ def _next_run(ws: Workset, known: Run | None, claim: Claimed, now: datetime) -> 
     )
     if known is None:
         return run
-    return replace(run, reports=known.reports, results_uri=known.results_uri)
+    return replace(
+        run,
+        reports=known.reports,
+        results_uri=known.results_uri,
+        results_files=known.results_files,
+        results_bytes=known.results_bytes,
+    )
 
 
 def _steps_left(ws: Workset, known: Run | None, claim: Claimed, place: str) -> Iterator[StepRun]:
@@ -353,11 +359,7 @@ def _step_done(decision: Decision, run: Run, outcome: Outcome, now: datetime) ->
     """Go on with ``run``, which has left its step with ``outcome``."""
     ended = decision.workset.step
     found = report.bounded(outcome.report)
-    run = replace(
-        run,
-        reports=report.merged(run.reports, found),
-        results_uri=_results(found) or run.results_uri,
-    )
+    run = run.reporting(report.merged(run.reports, found), found)
     left = decision.becoming(replace(decision.workset, run=run))
     left = left.with_warnings(*outcome.warnings, *report.warnings_of(found))
     if run.current is None:
@@ -383,12 +385,6 @@ def _warned(ws: Workset) -> tuple[str, ...]:
         return ()
     more = f" ({len(ws.warnings) - 1} more)" if len(ws.warnings) > 1 else ""
     return (f"But: {ws.warnings[0]}{more}",)
-
-
-def _results(found: Mapping[str, Any]) -> str:
-    """Return where a report says that the results are; empty if it says nothing of that."""
-    told = found.get("results_s3_uri")
-    return told if isinstance(told, str) and told.startswith("s3://") else ""
 
 
 def _failed(decision: Decision, failure: Diagnosis, policy: Policy, now: datetime) -> Decision:

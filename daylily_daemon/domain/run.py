@@ -78,6 +78,10 @@ class Run:
     """What the jobs reported. Foreign: bounded in size, depth and keys, and no decision is based on it."""
     results_uri: str = ""
     """Where the export says that it has put the results; empty until it has said so."""
+    results_files: int | None = None
+    """How many files it says they are; None where it did not say, as a version before this one."""
+    results_bytes: int | None = None
+    """The size of all of them; None as above."""
 
     @property
     def jobs_dir(self) -> str:
@@ -106,6 +110,19 @@ class Run:
     def spent_s(self) -> float:
         """Return how long the steps that are done took."""
         return sum(step.seconds or 0.0 for step in self.steps)
+
+    def reporting(self, reports: Mapping[str, Any], found: Mapping[str, Any]) -> Run:
+        """Return the run with its ``reports``; in ``found``, the newest, an export tells of its results."""
+        uri = found.get("results_s3_uri")
+        if not isinstance(uri, str) or not uri.startswith("s3://"):
+            return replace(self, reports=reports)
+        return replace(
+            self,
+            reports=reports,
+            results_uri=uri,
+            results_files=_whole(found.get("files")),
+            results_bytes=_whole(found.get("bytes")),
+        )
 
     def entered(self, now: datetime) -> Run:
         """Return the run at the start of its current step."""
@@ -145,3 +162,10 @@ class Run:
 
 def _moved(place: str, jobs_dir: str) -> str:
     return f"{jobs_dir}/{place.rpartition('/')[2]}"
+
+
+def _whole(value: object) -> int | None:
+    """Return a number of things, None for what is none: a report is foreign."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        return None
+    return value if value >= 0 else None
