@@ -120,6 +120,10 @@ COMMANDS: Final[Mapping[str, Entry]] = {
         "steps.collect_metrics",
         "Count files and bytes of the results, and samples, reads and bases where summary.tsv has them.",
     ),
+    "prune": Entry(
+        "prune.prune",
+        "Remove the folders that complete worksets have left on this host, to make room.",
+    ),
     "daemon": Entry("daemons.app", "Daemons and what they hold."),
     "dlq": Entry("dlq.app", "Messages that were given up."),
     "help": Entry("guidance.help_", "Show the help of a command, or the list of all."),

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from daylily_daemon.composition import host as host
     from daylily_daemon.composition import inspection as inspection
     from daylily_daemon.composition import provisioning as provisioning
+    from daylily_daemon.composition import pruning as pruning
     from daylily_daemon.composition import service as service
     from daylily_daemon.composition import shapes as shapes
     from daylily_daemon.composition import steps as steps
@@ -77,6 +78,7 @@ PLACES: Final[Mapping[str, str]] = {
     "host": "daylily_daemon.composition",
     "inspection": "daylily_daemon.composition",
     "provisioning": "daylily_daemon.composition",
+    "pruning": "daylily_daemon.composition",
     "service": "daylily_daemon.composition",
     "shapes": "daylily_daemon.composition",
     "steps": "daylily_daemon.composition",

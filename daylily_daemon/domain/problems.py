@@ -19,7 +19,7 @@ from daylily_daemon.domain.times import span, when
 from daylily_daemon.domain.totality import total
 
 if TYPE_CHECKING:
-    from daylily_daemon.domain.daemon import Drain, JobLevel, Port, QueueLevel, Status
+    from daylily_daemon.domain.daemon import DiskLevel, Drain, JobLevel, Port, QueueLevel, Status
 
 
 class Severity(StrEnum):
@@ -348,12 +348,23 @@ def _of_admission(status: Status) -> Iterator[HealthProblem]:
             since=drain.since,
         )
     elif status.held:
+        is_full = any(map(is_short, status.disks.values()))
         yield HealthProblem(
             kind=ProblemKind.HELD,
             about="start",
             text=f"Nothing new is started. {status.held}",
-            remedy="It goes on by itself once that is fixed",
+            remedy=_HELD_BY_A_DISK if is_full else "It goes on by itself once that is fixed",
+            command=PRUNE if is_full else "",
         )
+
+
+PRUNE: Final = "daylily-daemon prune --older 30d --dry-run"
+_HELD_BY_A_DISK: Final = "It goes on by itself once there is room. See what may be removed"
+
+
+def is_short(level: DiskLevel) -> bool:
+    """Tell whether less is free than must be, so that nothing new is started."""
+    return level.free < level.needed
 
 
 def why_drained(drain: Drain) -> str:
@@ -370,7 +381,8 @@ def _of_disks(status: Status) -> Iterator[HealthProblem]:
                 subject=folder,
                 text=f"{folder} has {level.free / 1e9:.1f} GB left; below {level.needed / 1e9:.1f} GB "
                 "nothing new is started.",
-                remedy="Free some space, or raise the size of the disk",
+                remedy="Raise the size of the disk, or remove what is no longer needed. See what that is",
+                command=PRUNE,
                 severity=Severity.WARNING,
             )
 

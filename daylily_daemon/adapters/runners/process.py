@@ -75,7 +75,7 @@ class _JobPlace:
 
     @property
     def scope(self) -> str:
-        return _scope(self.home)
+        return scope_of(self.home)
 
 
 class ProcessRunner:
@@ -110,7 +110,7 @@ class ProcessRunner:
 
     @property
     def scope(self) -> str:
-        return _scope(self._home)
+        return scope_of(self._home)
 
     async def look(self, job: Job) -> None:
         """Return if ``job`` can be tended here. Raises Transient, saying why, if not.
@@ -211,7 +211,7 @@ class ProcessRunner:
             other = None
             if job.scope not in ("", self.scope):
                 other = known_again(root_of(directory), home.machine)
-            if other is not None and _scope(other) == job.scope:
+            if other is not None and scope_of(other) == job.scope:
                 home = other
             else:
                 directory = moved_to(home.path, directory)
@@ -453,7 +453,8 @@ class ProcessRunner:
             raise Transient(f"The processes of this machine cannot be looked at: {exc}.") from exc
 
 
-def _scope(home: Folder) -> str:
+def scope_of(home: Folder) -> str:
+    """Return who can see the jobs of this folder: whoever has it, on its machine."""
     return f"host:{home.machine.id}/{home.id}"
 
 
