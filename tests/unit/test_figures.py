@@ -54,7 +54,16 @@ NOW: Final = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MOST_SERIES: Final = 2000
 EACH: Final = 100
 """Worksets of each outcome."""
-CHANNELS: Final = ("sns", "s3_sentinels", "slack", "linear", "webhook", "email", "pagerduty")
+CHANNELS: Final = (
+    "sns",
+    "s3_sentinels",
+    "slack",
+    "linear",
+    "webhook",
+    "email",
+    "pagerduty",
+    "otlp",
+)
 NO_KEY: Final = Problem("daylily_work.yaml", "key dy-r", "is missing.", "Add it.")
 
 
