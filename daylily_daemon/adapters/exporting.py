@@ -27,7 +27,6 @@ from daylily_daemon.adapters.transfer import (
     Uploaded,
     collect,
     local_files,
-    readable,
     retrying,
     split_uri,
     upload,
@@ -36,6 +35,7 @@ from daylily_daemon.domain.document import shown
 from daylily_daemon.domain.errors import Permanent
 from daylily_daemon.domain.places import Shared
 from daylily_daemon.domain.sheet import S3Place
+from daylily_daemon.domain.sizes import readable
 
 MARK: Final = ".daylily-results.json"
 """Lies in a folder of S3 and names the workset whose results are there."""

@@ -18,7 +18,7 @@ from daylily_daemon.application.overview import aged
 from daylily_daemon.domain.daemon import DiskLevel, QueueLevel, Status
 from daylily_daemon.domain.errors import CREDENTIALS, DaemonError, leaf
 from daylily_daemon.domain.finding import CheckName, CheckResult, Grade, finding_of, ok, worst
-from daylily_daemon.domain.problems import problems_of
+from daylily_daemon.domain.problems import PRUNE, is_short, problems_of
 from daylily_daemon.domain.times import span
 from daylily_daemon.ports import Clock
 
@@ -218,9 +218,10 @@ async def judged_disks(
     levels: Callable[[], Awaitable[Mapping[str, DiskLevel]]],
     shortage: Callable[[], Awaitable[str]],
 ) -> Sequence[CheckResult]:
-    if short := await shortage():
-        return [CheckResult(grade=Grade.FAIL, text=short)]
-    found = await levels()
+    short, found = await shortage(), await levels()
+    if short:
+        command = PRUNE if any(map(is_short, found.values())) else ""
+        return [CheckResult(grade=Grade.FAIL, text=short, command=command)]
     problems = problems_of(Status(disks=found), clock.now())
     return [*map(finding_of, problems)] or [ok("; ".join(map(_room, found.items())) + ".")]
 

@@ -86,6 +86,10 @@ COMMANDS: Final[Mapping[str, Entry]] = {
         "status.status",
         "Show what is wrong and what to do about it, all daemons, worksets by state, and the queues.",
     ),
+    "top": Entry(
+        "top.top",
+        "Show what runs: the step, for how long, how quiet it is, processors and memory.",
+    ),
     "doctor": Entry(
         "doctor.doctor",
         "Check everything a daemon of this host needs, and say what to do. Changes nothing.",
@@ -115,6 +119,10 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     "collect-metrics": Entry(
         "steps.collect_metrics",
         "Count files and bytes of the results, and samples, reads and bases where summary.tsv has them.",
+    ),
+    "prune": Entry(
+        "prune.prune",
+        "Remove the folders that complete worksets have left on this host, to make room.",
     ),
     "daemon": Entry("daemons.app", "Daemons and what they hold."),
     "dlq": Entry("dlq.app", "Messages that were given up."),

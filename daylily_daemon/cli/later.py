@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from daylily_daemon.application import queries as queries
     from daylily_daemon.application import requests as requests
     from daylily_daemon.application import rerun as rerun
+    from daylily_daemon.application import running as running
     from daylily_daemon.application import telling as telling
     from daylily_daemon.application import wording as wording
     from daylily_daemon.cli import app as app
@@ -40,11 +41,13 @@ if TYPE_CHECKING:
     from daylily_daemon.composition import host as host
     from daylily_daemon.composition import inspection as inspection
     from daylily_daemon.composition import provisioning as provisioning
+    from daylily_daemon.composition import pruning as pruning
     from daylily_daemon.composition import service as service
     from daylily_daemon.composition import shapes as shapes
     from daylily_daemon.composition import steps as steps
     from daylily_daemon.composition import versions as versions
     from daylily_daemon.domain import printable as printable
+    from daylily_daemon.domain import sizes as sizes
     from daylily_daemon.domain import times as times
     from daylily_daemon.settings import sources as sources
 
@@ -61,6 +64,7 @@ PLACES: Final[Mapping[str, str]] = {
     "queries": "daylily_daemon.application",
     "requests": "daylily_daemon.application",
     "rerun": "daylily_daemon.application",
+    "running": "daylily_daemon.application",
     "telling": "daylily_daemon.application",
     "wording": "daylily_daemon.application",
     "app": "daylily_daemon.cli",
@@ -74,11 +78,13 @@ PLACES: Final[Mapping[str, str]] = {
     "host": "daylily_daemon.composition",
     "inspection": "daylily_daemon.composition",
     "provisioning": "daylily_daemon.composition",
+    "pruning": "daylily_daemon.composition",
     "service": "daylily_daemon.composition",
     "shapes": "daylily_daemon.composition",
     "steps": "daylily_daemon.composition",
     "versions": "daylily_daemon.composition",
     "printable": "daylily_daemon.domain",
+    "sizes": "daylily_daemon.domain",
     "times": "daylily_daemon.domain",
     "sources": "daylily_daemon.settings",
 }

@@ -23,6 +23,8 @@ from daylily_daemon.adapters.vitals import sighting
 from daylily_daemon.application.errors import NotFound
 from daylily_daemon.domain.daemon import Life, Reload, Sighting
 from daylily_daemon.domain.errors import Permanent, Transient
+from daylily_daemon.domain.prune import logs_uri
+from daylily_daemon.domain.run import Run
 from daylily_daemon.domain.workset import Workset
 
 LOOK_S: Final = 0.1
@@ -119,13 +121,17 @@ def _job_directory(ws: Workset, step: str) -> Path:
     if not found:
         scope = ws.run.latest.scope if ws.run.latest else "another host"
         raise NotFound(
-            f"There is no log of {ws.id} in {folder} on this host. Its jobs run on {scope}; its "
-            f"exported logs, if any, are under {ws.results_uri or 'its results'}."
+            f"There is no log of {ws.id} in {folder} on this host. Its jobs run on {scope}. Once "
+            f"`prune` has removed them, they are in {_stored(ws.run)}."
         )
     latest = Path(max(found)[1])
     if (latest / "log").exists() and not os.access(latest / "log", os.R_OK):
         raise _unreadable(latest / "log", "permission denied")
     return latest
+
+
+def _stored(run: Run) -> str:
+    return logs_uri(run) if run.results_uri else "S3, beside its results"
 
 
 def _unreadable(path: Path, why: str | None) -> Permanent:

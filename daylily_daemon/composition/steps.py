@@ -18,18 +18,18 @@ import yaml
 from daylily_daemon.adapters.aws import Aws, options_from
 from daylily_daemon.adapters.exporting import MAX_TOLD, Target, left_out_problem, told
 from daylily_daemon.adapters.exporting import export as export_results
+from daylily_daemon.adapters.remaining import UNFINISHED_FILE
 from daylily_daemon.adapters.reports import figures, report_on_samples, write_json
 from daylily_daemon.adapters.staging import stage as stage_workset
-from daylily_daemon.adapters.transfer import CopyOptions, local_files, readable, split_uri
+from daylily_daemon.adapters.transfer import CopyOptions, local_files, split_uri
 from daylily_daemon.domain.errors import DaemonError
 from daylily_daemon.domain.places import Shared
+from daylily_daemon.domain.sizes import readable
 
 LINE_EVERY_S = 1.0
 TROUBLE_EVERY_S = 60.0
 READ_TIMEOUT_S = 60.0
 EXPORT_FILE = "fsx_export.yaml"
-UNFINISHED_FILE = ".daylily-export-unfinished"
-"""Lies beside the results from the beginning of an export to the end of one that left nothing out."""
 
 Say = Callable[[str], None]
 

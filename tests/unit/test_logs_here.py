@@ -49,5 +49,5 @@ async def test_where_there_is_no_log_it_says_where_the_jobs_ran(tmp_path: Path) 
     run = a_run("re-run", steps=STEPS, jobs_dir=str(tmp_path / "gone"))
     before, now, later = run.steps
     moved = replace(run, steps=(before, replace(now, scope="host:here"), later))
-    with pytest.raises(NotFound, match="Its jobs run on host:here; its exported logs, if any"):
+    with pytest.raises(NotFound, match=r"Its jobs run on host:here. Once `prune` has removed them"):
         await shown(a_workset(state=State.IN_PROGRESS, run=moved))

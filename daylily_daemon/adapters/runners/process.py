@@ -44,7 +44,7 @@ from daylily_daemon.adapters.runners.jobdir import (
     root_of,
 )
 from daylily_daemon.adapters.runners.launch import Isolation, Launch, advice, run_launcher
-from daylily_daemon.adapters.runners.logs import ProgressReader, clean, follow, quiet_s, tail
+from daylily_daemon.adapters.runners.logs import ProgressReader, clean, follow, tail
 from daylily_daemon.adapters.runners.procfs import Identity
 from daylily_daemon.adapters.runners.report import UnusableError, read_report
 from daylily_daemon.adapters.runners.telling import telling, warnings_of, with_rule_logs
@@ -75,7 +75,7 @@ class _JobPlace:
 
     @property
     def scope(self) -> str:
-        return _scope(self.home)
+        return scope_of(self.home)
 
 
 class ProcessRunner:
@@ -110,7 +110,7 @@ class ProcessRunner:
 
     @property
     def scope(self) -> str:
-        return _scope(self._home)
+        return scope_of(self._home)
 
     async def look(self, job: Job) -> None:
         """Return if ``job`` can be tended here. Raises Transient, saying why, if not.
@@ -176,10 +176,6 @@ class ProcessRunner:
         except OSError as exc:
             raise Transient(f"The log of job {job.name} cannot be read: {exc}.") from exc
 
-    async def quiet_s(self, job: Job) -> float | None:
-        files = (await self._place(job)).files
-        return await self._disk.run(partial(quiet_s, files.path))
-
     async def stop(self, job: Job) -> None:
         """Revoke the token, or else end the job; return once nothing of it runs.
 
@@ -215,7 +211,7 @@ class ProcessRunner:
             other = None
             if job.scope not in ("", self.scope):
                 other = known_again(root_of(directory), home.machine)
-            if other is not None and _scope(other) == job.scope:
+            if other is not None and scope_of(other) == job.scope:
                 home = other
             else:
                 directory = moved_to(home.path, directory)
@@ -408,6 +404,7 @@ class ProcessRunner:
             tail=tail,
             report=report,
             duration_s=record.duration_s,
+            usage=record.usage,
             warnings=(*warnings_of(record), *trouble),
         )
 
@@ -456,7 +453,8 @@ class ProcessRunner:
             raise Transient(f"The processes of this machine cannot be looked at: {exc}.") from exc
 
 
-def _scope(home: Folder) -> str:
+def scope_of(home: Folder) -> str:
+    """Return who can see the jobs of this folder: whoever has it, on its machine."""
     return f"host:{home.machine.id}/{home.id}"
 
 

@@ -237,16 +237,6 @@ def split_uri(uri: str) -> tuple[str, str]:
     return bucket, f"{prefix}/"
 
 
-def readable(size_bytes: int) -> str:
-    """Return a size for people: ``3.4 GB``."""
-    size = float(size_bytes)
-    for unit in ("bytes", "kB", "MB", "GB", "TB"):
-        if size < 1000 or unit == "TB":
-            break
-        size /= 1000
-    return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
-
-
 def name_of(path: Path) -> str:
     """Return a path for messages, whatever bytes it is made of."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -35,7 +35,6 @@ from daylily_daemon.adapters.transfer.copying import (
     Outdated,
     local_files,
     name_of,
-    readable,
     retrying,
     run_all,
     run_parts,
@@ -51,6 +50,7 @@ from daylily_daemon.adapters.transfer.partial import (
 )
 from daylily_daemon.domain.errors import Permanent, Transient
 from daylily_daemon.domain.pins import CHANGED, TODO
+from daylily_daemon.domain.sizes import readable
 
 __all__ = ("LEDGER_FILE", "PIECE_BYTES", "Downloaded", "Fetch", "Ledger", "download", "not_there")
 
