@@ -300,6 +300,7 @@ async def _channel_deps(clients: Clients) -> AsyncIterator[ChannelDeps]:
             objects=clients.objects,
             sns=await clients.aws.client("sns", max_attempts=1),
             find_ses=partial(clients.aws.client, "sesv2", max_attempts=1),
+            trail=clients.trail,
         )
 
 
