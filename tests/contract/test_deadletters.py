@@ -175,6 +175,10 @@ def mended(**changes: object) -> str:
     return json.dumps({**ODD, **changes})
 
 
+@pytest.mark.reported(
+    "A", "what is sent again within five minutes is swallowed as a repeat (shoryuken#473)"
+)
+@pytest.mark.reported("B", "a message sent again without a group (MassTransit#4015)")
 async def test_a_mended_message_arrives_in_the_line_of_its_workset_and_the_old_one_is_gone(
     bench: Bench,
 ) -> None:
