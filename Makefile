@@ -54,6 +54,7 @@ check: ## Lint, formatting, types, and the rule of imports
 docs: ## Write the generated parts of the documentation anew
 	@scripts/venv.sh dev
 	@$(BIN)/python scripts/generate_docs.py
+	@$(BIN)/python scripts/generate_dashboard.py
 	@$(BIN)/python scripts/generate_man.py --write
 
 lock: ## Write requirements/*.txt anew from pyproject.toml (UPGRADE=1: to the newest releases)

@@ -22,6 +22,7 @@ from daylily_daemon.adapters.host import RandomIds, Room, StateDir, SystemClock
 from daylily_daemon.adapters.http import opened_session
 from daylily_daemon.adapters.inputs import S3Inputs
 from daylily_daemon.adapters.levels import QueueLevels, WatchedQueue
+from daylily_daemon.adapters.metricdata import CloudWatchMetrics
 from daylily_daemon.adapters.registry import DynamoRegistry
 from daylily_daemon.adapters.s3 import S3Objects
 from daylily_daemon.adapters.skew import ClockSkew
@@ -46,7 +47,7 @@ from daylily_daemon.engine.shepherd import Shepherd
 from daylily_daemon.engine.supervisor import Snapshot, Supervisor
 from daylily_daemon.engine.tender import Place
 from daylily_daemon.engine.writer import Writer
-from daylily_daemon.ports import Trail
+from daylily_daemon.ports import Clock, MetricStore, Trail
 from daylily_daemon.runners import Runners
 from daylily_daemon.settings.model import Settings
 
@@ -193,6 +194,7 @@ class Daemon:
     live: LiveSettings
     channels: Channels
     census: Census
+    metric_store: MetricStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,7 +253,13 @@ async def open_daemon(
             live=live,
             channels=channels,
             census=census,
+            metric_store=guarded(_metric_store(clients, clock), "cloudwatch", health),
         )
+
+
+def _metric_store(clients: Clients, clock: Clock) -> CloudWatchMetrics:
+    """A repeat by the SDK could count twice what the next minute makes up for."""
+    return CloudWatchMetrics(partial(clients.aws.client, "cloudwatch", max_attempts=1), clock)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,7 +27,8 @@ from daylily_daemon.domain.totality import total
 from daylily_daemon.engine.health import Health, guarded
 from daylily_daemon.in_force import enabled
 from daylily_daemon.ports import Notifier
-from daylily_daemon.settings.model import NotificationsSettings, Settings
+from daylily_daemon.settings.model import Settings
+from daylily_daemon.settings.notifications import NotificationsSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,9 @@ comes out of a message: what those could be nobody bounds.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from math import inf
 from typing import Final, get_args
 
 import prometheus_client
@@ -28,6 +30,7 @@ STEPS: Final = ("stage", "run", "export", "metrics", "cleanup")
 """Those of the shipped pipelines; a site's own are ``other``."""
 MOST_CODES: Final = 64
 """Failure codes that are told apart; a site's own patterns may give any number."""
+LOCKS: Final = ("acquired", "released")
 ENDS: Final = frozenset({State.COMPLETE, State.ERROR, State.FAILED, State.CANCELED, State.IGNORED})
 """States that a workset leaves only if somebody asks."""
 RESULTS: Final = "results_files"
@@ -94,6 +97,12 @@ COUNTERS: Final = {
         ),
         Described("daylily_notices_total", "Tries to tell a channel.", ("channel", "outcome")),
         Described("daylily_lease_beats_total", "Heartbeats of leases.", ("outcome",)),
+        Described("daylily_worksets_registered_total", "Worksets that were never seen before."),
+        Described(
+            "daylily_locks_total",
+            "Locks of worksets that were taken (acquired) and given back (released).",
+            ("outcome",),
+        ),
     )
 }
 HISTOGRAMS: Final = {
@@ -116,6 +125,12 @@ HISTOGRAMS: Final = {
         ),
     )
 }
+FORESEEN: Final[Mapping[str, Iterable[str]]] = {
+    "daylily_transitions_total": State,
+    "daylily_locks_total": LOCKS,
+    "daylily_lease_beats_total": BeatFate,
+}
+"""All values that the one label of a counter can have."""
 _BUCKETS: Final = {
     "daylily_pass_seconds": CALL_BUCKETS,
     "daylily_drop_seconds": DROP_BUCKETS,
@@ -131,6 +146,22 @@ DESCRIBED: Final = tuple(
         key=lambda one: one.name,
     )
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spread:
+    """How long something took, over all labels of a histogram."""
+
+    bounds: tuple[float, ...]
+    """Upper ends of the buckets, in seconds; the last is infinite."""
+    counts: tuple[int, ...]
+    """In each bucket alone."""
+    sum_s: float
+
+    def less(self, before: Spread) -> Spread:
+        """Return what was added since ``before``."""
+        grown = tuple(now - then for now, then in zip(self.counts, before.counts, strict=True))
+        return Spread(bounds=self.bounds, counts=grown, sum_s=self.sum_s - before.sum_s)
 
 
 class Metrics(Counting):
@@ -165,10 +196,9 @@ class Metrics(Counting):
         for source in EventSource:
             for taken in EventFate:
                 self._counters["daylily_events_taken_total"].labels(source, taken)
-        for state in State:
-            self._counters["daylily_transitions_total"].labels(state)
-        for beat in BeatFate:
-            self._counters["daylily_lease_beats_total"].labels(beat)
+        for name, values in FORESEEN.items():
+            for value in values:
+                self._counters[name].labels(value)
         ended = self._counters["daylily_worksets_ended_total"]
         for code in CODES:
             ended.labels(State.FAILED, code)
@@ -190,6 +220,26 @@ class Metrics(Counting):
         """Return the figures for Prometheus, and the content type, as the header Accept asks for them."""
         encode, kind = choose_encoder(accept)
         return encode(self.registry), kind
+
+    def count_of(self, name: str, labels: tuple[str, ...]) -> float:
+        """Return the value of a counter."""
+        counter = self._counters[name]
+        (family,) = (counter.labels(*labels) if labels else counter).collect()
+        return float(family.samples[0].value)
+
+    def spread_of(self, name: str) -> Spread:
+        """Return a histogram, with its labels added up."""
+        found: dict[float, float] = dict.fromkeys((*_BUCKETS[name], inf), 0.0)
+        total_s = 0.0
+        for family in self._histograms[name].collect():
+            for sample in family.samples:
+                if sample.name == f"{name}_bucket":
+                    found[float(sample.labels["le"])] += sample.value
+                elif sample.name == f"{name}_sum":
+                    total_s += sample.value
+        below = (0.0, *found.values())
+        counts = tuple(int(up - low) for up, low in zip(found.values(), below, strict=False))
+        return Spread(bounds=tuple(found), counts=counts, sum_s=total_s)
 
     # --- what the engine tells --------------------------------------------------------------------
 
@@ -220,6 +270,7 @@ class Metrics(Counting):
             if record.previous != record.state:
                 self._count("daylily_transitions_total", record.state)
         self._count_answers(change, asked)
+        self._count_lock(before, after)
         if before is None or before.state is not after.state:
             self._count_move(before, after)
         if asked and isinstance(asked.ask, Submit):
@@ -234,6 +285,15 @@ class Metrics(Counting):
         for answer in change.answers:
             if answer.command_id in known:
                 self.command(known[answer.command_id], _FATES[answer.effect])
+
+    def _count_lock(self, before: Workset | None, after: Workset) -> None:
+        if before is None:
+            self._count("daylily_worksets_registered_total")
+            return
+        if after.fence > before.fence:
+            self._count("daylily_locks_total", "acquired")
+        if before.lock is not None and after.lock is None:
+            self._count("daylily_locks_total", "released")
 
     def _count_move(self, before: Workset | None, after: Workset) -> None:
         if after.state in ENDS:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
@@ -10,10 +10,9 @@ from typing import Final
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from daylily_daemon.domain.daemon import Status
+from daylily_daemon.domain.daemon import JobLevel, Status
 from daylily_daemon.domain.model import State
 from daylily_daemon.domain.problems import ProblemKind, is_failing
-from daylily_daemon.engine.looks import Jobs
 
 _NEVER: Final = datetime.fromtimestamp(0, UTC)
 
@@ -36,7 +35,8 @@ class Instant:
     format: int = 0
     status: Status = field(default_factory=Status)
     counts: Mapping[State, int] = field(default_factory=dict)
-    jobs: Jobs = field(default_factory=Jobs)
+    jobs: Sequence[JobLevel] = ()
+    """The worst of them."""
 
 
 Values = Iterable[tuple[tuple[str, ...], float]]
@@ -136,13 +136,13 @@ GAUGES: Final = (
         "daylily_job_quietest_seconds",
         "Longest time that a job of this daemon has written nothing to its log.",
         (),
-        lambda r: _one(r.jobs.quietest_s),
+        lambda r: _one(max((job.quiet_s(r.now) for job in r.jobs), default=0.0)),
     ),
     _gauge(
         "daylily_job_overdue_seconds",
         "Longest time that a job of this daemon goes on after its limit, or an order to stop, and the grace.",
         (),
-        lambda r: _one(r.jobs.overdue_s),
+        lambda r: _one(max((job.overdue_s(r.now) for job in r.jobs), default=0.0)),
     ),
     _gauge(
         "daylily_port_failing_seconds",

@@ -17,7 +17,8 @@ from daylily_daemon.domain.model import State
 from daylily_daemon.domain.pipeline import Pipeline
 from daylily_daemon.domain.routing import Filter, Routing
 from daylily_daemon.engine.live_settings import EngineSettings
-from daylily_daemon.settings.model import ChannelSettings, Settings
+from daylily_daemon.settings.model import Settings
+from daylily_daemon.settings.notifications import ChannelSettings
 from daylily_daemon.settings.sources import shipped
 
 ALWAYS_TOLD: Final[Mapping[str, frozenset[State]]] = {"pagerduty": RESOLVING}

@@ -359,6 +359,44 @@ class Registry(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class LevelDatum:
+    """How something is."""
+
+    name: str
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class CountDatum:
+    """How often something happened since the last time that was told."""
+
+    name: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class TimesDatum:
+    """How long something took that happened since the last time that was told, in seconds."""
+
+    name: str
+    count: int
+    sum_s: float
+    least_s: float
+    most_s: float
+
+
+Datum = LevelDatum | CountDatum | TimesDatum
+
+
+class MetricStore(Protocol):
+    """Where figures are kept outside of the daemon."""
+
+    async def put(self, data: Sequence[Datum]) -> None:
+        """Store ``data`` as of now. Not idempotent: what is told twice counts twice."""
+        ...
+
+
 class Inputs(Protocol):
     async def inspect(self, workset: Workset) -> Inspection:
         """Read and check recipe, sheet and the existence of every input file. Changes nothing."""
@@ -410,11 +448,7 @@ class Runner(Protocol):
         ...
 
     async def progress(self, job: Job) -> Progress | None:
-        """Return the latest progress found in the log, None if there is none yet."""
-        ...
-
-    async def quiet_s(self, job: Job) -> float | None:
-        """Return for how many seconds ``job`` has written nothing to its log; None where there is none."""
+        """Return the latest progress found in the log, and when that was written to; None without a log."""
         ...
 
     async def stop(self, job: Job) -> None:

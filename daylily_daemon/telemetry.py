@@ -22,6 +22,7 @@ from typing import IO, Any, Final, TextIO
 import structlog
 from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
+from daylily_daemon.adapters.journal import JournalHandler
 from daylily_daemon.domain import printable
 
 LOGGER: Final = "daylily_daemon"
@@ -57,13 +58,14 @@ def configure(
     *,
     json: bool,
     stream: IO[str] | None = None,
-    journal: bool = False,
+    journal: str = "",
     watch: tuple[Processor, ...] = (),
 ) -> None:
     """Send all logging of this process to ``stream`` (stderr by default); may be called again.
 
-    ``journal`` puts the priority that the journal knows in front of each line of JSON. ``watch`` are
-    processors that look at each of our own events on its way out.
+    ``journal`` is the socket of the journal, if ``stream`` leads there: it gets each line with priority and
+    fields, and ``stream`` only what it does not take. ``watch`` are processors that look at each of our own
+    events on its way out.
     """
     stream = stream or sys.stderr
     shared: list[Processor] = [
@@ -84,8 +86,11 @@ def configure(
         cache_logger_on_first_use=False,
     )
     libraries = [structlog.stdlib.add_logger_name, *shared]
-    rendering = _json(journal=journal) if json else _console(colors=stream.isatty())
+    rendering = _json() if json else _console(colors=stream.isatty())
     handler = logging.StreamHandler(stream)
+    if journal:
+        handler = JournalHandler(stream, journal)
+        rendering.insert(0, handler.note)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=libraries,
@@ -106,27 +111,14 @@ def _replace(handler: logging.Handler) -> None:
     for old in root.handlers[:]:
         if isinstance(old.formatter, structlog.stdlib.ProcessorFormatter):
             root.removeHandler(old)
+            old.close()
     root.addHandler(handler)
     root.setLevel(logging.WARNING)
     logging.captureWarnings(capture=True)
 
 
-def _json(*, journal: bool) -> list[Processor]:
-    render = structlog.processors.JSONRenderer()
-    return [structlog.processors.format_exc_info, _Prioritised(render) if journal else render]
-
-
-_PRIORITIES: Final = {"critical": 2, "error": 3, "warning": 4, "info": 6, "debug": 7}
-"""As in sd-daemon(3)."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Prioritised:
-    render: structlog.processors.JSONRenderer
-
-    def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> str:
-        priority = _PRIORITIES.get(str(event.get("level")), _PRIORITIES["info"])
-        return f"<{priority}>{self.render(logger, method, event)!s}"
+def _json() -> list[Processor]:
+    return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
 
 
 SAID_EVERY_S: Final = 60.0

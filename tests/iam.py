@@ -22,6 +22,7 @@ ACTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "s3:ListBucket": (),
     "sns:Publish": (),
     "ses:SendEmail": ("ses:SendRawEmail",),
+    "cloudwatch:PutMetricData": (),
 }
 """What docs/operations.md gives the role for running, each with what ministack asks for in its place."""
 KEYS: Final = "[{}]\naws_access_key_id = {}\naws_secret_access_key = {}\n"

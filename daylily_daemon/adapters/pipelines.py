@@ -11,7 +11,7 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -218,6 +218,7 @@ class _PipelineFile(_Strict):
     timeout_s: Seconds = 0.0
     steps: Annotated[list[_StepFile], Field(min_length=1)]
     reference_genomes: Annotated[list[Name], Field(max_length=50)] = []
+    results: Literal["optional", "required"] = "optional"
     obeys: dict[str, Annotated[list[float], Field(min_length=2, max_length=2)]] = {}
 
     @field_validator("obeys")
@@ -253,5 +254,6 @@ class _PipelineFile(_Strict):
             timeout_s=self.timeout_s,
             steps=steps,
             reference_genomes=tuple(self.reference_genomes),
+            results_required=self.results == "required",
             obeys={name: (least, most) for name, (least, most) in self.obeys.items()},
         )

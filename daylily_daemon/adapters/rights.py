@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from math import nan
 from typing import Any, Final
 
 import anyio
@@ -18,6 +20,7 @@ from botocore.exceptions import ClientError
 from daylily_daemon.adapters.answers import error_code, plain_code
 from daylily_daemon.adapters.aws import Aws, translated
 from daylily_daemon.adapters.codec import Item, typed
+from daylily_daemon.adapters.metricdata import NAMESPACE
 from daylily_daemon.adapters.provision import dead_letter_name, find_queue
 from daylily_daemon.adapters.tables import Tables
 from daylily_daemon.domain.errors import CREDENTIALS, DaemonError, leaf
@@ -69,6 +72,8 @@ class Needs:
     finds_topic: bool = False
     mail_from: str = ""
     """Sender of mail by SES; empty: none is sent."""
+    sends_figures: bool = False
+    """To CloudWatch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,6 +331,8 @@ def _of_channels(needs: Needs) -> Iterator[Right]:
         )
     if needs.mail_from:
         yield _mail(needs.mail_from)
+    if needs.sends_figures:
+        yield _figures()
 
 
 def _mail(sender: str) -> Right:
@@ -338,4 +345,20 @@ def _mail(sender: str) -> Right:
     refusals = frozenset({"BadRequest", "MessageRejected", "InvalidParameterValue"})
     return Right(
         action="ses:SendEmail", on=sender, call="send_email", request=request, means_yes=refusals
+    )
+
+
+def _figures() -> Right:
+    """A figure that is no number, of a time long ago."""
+    long_ago = datetime(1970, 1, 1, tzinfo=UTC)
+    datum = {"MetricName": NOBODY, "Value": nan, "Timestamp": long_ago}
+    refusals = frozenset(
+        {"InvalidParameterValue", "InvalidParameterCombination", "MissingRequiredParameter"}
+    )
+    return Right(
+        action="cloudwatch:PutMetricData",
+        on=NAMESPACE,
+        call="put_metric_data",
+        request={"Namespace": NAMESPACE, "MetricData": [datum]},
+        means_yes=refusals,
     )

@@ -8,11 +8,12 @@ from datetime import datetime, timedelta
 from typing import Final, assert_never
 
 from daylily_daemon.application.health import DaemonView, LocalDaemon
-from daylily_daemon.application.wording import progress_text
+from daylily_daemon.application.wording import age, progress_text, quiet_text, results_text
 from daylily_daemon.domain.admission import Capacity, Limits, admit, capacity_of
 from daylily_daemon.domain.commands import archived_from
 from daylily_daemon.domain.lifecycle import due
 from daylily_daemon.domain.model import Record, State, WorksetId
+from daylily_daemon.domain.run import Run
 from daylily_daemon.domain.times import span, when
 from daylily_daemon.domain.workset import Workset
 
@@ -36,6 +37,8 @@ class View:
     """In progress on any host, by customer."""
     holder: DaemonView | None = None
     """The daemon that holds it, on any host, as the registry tells of it."""
+    job: str | None = None
+    """What runs of its job now, as a sentence; None where that cannot be seen from here."""
     events: Sequence[Record] = ()
     """What happened to it last."""
 
@@ -58,7 +61,7 @@ def _where_it_is(ws: Workset, view: View) -> Iterator[str]:
         case State.ERROR | State.FAILED:
             yield from _why_failed(ws)
         case State.COMPLETE:
-            yield f"It is complete. Results: {ws.results_uri or 'none were exported'}"
+            yield _complete(ws)
             yield f"A complete workset never runs again. Its files do: `daylily-daemon rerun {ws.id}`"
         case State.IGNORED | State.CANCELED:
             yield f"It was {_last(ws)}. `daylily-daemon retry {ws.id}` makes it ready again."
@@ -71,6 +74,17 @@ def _where_it_is(ws: Workset, view: View) -> Iterator[str]:
             yield f"It was {_last(ws)}. Nothing brings it back; its trail and its files in S3 are kept."
         case _:
             assert_never(ws.state)
+
+
+def _complete(ws: Workset) -> str:
+    if ws.run and ws.run.results_files == 0:
+        return (
+            f"It is complete, and has no results: 0 files were exported to {ws.results_uri}. See what its "
+            f"steps did: `daylily-daemon logs {ws.id}`. A pipeline that says `results: required` makes "
+            "that a failure."
+        )
+    count = f" {results_text(ws.run)}" if ws.run and ws.run.results_files else ""
+    return f"It is complete. Results: {ws.results_uri or 'none were exported'}{count}"
 
 
 def _last(ws: Workset) -> str:
@@ -98,7 +112,7 @@ def _why_in_progress(ws: Workset, view: View) -> Iterator[str]:
             "Whether its job still runs cannot be told from here, so nothing new is started. If you know "
             f"that nothing of it runs any more: `daylily-daemon retry {ws.id} --host-gone`"
         )
-    doing = progress_text(ws) or "no progress told yet"
+    doing = progress_text(ws, view.now) or "no progress told yet"
     owner, attempt = ws.owner, f"attempt {ws.attempt}"
     if owner is None:
         yield f"It is in progress, {attempt}. It was at: {doing}."
@@ -117,6 +131,42 @@ def _why_in_progress(ws: Workset, view: View) -> Iterator[str]:
             f"{_expiry(ws)} UTC: {doing}."
         )
         yield _how_its_holder_is(owner, view)
+    if ws.run is not None:
+        yield from _how_its_job_is(ws, ws.run, view)
+
+
+def _how_its_job_is(ws: Workset, run: Run, view: View) -> Iterator[str]:
+    """Yield since when its step runs and until when it may, and what is to be done if it seems to hang."""
+    step, now = ws.step, view.now
+    if step is None or step.started_at is None:
+        return
+    number = [known.name for known in run.steps].index(step.name) + 1
+    limit = "" if step.limit_s is None else f", of at most {age(step.limit_s)}"
+    lasted = age((now - step.started_at).total_seconds())
+    yield f"Step {step.name} ({number} of {len(run.steps)}) runs for {lasted}{limit}."
+    if run.stopping_at is not None:
+        yield _how_it_stops(run, run.stopping_at, now)
+    elif quiet := quiet_text(run, now):
+        yield f"Its log: {quiet.removesuffix(' !')}, last written to {when(run.progress.output_at)} UTC."
+        if quiet.endswith("!"):
+            yield (
+                f"It may hang. Look: `daylily-daemon logs -f {ws.id}`. Stop it: `daylily-daemon cancel "
+                f"{ws.id} --wait`; then `daylily-daemon retry {ws.id}` goes on with step {step.name}."
+            )
+    if view.job is not None:
+        yield view.job
+
+
+def _how_it_stops(run: Run, since: datetime, now: datetime) -> str:
+    ends_at = run.ends_at()
+    if ends_at is None:
+        return f"It is being stopped since {when(since)} UTC."
+    if now < ends_at:
+        return f"It is being stopped since {when(since)} UTC; the rest of it is killed at {when(ends_at)}."
+    return (
+        f"It is being stopped since {when(since)} UTC, and what was left of it has been killed since "
+        f"{when(ends_at)}: what still runs waits for the kernel, most often for a disk that does not answer."
+    )
 
 
 def _how_its_holder_is(owner: str, view: View) -> str:

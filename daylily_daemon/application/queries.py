@@ -229,6 +229,7 @@ async def _view(backend: Backend, ws: Workset) -> View:
         daemon=judged(backend.sighting(now)),
         limits=backend.limits,
         holder=await _holder(backend, ws, now),
+        job=await _job(backend, ws),
         events=await backend.trail.read(ws.id, after=max(0, ws.last_seq - LAST_EVENTS)),
     )
     if ws.state not in (State.READY, State.RETRYING):
@@ -238,6 +239,13 @@ async def _view(backend: Backend, ws: Workset) -> View:
     reading = await lineup.waiting(_shown, lambda _: False)
     waiting = await lineup.loaded(reading.turns, {})
     return replace(view, waiting=waiting, more=reading.more, runs=runs)
+
+
+async def _job(backend: Backend, ws: Workset) -> str | None:
+    if ws.state is not State.IN_PROGRESS:
+        return None
+    found = await backend.activities([ws])
+    return found[ws.id].text if ws.id in found else None
 
 
 async def _holder(backend: Backend, ws: Workset, now: datetime) -> DaemonView | None:

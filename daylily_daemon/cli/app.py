@@ -86,6 +86,10 @@ COMMANDS: Final[Mapping[str, Entry]] = {
         "status.status",
         "Show what is wrong and what to do about it, all daemons, worksets by state, and the queues.",
     ),
+    "top": Entry(
+        "top.top",
+        "Show what runs: the step, for how long, how quiet it is, processors and memory.",
+    ),
     "doctor": Entry(
         "doctor.doctor",
         "Check everything a daemon of this host needs, and say what to do. Changes nothing.",

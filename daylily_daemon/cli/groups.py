@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from daylily_daemon.cli import later
+from daylily_daemon.cli import later, printing
 from daylily_daemon.cli.options import ConfigOption, JsonOption, SetOption, Usage, loaded, seconds
 from daylily_daemon.domain.model import State
 
@@ -93,6 +93,31 @@ class Output:
         if self.json and self.output not in (None, Shape.JSON):
             raise Usage(f"--json and -o {self.output} are two things; give one of them.")
         return Shape.JSON if self.json else self.output
+
+
+@dataclass(frozen=True, kw_only=True)
+class WatchOption:
+    watch: Annotated[
+        str,
+        typer.Option(
+            "--watch",
+            metavar="[=AGE]",
+            help="Go on, with a look every 2 s or as given: redraw on a terminal, else a line a change.",
+        ),
+    ] = ""
+
+    @property
+    def every_s(self) -> float | None:
+        """Return the time between two looks, None for one look. Raises Usage."""
+        every_s = age_s(self.watch)
+        if every_s is not None and every_s < 1:
+            raise Usage("--watch takes at least 1s between two looks.")
+        return every_s
+
+    @staticmethod
+    def as_lines(shape: Shape | None) -> bool:
+        """Tell whether changes are printed as lines of JSON, and not drawn."""
+        return shape in (Shape.JSON, Shape.JSONL) or not printing.is_terminal()
 
 
 @dataclass(frozen=True, kw_only=True)

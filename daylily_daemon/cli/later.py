@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from daylily_daemon.application import queries as queries
     from daylily_daemon.application import requests as requests
     from daylily_daemon.application import rerun as rerun
+    from daylily_daemon.application import running as running
     from daylily_daemon.application import telling as telling
     from daylily_daemon.application import wording as wording
     from daylily_daemon.cli import app as app
@@ -67,6 +68,7 @@ PLACES: Final[Mapping[str, str]] = {
     "queries": "daylily_daemon.application",
     "requests": "daylily_daemon.application",
     "rerun": "daylily_daemon.application",
+    "running": "daylily_daemon.application",
     "telling": "daylily_daemon.application",
     "wording": "daylily_daemon.application",
     "app": "daylily_daemon.cli",

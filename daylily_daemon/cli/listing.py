@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -10,13 +11,14 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 from daylily_daemon.cli import later, printing
-from daylily_daemon.cli.groups import Access, Filters, Output, Shape, age_s, flattened
+from daylily_daemon.cli.groups import Access, Filters, Output, Shape, WatchOption, age_s, flattened
 from daylily_daemon.cli.options import Usage, reporting, with_backend
 from daylily_daemon.domain.model import MOST_LISTED, Priority
 
 if TYPE_CHECKING:
     from daylily_daemon.application.backend import Backend
     from daylily_daemon.application.queries import Listed, Listing
+    from daylily_daemon.cli.layout import Line
 
 Dated: TypeAlias = "tuple[Listed, datetime]"
 """A page, and when it was read."""
@@ -38,6 +40,7 @@ def list_(
     filters: Filters,
     paging: Paging,
     output: Output,
+    watching: WatchOption,
     access: Access,
     priority: Annotated[
         Priority | None, typer.Option("--priority", help="Only of this priority.")
@@ -55,14 +58,6 @@ def list_(
             "--submitted-before", "--older-than", metavar="AGE", help="First submitted before: 7d."
         ),
     ] = "",
-    watch: Annotated[
-        str,
-        typer.Option(
-            "--watch",
-            metavar="[=AGE]",
-            help="Go on, with a look every 2 s or as given: redraw on a terminal, else a line a change.",
-        ),
-    ] = "",
 ) -> None:
     """List worksets: those that run, that need somebody, that wait, and that are over.
 
@@ -73,9 +68,9 @@ def list_(
     Example: daylily-daemon list --state in_progress --state error
     """
     with reporting():
-        shape, every_s = output.shape, age_s(watch)
-        if every_s is not None and (every_s < 1 or paging.cursor is not None):
-            raise Usage("--watch takes at least 1s between two looks, and no --cursor.")
+        shape, every_s = output.shape, watching.every_s
+        if every_s is not None and paging.cursor is not None:
+            raise Usage("--watch takes no --cursor: it shows the first page.")
         listing = filters.listing(
             priority=priority,
             prefix=prefix,
@@ -83,17 +78,31 @@ def list_(
             older_than_s=age_s(submitted_before),
         )
     if every_s is not None:
-        watching = later.watching.WatchedList(
-            listing, paging.limit, every_s, wide=shape is Shape.WIDE
-        )
-        lines = shape in (Shape.JSON, Shape.JSONL) or not printing.is_terminal()
-        with_backend(access.loaded(), watching.lines if lines else watching.redraw)
+        watch = partial(_watch, listing, paging, every_s, shape)
+        with_backend(access.loaded(), watch)
         return
     listed, now = with_backend(access.loaded(), partial(_listed, listing, paging))
     if shape is Shape.JSON:
         _print_page(listed, paged=paging.cursor is not None)
     else:
         _say_page(listed, now, shape, every=listing == later.queries.Listing())
+
+
+async def _watch(
+    listing: Listing, paging: Paging, every_s: float, shape: Shape | None, backend: Backend
+) -> None:
+    def drawn(seen: Dated) -> Iterator[Line]:
+        listed, now = seen
+        grid = later.output.list_grid(listed.worksets, now, wide=shape is Shape.WIDE)
+        return grid.lines(printing.width())
+
+    watched = later.watching.WatchedView(
+        look=partial(_listed, listing, paging, backend),
+        drawn=drawn,
+        rows=lambda seen: {ws.id: later.shapes.workset_shape(ws) for ws in seen[0].worksets},
+        every_s=every_s,
+    )
+    await watched.go_on(lines=WatchOption.as_lines(shape))
 
 
 async def _listed(listing: Listing, paging: Paging, backend: Backend) -> Dated:

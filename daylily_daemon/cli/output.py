@@ -7,7 +7,13 @@ from datetime import datetime
 from math import isfinite
 from typing import Any, Final
 
-from daylily_daemon.application.wording import age, progress_text, reason_text
+from daylily_daemon.application.wording import (
+    age,
+    progress_text,
+    reason_text,
+    results_text,
+    step_text,
+)
 from daylily_daemon.cli import printing
 from daylily_daemon.cli.layout import Grid, GridColumn, Piece
 from daylily_daemon.domain.model import Record, State
@@ -102,7 +108,7 @@ def list_grid(worksets: Sequence[Workset], now: datetime, *, wide: bool = False)
     An age is for how long a workset is in its state.
     """
     if wide:
-        return Grid(columns=WIDE, rows=[_wide_row(ws) for ws in worksets], together=2)
+        return Grid(columns=WIDE, rows=[_wide_row(ws, now) for ws in worksets], together=2)
     rows = [
         (
             ws.id,
@@ -110,14 +116,14 @@ def list_grid(worksets: Sequence[Workset], now: datetime, *, wide: bool = False)
             age((now - ws.state_since).total_seconds()),
             ws.priority,
             ws.request.customer_id or "-",
-            reason_text(ws),
+            reason_text(ws, now),
         )
         for ws in worksets
     ]
     return Grid(columns=LISTED, rows=rows, cut=True, together=2)
 
 
-def _wide_row(ws: Workset) -> tuple[str | Piece, ...]:
+def _wide_row(ws: Workset, now: datetime) -> tuple[str | Piece, ...]:
     return (
         ws.id,
         Piece(ws.shown_state, COLOURS[ws.state]),
@@ -129,7 +135,7 @@ def _wide_row(ws: Workset) -> tuple[str | Piece, ...]:
         stamp(ws.request.submitted_at or ws.created_at),
         stamp(ws.state_since),
         stamp(ws.updated_at),
-        reason_text(ws),
+        reason_text(ws, now),
     )
 
 
@@ -154,8 +160,12 @@ def facts(ws: Workset) -> list[tuple[str, str]]:
         ("input", f"s3://{ws.request.bucket}/{ws.request.prefix}"),
         ("pipeline", f"{plan.pipeline}, {plan.samples} rows in the sheet" if plan else ""),
         ("run arguments", " ".join(plan.run_args) if plan else ""),
-        ("results", ws.results_uri),
+        ("results", " ".join(filter(None, (ws.results_uri, results_text(run))))),
         ("attempt", str(ws.attempt) if ws.attempt else ""),
+        ("started", when(step.started_at) if step else ""),
+        ("last output", when(run.progress.output_at) if run else ""),
+        ("ends by", when(run.ends_at()) if run else ""),
+        ("steps", "\n".join(map(step_text, run.steps)) if run else ""),
         ("runner", f"{step.runner} on {step.scope}" if step else ""),
         ("run folder", run.folder if run else ""),
         ("held by", ws.owner or ""),

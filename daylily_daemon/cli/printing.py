@@ -95,6 +95,10 @@ def say_grid(grid: Grid) -> None:
     _print(grid.lines(width()))
 
 
+def say_lines(lines: Iterable[Line]) -> None:
+    _print(lines)
+
+
 def say_json(value: Any) -> None:
     """Print ``value``, which holds only what JSON has. What a terminal might obey is written as an escape."""
     _say_json(value, indent=2)

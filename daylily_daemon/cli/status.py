@@ -6,28 +6,22 @@ The daemon of this host is looked at without AWS, and with settings that make no
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import anyio
 import typer
 
 from daylily_daemon.cli import later, printing
-from daylily_daemon.cli.options import (
-    ConfigOption,
-    Exit,
-    JsonOption,
-    SetOption,
-    exit_code,
-    reporting,
-    sources,
-)
+from daylily_daemon.cli.groups import Access, Shape, WatchOption, flattened
+from daylily_daemon.cli.options import Exit, JsonOption, exit_code, reporting, sources
 from daylily_daemon.domain.errors import DaemonError, leaf
 from daylily_daemon.domain.model import State
 
 if TYPE_CHECKING:
     from daylily_daemon.application.health import DaemonView
     from daylily_daemon.application.overview import Overview, Report
-    from daylily_daemon.cli.layout import Grid
+    from daylily_daemon.cli.layout import Grid, Line
     from daylily_daemon.domain.daemon import QueueLevel, Reload
     from daylily_daemon.domain.problems import HealthProblem
     from daylily_daemon.settings.model import Settings
@@ -41,11 +35,12 @@ StrictOption = Annotated[
 ]
 
 
+@flattened
 def status(
+    watching: WatchOption,
+    access: Access,
     quiet: QuietOption = False,
     strict: StrictOption = False,
-    config: ConfigOption = None,
-    set_: SetOption = None,
     json: JsonOption = False,
 ) -> None:
     """Show what is wrong and what to do about it, all daemons, worksets by state, and the queues.
@@ -55,15 +50,29 @@ def status(
     Example: daylily-daemon status
     """
     with reporting():
-        report = _report(sources(config, set_))
+        where, every_s = sources(access.config, access.set_), watching.every_s
+        if every_s is not None:
+            lines = watching.as_lines(Shape.JSON if json else None)
+            anyio.run(partial(_watch, where, every_s, lines=lines))
+        report = anyio.run(_report, where)
     if json:
         later.output.print_json(_as_json(report))
     elif not quiet:
-        _say(report)
+        printing.say_lines(_lines(report))
     raise typer.Exit(int(_code(report, strict=strict)))
 
 
-def _report(where: Sources) -> Report:
+async def _watch(where: Sources, every_s: float, *, lines: bool) -> None:
+    watched = later.watching.WatchedView(
+        look=partial(_report, where),
+        drawn=_lines,
+        rows=lambda report: {"status": _as_json(report)},
+        every_s=every_s,
+    )
+    await watched.go_on(lines=lines)
+
+
+async def _report(where: Sources) -> Report:
     settings: Settings | None = None
     refused: tuple[HealthProblem, ...] = ()
     try:
@@ -76,18 +85,15 @@ def _report(where: Sources) -> Report:
     return later.overview.Report(
         now=seen.now,
         local=later.health.judged(seen),
-        overview=_asked(settings) if settings else later.overview.Overview(),
+        overview=await _asked(settings) if settings else later.overview.Overview(),
         settings=refused,
     )
 
 
-def _asked(settings: Settings) -> Overview:
-    async def ask() -> Overview:
+async def _asked(settings: Settings) -> Overview:
+    try:
         async with later.backend.open_backend(settings) as backend:
             return await later.overview.overview(backend)
-
-    try:
-        return anyio.run(ask)
     except Exception as exc:
         trouble = leaf(exc)
         if not isinstance(trouble, DaemonError):
@@ -106,23 +112,26 @@ def _code(report: Report, *, strict: bool) -> Exit:
 # --- for people -----------------------------------------------------------------------------------
 
 
-def _say(report: Report) -> None:
-    verdict = later.overview.verdict_line(report)
+def _lines(report: Report) -> Iterator[Line]:
+    """Yield what is shown, in the order in which it matters, for a terminal as wide as it is now."""
+    layout, width = later.layout, printing.width()
+    empty: Line = ()
+    verdict = f"{later.overview.verdict_line(report)}  {report.now:%H:%M:%S} UTC"
     style = "bold green" if report.is_well else "bold red"
-    printing.say(f"{verdict}  {report.now:%H:%M:%S} UTC", style)
-    printing.say_facts([*map(_shown, report.problems), *_unknown(report)])
+    yield from ((layout.Piece(line, style),) for line in layout.wrapped(verdict, width))
+    yield from layout.facts([*map(_shown, report.problems), *_unknown(report)], width)
     if report.local.verdict.headline:
-        printing.say()
-        printing.say_facts([("here", report.local.verdict.headline), *_reload(report)])
+        yield empty
+        yield from layout.facts([("here", report.local.verdict.headline), *_reload(report)], width)
     if report.overview.daemons:
-        printing.say()
-        printing.say_grid(_daemons(report))
+        yield empty
+        yield from _daemons(report).lines(width)
     if report.overview.worksets:
-        printing.say()
-        printing.say_facts([("worksets", _counts(report.overview))])
+        yield empty
+        yield from layout.facts([("worksets", _counts(report.overview))], width)
     if report.overview.queues:
-        printing.say()
-        printing.say_grid(_queues(report))
+        yield empty
+        yield from _queues(report).lines(width)
 
 
 def _shown(problem: HealthProblem) -> tuple[str, str]:

@@ -14,6 +14,7 @@ from anyio import to_thread
 from daylily_daemon.adapters.host import RandomIds, StateDir, SystemClock
 from daylily_daemon.adapters.levels import level_of
 from daylily_daemon.adapters.localdrop import files_to_submit
+from daylily_daemon.adapters.processes import activities
 from daylily_daemon.adapters.provision import dead_letter_name, find_queue
 from daylily_daemon.adapters.transfer.copying import OnProgress, split_uri
 from daylily_daemon.adapters.transfer.uploads import upload, upload_files
@@ -49,6 +50,7 @@ def backend_of(clients: Clients) -> Backend:
         clock=SystemClock(),
         ids=RandomIds(),
         sighting=partial(sighting, StateDir(settings.daemon.state_dir)),
+        activities=activities,
         limits=limits_of(settings),
         bucket=settings.control.bucket,
         prefix=settings.control.prefix,

@@ -172,6 +172,7 @@ async def _rights(clients: Clients) -> Findings:
         writes_sentinels="s3_sentinels" in on,
         topic_arn=topic_arn,
         finds_topic=finds,
+        sends_figures=settings.cloudwatch.enabled,
         mail_from=email.sender if "email" in on and email.via == "ses" else "",
     )
     return await judged_rights(clients.aws, needs)

@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Set
+from collections.abc import AsyncIterator, Callable, Mapping, Set
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
@@ -26,10 +26,11 @@ from anyio import (
 from anyio.abc import TaskGroup, TaskStatus
 
 from daylily_daemon import figures, telemetry
-from daylily_daemon.adapters import exposition, own_process, vitals
+from daylily_daemon.adapters import exposition, journal, own_process, vitals
 from daylily_daemon.adapters.codec import ITEM_FORMAT
 from daylily_daemon.adapters.host import StateDir, SystemClock
 from daylily_daemon.bootstrap import Daemon, Hooks
+from daylily_daemon.cloudwatch import Reporter
 from daylily_daemon.composition.starting import (
     Read,
     Reader,
@@ -39,12 +40,11 @@ from daylily_daemon.composition.starting import (
     locked_state,
     opened,
 )
-from daylily_daemon.domain.daemon import Drain, Process, Reload, Status
+from daylily_daemon.domain.daemon import Drain, JobLevel, Process, Reload, Status
 from daylily_daemon.domain.errors import DaemonError, Permanent, leaf
-from daylily_daemon.domain.problems import Severity
+from daylily_daemon.domain.problems import Severity, is_worth_a_look
 from daylily_daemon.domain.readiness import patience_s, why_not_ready
 from daylily_daemon.engine.boundary import foreign_as_unexpected
-from daylily_daemon.engine.looks import Jobs
 from daylily_daemon.engine.supervisor import Snapshot
 from daylily_daemon.gauges import Instant
 from daylily_daemon.settings.keys import LEAVES, OLD_NAMES, changes, variable
@@ -139,8 +139,9 @@ class Service:
 
     def log_as(self, level: str, format: str) -> None:
         json = telemetry.wants_json(format, self.log_stream, os.environ)
-        journal = telemetry.is_journal(self.log_stream, os.environ)
-        telemetry.configure(level, json=json, journal=journal, watch=(self.repeats,))
+        leads_there = telemetry.is_journal(self.log_stream, os.environ)
+        socket_of = journal.ADDRESS if leads_there else ""
+        telemetry.configure(level, json=json, journal=socket_of, watch=(self.repeats,))
 
     async def main(self) -> int:
         """Return the exit code: 0 after an orderly end, 1 if the deadline for it passed."""
@@ -206,11 +207,21 @@ class Service:
         async with create_task_group() as tg:
             tg.start_soon(daemon.registration.run, lambda: self.status)
             tg.start_soon(daemon.census.run)
+            tg.start_soon(self._reporter(daemon).run)
             await daemon.supervisor.run(self.stop)
             tg.cancel_scope.cancel()
         self.stopped_at = _now()
         self._write_status()
         await daemon.registration.sign(self.status)
+
+    def _reporter(self, daemon: Daemon) -> Reporter:
+        return Reporter(
+            owner=self.owner,
+            metrics=self.metrics,
+            store=daemon.metric_store,
+            registry=daemon.registration.registry,
+            is_on=lambda: self.found.settings.cloudwatch.enabled,
+        )
 
     def _drained(self, drain: Drain | None) -> None:
         self._write_status()
@@ -346,7 +357,7 @@ class Service:
             format=ITEM_FORMAT,
             status=self.status,
             counts=daemon.census.found() if daemon else {},
-            jobs=daemon.supervisor.shepherd.looks.worst(now) if daemon else Jobs(),
+            jobs=tuple(_looks(daemon).values()) if daemon else (),
         )
 
     def _tell_systemd(self) -> None:
@@ -391,7 +402,7 @@ class Service:
             last_reload=self.reloaded,
             settings=self.found.digests,
             **(vars_of(self.snapshot) if self.snapshot else {}),
-            **(_registered(daemon) if daemon else {}),
+            **(_measured(daemon) if daemon else {}),
             problems=self.status.problems,
         )
         return now.found_wrong(_now()) if self.snapshot else now
@@ -419,10 +430,15 @@ def vars_of(value: Any) -> dict[str, Any]:
     return {one.name: getattr(value, one.name) for one in fields(value)}
 
 
-def _registered(daemon: Daemon) -> dict[str, Any]:
-    measured = daemon.registration.measured
+def _looks(daemon: Daemon) -> Mapping[str, JobLevel]:
+    return daemon.supervisor.shepherd.looks.worst()
+
+
+def _measured(daemon: Daemon) -> dict[str, Any]:
+    now, measured = _now(), daemon.registration.measured
     return {
         **vars_of(measured),
+        "jobs": {id: job for id, job in _looks(daemon).items() if is_worth_a_look(job, now)},
         "drain": daemon.registration.drain,
         "skew_s": daemon.skew.seconds(),
     }

@@ -323,7 +323,7 @@ def _cancel(decision: Decision, reason: str, command: Command, now: datetime) ->
         waiting = decision.becoming(replace(ws, retry_after=None))
         return waiting.transition(State.CANCELED, now, text, Note(by=by))
     if ws.state is State.IN_PROGRESS and ws.run and ws.job and not ws.run.stopping:
-        stopping = replace(ws, run=replace(ws.run, stopping=text))
+        stopping = replace(ws, run=replace(ws.run, stopping=text, stopping_at=now))
         told = decision.becoming(stopping).record(now, f"is being stopped, {text}", _asked(command))
         return told.with_effect(StopJob(ws.job))
     if ws.state is State.IN_PROGRESS:

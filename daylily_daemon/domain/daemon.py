@@ -109,6 +109,28 @@ class DiskLevel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class JobLevel:
+    """A job that people should look at, as its daemon sees it."""
+
+    step: str = ""
+    output_at: datetime | None = None
+    """When its log was last written to."""
+    ends_at: datetime | None = None
+    """When nothing of it should run any more."""
+
+    def __post_init__(self) -> None:
+        _all_aware(self.output_at, self.ends_at)
+
+    def quiet_s(self, now: datetime) -> float:
+        """Return how long nothing was added to its log, in seconds; 0 where nothing is known of it."""
+        return max(0.0, (now - self.output_at).total_seconds()) if self.output_at else 0.0
+
+    def overdue_s(self, now: datetime) -> float:
+        """Return how long it goes on after it should have ended, in seconds; 0 before that."""
+        return max(0.0, (now - self.ends_at).total_seconds()) if self.ends_at else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Missed:
     """Drops that a listing found and no event told of, until events come again."""
 
@@ -184,6 +206,8 @@ class Status:
     channels: Mapping[str, Owed] = field(default_factory=dict)
     queues: Mapping[str, QueueLevel] = field(default_factory=dict)
     disks: Mapping[str, DiskLevel] = field(default_factory=dict)
+    jobs: Mapping[str, JobLevel] = field(default_factory=dict)
+    """Those that are quiet or overdue, by workset: the worst of them, ``engine/looks.py`` says how many."""
     missed: Missed | None = None
     skew_s: float | None = None
     """This host's clock minus that of AWS, in seconds; None until AWS has answered."""

@@ -14,6 +14,7 @@ from daylily_daemon.domain import nextflow_log, snakemake_log
 from daylily_daemon.domain.failure_table import KNOWN, MANAGERS, TOOLS, FailurePattern
 from daylily_daemon.domain.model import Category, Ended, Outcome
 from daylily_daemon.domain.patterns import compiled, search
+from daylily_daemon.domain.sizes import readable
 from daylily_daemon.domain.totality import total
 from daylily_daemon.domain.workflow_log import WorkflowLog
 
@@ -58,7 +59,7 @@ def classify(outcome: Outcome, extra: tuple[FailurePattern, ...] = ()) -> Diagno
     """Return why ``outcome`` is no success. A failure no pattern knows is tried again."""
     if known := BY_ITS_END[outcome.ended]:
         code, category, retry, how = known
-        return Diagnosis(code, category, retry, f"It {how}.")
+        return Diagnosis(code, category, retry, f"It {how}{_memory(outcome)}.")
     log = read_log(outcome.tail)
     how = "; ".join(filter(None, (_how(outcome), log.told())))
     where = f" {log.where()}" if log.where() else ""
@@ -93,6 +94,17 @@ def _searched(
 
 _RETRIED: Final = compiled(r"\b(retry|retrying|retried|trying again)\b", ignore_case=True)
 """A line that says that its cause was tried again: what ended the job came later, if anything did."""
+
+
+def _memory(outcome: Outcome) -> str:
+    """Return how much memory it had where that is why it ended, and whose word it is."""
+    usage = outcome.usage
+    if outcome.ended is not Ended.OUT_OF_MEMORY or usage is None:
+        return ""
+    kills = usage.memory_kills or 0
+    killed = "1 process was" if kills == 1 else f"{kills} processes were"
+    peak = "" if usage.peak_bytes is None else f"; its peak was {readable(usage.peak_bytes)}"
+    return f" ({killed} killed by the kernel{peak})"
 
 
 def _how(outcome: Outcome) -> str:

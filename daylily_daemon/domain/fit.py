@@ -78,6 +78,7 @@ def plan_of(recipe: Recipe, pipeline: Pipeline, results: str) -> Plan:
         steps=tuple(template.step for template in pipeline.steps),
         optional=tuple(template.step for template in pipeline.steps if not template.fatal),
         own=tuple(template.step for template in pipeline.steps if template.is_own),
+        results_required=pipeline.results_required,
         run_args=recipe.run_args,
         clone_args=recipe.clone_args,
         workdir_name=recipe.workdir_name,

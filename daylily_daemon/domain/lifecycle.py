@@ -325,19 +325,22 @@ def _job_ended(
     run, step, decision = ws.run, ws.step, Decision(ws)
     if run is None or step is None:
         return decision
+    outcome = event.outcome if isinstance(event, JobExited) else None
     if run.stopping:
-        stopped = decision.becoming(replace(ws, run=run.left(StepEnd.STOPPED)))
+        stopped = decision.becoming(replace(ws, run=run.left(StepEnd.STOPPED, outcome)))
         return stopped.transition(State.CANCELED, now, run.stopping)
     match event:
+        case JobExited(outcome=outcome) if outcome.succeeded and _lacks_results(ws, outcome):
+            return _failed(decision, _NO_RESULTS, policy, now, outcome)
         case JobExited(outcome=outcome) if outcome.succeeded:
-            return _step_done(decision, run.left(StepEnd.DONE, outcome.duration_s), outcome, now)
+            return _step_done(decision, run.left(StepEnd.DONE, outcome), outcome, now)
         case JobExited(outcome=outcome, fatal=False):
             failure = classify(outcome, policy.patterns)
             text = f"step {step.name} failed and the run goes on. {failure.message}"
-            left = run.left(StepEnd.TOLERATED, outcome.duration_s)
+            left = run.left(StepEnd.TOLERATED, outcome)
             return _step_done(decision.record(now, text, STEP), left, outcome, now)
         case JobExited(outcome=outcome):
-            return _failed(decision, classify(outcome, policy.patterns), policy, now)
+            return _failed(decision, classify(outcome, policy.patterns), policy, now, outcome)
         case JobRefused(reason=reason):
             failure = Diagnosis("WS-CFG-002", Category.CONFIGURATION, False, reason)
             return _failed(decision, failure, policy, now)
@@ -359,7 +362,14 @@ def _step_done(decision: Decision, run: Run, outcome: Outcome, now: datetime) ->
     """Go on with ``run``, which has left its step with ``outcome``."""
     ended = decision.workset.step
     found = report.bounded(outcome.report)
-    run = run.reporting(report.merged(run.reports, found), found)
+    run = replace(run, reports=report.merged(run.reports, found))
+    if results := report.results_of(found):
+        run = replace(
+            run,
+            results_uri=results.uri,
+            results_files=results.files,
+            results_bytes=results.size_bytes,
+        )
     left = decision.becoming(replace(decision.workset, run=run))
     left = left.with_warnings(*outcome.warnings, *report.warnings_of(found))
     if run.current is None:
@@ -387,14 +397,35 @@ def _warned(ws: Workset) -> tuple[str, ...]:
     return (f"But: {ws.warnings[0]}{more}",)
 
 
-def _failed(decision: Decision, failure: Diagnosis, policy: Policy, now: datetime) -> Decision:
+_NO_RESULTS: Final = Diagnosis(
+    "WS-OUT-001",
+    Category.PERMANENT,
+    False,
+    "The run produced no results, and its pipeline says that it has to (`results: required`). See in the "
+    "logs of the steps before what they did; `retry --from-start` runs them again.",
+)
+
+
+def _lacks_results(ws: Workset, outcome: Outcome) -> bool:
+    """Tell whether a step reports an export of nothing where there has to be something."""
+    results = report.results_of(outcome.report)
+    return results is not None and results.files == 0 and bool(ws.plan and ws.plan.results_required)
+
+
+def _failed(
+    decision: Decision,
+    failure: Diagnosis,
+    policy: Policy,
+    now: datetime,
+    outcome: Outcome | None = None,
+) -> Decision:
     """End the attempt. Missing rights and credentials of ours use up no try, but in the steps that cost."""
     ws = decision.workset
     name = ws.step.name if ws.step else ""
     limit = policy.max_retries if ws.max_retries is None else ws.max_retries
     text = f"step {name} of attempt {ws.attempt} failed ({failure.code}). {failure.message}"
     note = _note_of(failure, name)
-    known = decision.becoming(_with_failure(ws, failure, name))
+    known = decision.becoming(_with_failure(ws, failure, name, outcome))
     wrong = known.transition(State.ERROR, now, text[:500], replace(note, notify=False))
     if failure.ours and ws.plan and name in ws.plan.own:
         pause_s = policy.waiting_s(ws)
@@ -416,10 +447,10 @@ def _note_of(failure: Diagnosis, step: str) -> Note:
     return Note(type=RecordType.ERROR, error_details=failure.message[:2000], details=details)
 
 
-def _with_failure(ws: Workset, failure: Diagnosis, step: str) -> Workset:
+def _with_failure(ws: Workset, failure: Diagnosis, step: str, outcome: Outcome | None) -> Workset:
     details = f"step {step}: {failure.message}"[:DETAILS_LIMIT]
     known = Failure(code=failure.code, category=failure.category, details=details)
-    return replace(ws, failure=known, run=ws.run and ws.run.left(StepEnd.FAILED))
+    return replace(ws, failure=known, run=ws.run and ws.run.left(StepEnd.FAILED, outcome))
 
 
 def _retrying(decision: Decision, pause_s: float, now: datetime) -> Decision:

@@ -98,6 +98,8 @@ class Plan:
     """Those whose failure is recorded while the run goes on."""
     own: tuple[str, ...] = ()
     """Those that this program does itself: where our rights are missing there, it uses up no try."""
+    results_required: bool = False
+    """Whether an export of no file at all is a failure, as the pipeline says."""
     run_args: tuple[str, ...] = ()
     """Argument list after ``dy-r``, split once by POSIX shell rules; never joined into a shell string."""
     clone_args: tuple[str, ...] = ()
@@ -327,6 +329,19 @@ class Ended(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class JobUsage:
+    """What a job used, as far as its machine could tell. None where it could not."""
+
+    cpu_s: float | None = None
+    """Processor time of all its processes that ended before it did, in seconds."""
+    peak_bytes: int | None = None
+    """The most memory it had at one time, where it ran in a unit of its own; else that of its largest
+    process."""
+    memory_kills: int | None = None
+    """Processes that the kernel ended for want of memory while it ran, of it or beside it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What is known for certain about a job that ended."""
 
@@ -340,6 +355,8 @@ class Outcome:
     report: Mapping[str, Any] = field(default_factory=dict)
     """The step's JSON report file, where it names one; bounded."""
     duration_s: float = 0.0
+    usage: JobUsage | None = None
+    """None where its record is of a version that did not measure it, or there is none."""
     warnings: tuple[str, ...] = ()
     """What people should know although it ended as it should: processes left behind, output lost. Bounded."""
 
@@ -355,6 +372,8 @@ class Progress:
     fraction: float | None
     """0.0 to 1.0."""
     message: str
+    output_at: datetime | None = None
+    """When its log was last written to, as far as anybody has looked; None before there is a log."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -75,6 +75,8 @@ class Pipeline:
     steps: tuple[StepTemplate, ...]
     reference_genomes: tuple[str, ...] = ()
     """Those it runs. Empty: any if a step uses ``{reference_genome}``, and none can be asked for if not."""
+    results_required: bool = False
+    """Whether an export of no file at all is a failure, so that nothing is complete and empty."""
     obeys: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     """Columns and keys with a number that it obeys, with the least and the greatest it takes."""
 

@@ -19,7 +19,7 @@ from daylily_daemon.domain.times import span, when
 from daylily_daemon.domain.totality import total
 
 if TYPE_CHECKING:
-    from daylily_daemon.domain.daemon import DiskLevel, Drain, Port, QueueLevel, Status
+    from daylily_daemon.domain.daemon import DiskLevel, Drain, JobLevel, Port, QueueLevel, Status
 
 
 class Severity(StrEnum):
@@ -54,6 +54,8 @@ class ProblemKind(StrEnum):
     RELOAD_REFUSED = "reload-refused"
     EVENTS_MISSED = "events-missed"
     CLOCK = "clock-off"
+    JOB_OVERDUE = "job-overdue"
+    JOB_QUIET = "job-quiet"
 
 
 _MEANINGS: Final[Mapping[ProblemKind, str]] = {
@@ -79,6 +81,8 @@ _MEANINGS: Final[Mapping[ProblemKind, str]] = {
     ProblemKind.RELOAD_REFUSED: "The settings on disk make no sense; those before are in force.",
     ProblemKind.EVENTS_MISSED: "The listing found drops of which no event told.",
     ProblemKind.CLOCK: "This host's clock is off that of AWS by 10 s; from 240 s on it is a problem.",
+    ProblemKind.JOB_OVERDUE: "A job goes on after its limit, or a cancel, and the grace that follows.",
+    ProblemKind.JOB_QUIET: "A job has written nothing to its log for four hours. It may hang.",
 }
 MEANINGS: Final = total("problems.MEANINGS", _MEANINGS, tuple(ProblemKind))
 """What each kind means, for people."""
@@ -135,6 +139,10 @@ PATIENCE_S: Final = 30.0
 SKEW_S: Final = 10.0
 """Beyond it people misread logs; AWS refuses signatures after 300 s."""
 SKEW_REFUSED_S: Final = 240.0
+QUIET_S: Final = 4 * 3600.0
+"""Without a line in its log, and a job is said to be quiet."""
+OVERDUE_S: Final = 60.0
+"""A job that should have ended has so long to be seen to have."""
 FILLING_UP: Final = 2
 """Times the room that must be free: below it a disk is said to fill up."""
 
@@ -158,6 +166,7 @@ def problems_of(status: Status, now: datetime) -> tuple[HealthProblem, ...]:
         *_of_reload(status),
         *_of_events(status),
         *_of_clock(status),
+        *_of_jobs(status, now),
     ]
     return tuple(sorted(found, key=lambda problem: problem.severity is not Severity.PROBLEM))
 
@@ -177,9 +186,12 @@ SERVICES: Final[Mapping[str, str]] = {
     "inputs": "S3",
     "runner": "the runner",
     "disk": "the disks",
+    "cloudwatch": "CloudWatch",
 }
 """What stands behind each port of a daemon."""
-_AWS: Final = frozenset({AWS, "DynamoDB", "SQS", "S3"})
+_AWS: Final = frozenset({AWS, "DynamoDB", "SQS", "S3", "CloudWatch"})
+_ONLY_TOLD: Final = frozenset({"CloudWatch"})
+"""What is told figures, and nothing waits for: its trouble is a warning."""
 THROTTLED: Final = re.compile(r"throttl|slowdown|toomany|exceeded|limitreached", re.IGNORECASE)
 
 
@@ -190,7 +202,8 @@ def _of_ports(status: Status, now: datetime) -> Iterator[HealthProblem]:
             continue
         service = SERVICES.get(name, name)
         kind = kind_of(port)
-        both = (AWS if kind is ProblemKind.CREDENTIALS else service), kind
+        shared = kind is ProblemKind.CREDENTIALS and service not in _ONLY_TOLD
+        both = (AWS if shared else service), kind
         failing[both] = _merged(failing[both], port) if both in failing else port
     for (service, kind), port in failing.items():
         yield _port_problem(service, kind, port, status, now)
@@ -230,9 +243,14 @@ def _port_problem(
         subject=service,
         text=f"{service} {_VERBS[kind]} since {when(since)} ({lasted}, {port.failures} times): {port.text}",
         remedy=_port_remedy(service, kind, len(status.active)),
-        severity=Severity.WARNING if kind is ProblemKind.THROTTLED else Severity.PROBLEM,
+        severity=_port_severity(service, kind),
         since=since,
     )
+
+
+def _port_severity(service: str, kind: ProblemKind) -> Severity:
+    is_minor = kind is ProblemKind.THROTTLED or service in _ONLY_TOLD
+    return Severity.WARNING if is_minor else Severity.PROBLEM
 
 
 def _port_remedy(service: str, kind: ProblemKind, jobs: int) -> str:
@@ -409,4 +427,46 @@ def _of_clock(status: Status) -> Iterator[HealthProblem]:
         remedy="AWS refuses what is signed more than 5 min off. See whether the time service runs",
         command="chronyc tracking",
         severity=Severity.PROBLEM if refused else Severity.WARNING,
+    )
+
+
+# --- jobs -----------------------------------------------------------------------------------------
+
+
+def is_worth_a_look(job: JobLevel, now: datetime) -> bool:
+    """Tell whether somebody should look at a job: it is quiet for long, or should have ended."""
+    return job.overdue_s(now) > OVERDUE_S or job.quiet_s(now) > QUIET_S
+
+
+def _of_jobs(status: Status, now: datetime) -> Iterator[HealthProblem]:
+    for id, job in sorted(status.jobs.items()):
+        if job.overdue_s(now) > OVERDUE_S:
+            yield _overdue(id, job, now)
+        elif job.quiet_s(now) > QUIET_S:
+            yield _quiet(id, job, now)
+
+
+def _overdue(id: str, job: JobLevel, now: datetime) -> HealthProblem:
+    return HealthProblem(
+        kind=ProblemKind.JOB_OVERDUE,
+        about="job",
+        subject=id,
+        text=f"{id}: step {job.step} should have ended {span(job.overdue_s(now))} ago, and something of it "
+        "still runs.",
+        remedy="See which of its processes are left; one that waits for a disk ends when the disk answers",
+        command=f"daylily-daemon explain {id}",
+        since=job.ends_at,
+    )
+
+
+def _quiet(id: str, job: JobLevel, now: datetime) -> HealthProblem:
+    return HealthProblem(
+        kind=ProblemKind.JOB_QUIET,
+        about="job",
+        subject=id,
+        text=f"{id}: step {job.step} has written nothing for {span(job.quiet_s(now))}; it may hang.",
+        remedy="See what it does, then wait, or cancel it and run it again",
+        command=f"daylily-daemon explain {id}",
+        severity=Severity.WARNING,
+        since=job.output_at,
     )

@@ -23,6 +23,8 @@ class Remarks:
     """Why it does not go on; empty once it does."""
     unclear: bool | None = None
     confirmed: JobName | None = None
+    limits: tuple[float, float] | None = None
+    """How long its current step may take, and its grace, both in seconds: as it was started with."""
 
     def over(self, older: Remarks) -> Remarks:
         """Return these and of ``older`` what these say nothing of."""
@@ -31,6 +33,7 @@ class Remarks:
             trouble=older.trouble if self.trouble is None else self.trouble,
             unclear=older.unclear if self.unclear is None else self.unclear,
             confirmed=older.confirmed if self.confirmed is None else self.confirmed,
+            limits=older.limits if self.limits is None else self.limits,
         )
 
     def beyond(self, told: Remarks) -> Remarks:
@@ -40,14 +43,16 @@ class Remarks:
             trouble=None if self.trouble == told.trouble else self.trouble,
             unclear=None if self.unclear == told.unclear else self.unclear,
             confirmed=None if self.confirmed == told.confirmed else self.confirmed,
+            limits=None if self.limits == told.limits else self.limits,
         )
 
     def on(self, run: Run) -> Run:
         """Return the run with these, texts cut."""
         if self == NOTHING:
             return run
+        limited = run if self.limits is None else run.limited(*self.limits)
         return replace(
-            run,
+            limited,
             progress=run.progress if self.progress is None else self.progress,
             trouble=run.trouble if self.trouble is None else self.trouble[:TROUBLE_CHARS],
             unclear=run.unclear if self.unclear is None else self.unclear,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 DEPTH: Final = 4
@@ -24,6 +25,28 @@ def bounded(report: Mapping[str, Any]) -> dict[str, Any]:
     """Return at most 200 values, four levels deep, of texts up to 500 characters. Raises nothing."""
     left = [KEYS]
     return _mapping(report, DEPTH, left)
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """What a step says that it has exported."""
+
+    uri: str
+    files: int | None
+    size_bytes: int | None
+
+
+def results_of(report: Mapping[str, Any]) -> Results | None:
+    """Return where a report says that the results are, and how many; None if it says nothing of that."""
+    uri = report.get("results_s3_uri")
+    if not isinstance(uri, str) or not uri.startswith("s3://"):
+        return None
+    return Results(uri[:TEXT_CHARS], _count(report.get("files")), _count(report.get("bytes")))
+
+
+def _count(value: object) -> int | None:
+    is_count = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < LARGEST
+    return value if is_count and isinstance(value, int) else None
 
 
 def warnings_of(report: Mapping[str, Any]) -> tuple[str, ...]:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from daylily_daemon.domain.model import Progress
+from daylily_daemon.domain.model import JobUsage, Outcome, Progress
 
 
 class StepEnd(StrEnum):
@@ -39,6 +39,12 @@ class StepRun:
     started_at: datetime | None = None
     seconds: float | None = None
     """How long it took, by its shim's clock."""
+    limit_s: float | None = None
+    """How long it may take, as it was started with; None until its start was seen."""
+    grace_s: float | None = None
+    """As ``limit_s``: between the polite signal and the hard one, after its limit or a cancel."""
+    usage: JobUsage | None = None
+    """None until it has ended."""
     end: StepEnd | None = None
     """None until it has ended."""
 
@@ -66,6 +72,8 @@ class Run:
     """The present or last attempt."""
     stopping: str = ""
     """Why the job is being stopped; not empty from an accepted cancel to its end."""
+    stopping_at: datetime | None = None
+    """Since when."""
     progress: Progress = NOTHING_YET
     """Of the current step."""
     trouble: str = ""
@@ -79,9 +87,9 @@ class Run:
     results_uri: str = ""
     """Where the export says that it has put the results; empty until it has said so."""
     results_files: int | None = None
-    """How many files it says they are; None where it did not say, as a version before this one."""
+    """How many files it says those are; None where it does not say."""
     results_bytes: int | None = None
-    """The size of all of them; None as above."""
+    """Their size together, as ``results_files``."""
 
     @property
     def jobs_dir(self) -> str:
@@ -111,27 +119,42 @@ class Run:
         """Return how long the steps that are done took."""
         return sum(step.seconds or 0.0 for step in self.steps)
 
-    def reporting(self, reports: Mapping[str, Any], found: Mapping[str, Any]) -> Run:
-        """Return the run with its ``reports``; in ``found``, the newest, an export tells of its results."""
-        uri = found.get("results_s3_uri")
-        if not isinstance(uri, str) or not uri.startswith("s3://"):
-            return replace(self, reports=reports)
-        return replace(
-            self,
-            reports=reports,
-            results_uri=uri,
-            results_files=_whole(found.get("files")),
-            results_bytes=_whole(found.get("bytes")),
-        )
-
     def entered(self, now: datetime) -> Run:
         """Return the run at the start of its current step."""
         return self._with(started_at=now)
 
-    def left(self, end: StepEnd, seconds: float | None = None) -> Run:
+    def left(self, end: StepEnd, outcome: Outcome | None = None) -> Run:
         """Return the run after its current step: nothing of it runs, and what was seen of it is over."""
-        ended = self._with(end=end, seconds=seconds)
-        return replace(ended, progress=NOTHING_YET, trouble="", unclear=False, stopping="")
+        known = {"seconds": round(outcome.duration_s, 3), "usage": outcome.usage} if outcome else {}
+        return replace(
+            self._with(end=end, **known),
+            progress=NOTHING_YET,
+            trouble="",
+            unclear=False,
+            stopping="",
+            stopping_at=None,
+        )
+
+    def limited(self, limit_s: float, grace_s: float) -> Run:
+        """Return the run with the limits that its current step was started with, which never change."""
+        if self.current is None or self.current.limit_s is not None:
+            return self
+        return self._with(limit_s=limit_s, grace_s=grace_s)
+
+    def ends_at(self) -> datetime | None:
+        """Return when nothing of the current step should run any more; None where nobody knows.
+
+        That is after its limit, or after the order to stop, and the grace that follows either.
+        """
+        step = self.current
+        if step is None or step.grace_s is None:
+            return None
+        grace = timedelta(seconds=step.grace_s)
+        if self.stopping_at is not None:
+            return self.stopping_at + grace
+        if step.started_at is None or step.limit_s is None:
+            return None
+        return step.started_at + timedelta(seconds=step.limit_s) + grace
 
     def seen_from(self, scope: str, jobs_dir: str) -> Run:
         """Return the run with the places of what is still to end: its folder of jobs may have been moved."""
@@ -141,31 +164,14 @@ class Run:
         )
         return replace(self, steps=steps)
 
-    def _with(
-        self,
-        started_at: datetime | None = None,
-        end: StepEnd | None = None,
-        seconds: float | None = None,
-    ) -> Run:
+    def _with(self, **changes: Any) -> Run:
         current = self.current
         if current is None:
             return self
-        changed = replace(
-            current,
-            started_at=started_at or current.started_at,
-            end=end,
-            seconds=None if seconds is None else round(seconds, 3),
-        )
+        changed = replace(current, **changes)
         steps = tuple(changed if step is current else step for step in self.steps)
         return replace(self, steps=steps)
 
 
 def _moved(place: str, jobs_dir: str) -> str:
     return f"{jobs_dir}/{place.rpartition('/')[2]}"
-
-
-def _whole(value: object) -> int | None:
-    """Return a number of things, None for what is none: a report is foreign."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        return None
-    return value if value >= 0 else None

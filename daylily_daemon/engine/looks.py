@@ -7,13 +7,16 @@ more than all else that is kept of a run.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime
+from heapq import nsmallest
 from typing import Final
 
 import structlog
 from anyio import Semaphore, create_task_group, current_time, sleep
 
+from daylily_daemon.domain.daemon import JobLevel
 from daylily_daemon.domain.errors import Permanent, Transient
 from daylily_daemon.domain.model import Job, Progress
 from daylily_daemon.domain.remarks import Remarks
@@ -27,17 +30,10 @@ AT_ONCE: Final = 4
 NOTICED_S: Final = 15.0
 """Within which another ``progress_interval_s`` counts."""
 PAUSE_S: Final = 1.0
+LATER: Final = datetime.max.replace(tzinfo=UTC)
+WORST: Final = 10
+"""Jobs of which more is said than that they run."""
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Jobs:
-    """The worst of all jobs of this daemon."""
-
-    quietest_s: float = 0.0
-    """Longest time without a line in the log, in seconds."""
-    overdue_s: float = 0.0
-    """Longest time beyond the limit of a step, or the order to stop, and the grace after it, in seconds."""
 
 
 @dataclass(slots=True, eq=False)
@@ -50,10 +46,6 @@ class Watched:
     since: float
     last: Progress | None = None
     over: bool = False
-    quiet_since: float | None = None
-    """On the loop's clock, as it was found at the last look; None where nothing is known of its log."""
-    stopping_since: float | None = None
-    """When a look first found that it is being stopped, on the loop's clock."""
 
     def __enter__(self) -> None:
         """It is looked at from the moment on at which it is in line."""
@@ -63,32 +55,23 @@ class Watched:
 
     async def look(self) -> None:
         """Note progress that is new; what is in the way of seeing it harms nothing."""
-        run = self.term.workset.run
-        if run and run.stopping and self.stopping_since is None:
-            self.stopping_since = current_time()
         try:
             progress = await self.runner.progress(self.job)
-            quiet_s = await self.runner.quiet_s(self.job)
         except (Transient, Permanent) as exc:
             log.info("progress_not_seen", job=self.job.name, error=str(exc))
             return
-        self.quiet_since = None if quiet_s is None else current_time() - quiet_s
         if progress is not None and progress != self.last and not self.over:
             self.last = progress
             self.term.note(self.job.name, Remarks(progress=progress), eager=False)
 
-    def overdue_s(self, now: datetime) -> float:
-        """Return how long it goes on after it should have ended, in seconds; below 0 before that.
-
-        That is after its limit, or after it was told to stop, and the grace that follows either.
-        """
-        if self.stopping_since is not None:
-            return current_time() - self.stopping_since - self.job.grace_s
-        step = self.term.workset.step
-        if step is None or step.started_at is None:
-            return 0.0
-        limit = timedelta(seconds=self.job.timeout_s + self.job.grace_s)
-        return (now - step.started_at - limit).total_seconds()
+    def level(self) -> JobLevel:
+        """Return how it is, as far as it was looked at."""
+        run = self.term.workset.run
+        return JobLevel(
+            step=self.job.step,
+            output_at=self.last.output_at if self.last else None,
+            ends_at=run.ends_at() if run else None,
+        )
 
 
 @dataclass(slots=True)
@@ -105,12 +88,12 @@ class Looks:
         self._put(watched)
         return watched
 
-    def worst(self, now: datetime) -> Jobs:
-        """Return what is worst of all jobs that are waited for, as far as they were looked at."""
-        jobs = [one for one in self._watched if not one.over]
-        quiet = [current_time() - one.quiet_since for one in jobs if one.quiet_since is not None]
-        overdue = [one.overdue_s(now) for one in jobs]
-        return Jobs(quietest_s=max(quiet, default=0.0), overdue_s=max((0.0, *overdue)))
+    def worst(self) -> Mapping[str, JobLevel]:
+        """Return by workset what people should look at first: the most overdue, and the quietest."""
+        levels = {one.term.workset.id: one.level() for one in self._watched if not one.over}
+        overdue = nsmallest(WORST, levels, key=lambda id: levels[id].ends_at or LATER)
+        quiet = nsmallest(WORST, levels, key=lambda id: levels[id].output_at or LATER)
+        return {id: levels[id] for id in (*overdue, *quiet)}
 
     async def run(self) -> None:
         """Look for ever."""

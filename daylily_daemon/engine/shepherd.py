@@ -210,7 +210,8 @@ class _Drive:
         except Permanent as exc:
             self.term.tell(JobRefused(name, why or str(exc)))
             return
-        self.term.note(name, Remarks(confirmed=name), eager=False)
+        limits = (job.timeout_s, job.grace_s)
+        self.term.note(name, Remarks(confirmed=name, limits=limits), eager=False)
         job = replace(job, argv=(), environment={})  # what starts it is not kept as long as it runs
         with self.shepherd.looks.into(runner, job, self.term):
             outcome = await self._until_answered(partial(runner.wait, job), runner, job)

@@ -11,7 +11,8 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
-from daylily_daemon.settings.model import RetryPattern, Section, Settings
+from daylily_daemon.settings.fields import Section
+from daylily_daemon.settings.model import RetryPattern, Settings
 
 VARIABLE_PREFIX: Final = "DAYLILY_"
 

@@ -99,7 +99,7 @@ def test_every_port_of_the_daemon_is_guarded() -> None:
     }
     assert guarded == {
         *("worksets", "turns", "trail", "intake", "commands", "inputs", "drops", "runner"),
-        *("registry", "levels", "catalogue"),
+        *("registry", "levels", "catalogue", "cloudwatch"),
     }
     unguarded = [
         f"{call.lineno}: {_name_of(call.func)}({word.arg}=...)"

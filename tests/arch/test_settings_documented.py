@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from daylily_daemon.settings.keys import LEAVES
-from daylily_daemon.settings.model import ChannelSettings, Settings
+from daylily_daemon.settings.model import Settings
+from daylily_daemon.settings.notifications import ChannelSettings
 from daylily_daemon.settings.sources import Sources, load, shipped
 from tests.arch.repository import ROOT
 

@@ -29,6 +29,8 @@ PLANTED: Final[Plants] = {
     "domain/decision.py": {"RunJob | StopJob\n": "RunJob | StopJob | Answer\n"},
     "settings/model.py": {
         'Literal["auto", "tmux", "process"]': 'Literal["auto", "tmux", "process", "slurm"]',
+    },
+    "settings/notifications.py": {
         "    sns: SnsSettings = SnsSettings()\n": "    sns: SnsSettings = SnsSettings()\n"
         "    pager: SlackSettings = SlackSettings()\n",
     },

@@ -19,6 +19,8 @@ from daylily_daemon.adapters.aws import Aws, AwsOptions
 from daylily_daemon.adapters.catalogue import DynamoCatalogue
 from daylily_daemon.adapters.dynamodb import DynamoTrail, DynamoWorksets
 from daylily_daemon.adapters.envelopes import read_command
+from daylily_daemon.adapters.host import SystemClock
+from daylily_daemon.adapters.metricdata import CloudWatchMetrics
 from daylily_daemon.adapters.notifiers.ses import SesMail
 from daylily_daemon.adapters.notifiers.sns import Sns
 from daylily_daemon.adapters.provision import (
@@ -34,7 +36,7 @@ from daylily_daemon.adapters.turns import DynamoTurns
 from daylily_daemon.domain.errors import DaemonError, Impeded
 from daylily_daemon.domain.model import Cancel, Command, State, WorksetId
 from daylily_daemon.domain.turn import Queue
-from daylily_daemon.ports import Change
+from daylily_daemon.ports import Change, LevelDatum
 from tests.contract.mail_receivers import RECIPIENTS, SENDER
 from tests.contract.stores import wanted
 from tests.contract.test_store import a_record, a_workset, first
@@ -56,6 +58,7 @@ class Ports:
     objects: S3Objects
     sns: Sns
     ses: SesMail
+    figures: CloudWatchMetrics
     bucket: str
 
     async def register(self) -> None:
@@ -135,6 +138,9 @@ class Ports:
     async def tell_by_mail(self) -> None:
         await self.ses.deliver(FAILED)
 
+    async def send_figures(self) -> None:
+        await self.figures.put([LevelDatum("DaemonUp", 1.0)])
+
     async def outcomes(self) -> dict[str, DaemonError | None]:
         """Return by call what became of it; anything but an error of ours is raised."""
         found: dict[str, DaemonError | None] = {}
@@ -144,6 +150,7 @@ class Ports:
             *(self.count, self.look_up, self.read_trail, self.find_owed, self.send),
             *(self.receive_and_settle, self.receive_and_park, self.put, self.delete, self.read),
             *(self.head, self.list_folder, self.tell, self.tell_by_mail),
+            self.send_figures,
         ):
             try:
                 await call()
@@ -207,6 +214,7 @@ async def _ports(root: Aws, mine: Aws, names: Wanted) -> Ports:
         ses=SesMail(
             find_client=partial(mine.client, "sesv2"), sender=SENDER, recipients=RECIPIENTS
         ),
+        figures=CloudWatchMetrics(partial(mine.client, "cloudwatch"), SystemClock()),
         bucket=names.bucket,
     )
 

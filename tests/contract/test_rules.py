@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import subprocess
 from collections.abc import Mapping
@@ -15,9 +14,9 @@ import yaml
 
 from daylily_daemon.cli.app import whole_program
 from daylily_daemon.domain.problems import ProblemKind
-from daylily_daemon.figures import DESCRIBED, HISTOGRAMS
 from tests.arch.repository import ROOT
 from tests.arch.test_docs import fault
+from tests.promql import unknown_names
 from tests.promtool import promtool
 
 FILE: Final = ROOT / "deploy" / "prometheus" / "daylily.rules.yml"
@@ -139,6 +138,7 @@ PLAYED: Final = (
         labels={**HOST, "port": "worksets"}, summary="Calls of worksets fail for 6m 0s.",
     ),
     played("PortUnreachable", port("channel:slack", "0+60x20"), calm="20m"),
+    played("PortUnreachable", port("cloudwatch", "0+60x20"), calm="20m"),
     played(
         "Throttled",
         one("daylily_aws_calls_total", "0x15 12+12x60", service="dynamodb", operation="Query",
@@ -319,17 +319,9 @@ def test_each_name_in_a_rule_is_that_of_a_figure(rule: Mapping[str, Any]) -> Non
     assert unknown_names(rule["expr"]) == set()
 
 
-def unknown_names(expression: str) -> set[str]:
-    """Return what looks like one of our metrics, or a label of one, and is none."""
-    described = {one.name: one for one in DESCRIBED}
-    parts = {f"{name}_{part}" for name in HISTOGRAMS for part in ("bucket", "sum", "count")}
-    names = set(re.findall(r"\bdaylily_\w+", expression))
-    labels = {label for name in names & described.keys() for label in described[name].labels}
-    used = set(re.findall(r"[{,]\s*(\w+)\s*[=!]", expression)) - {"job", "instance"}
-    return (names - described.keys() - parts) | (used - labels - {"le"} if names else set())
-
-
 def test_a_name_that_is_none_is_found() -> None:
     assert unknown_names("daylily_slots_usd > 1") == {"daylily_slots_usd"}
     assert unknown_names('daylily_worksets{status="ready"}') == {"status"}
+    assert unknown_names('daylily_step_seconds_count{code="x"}') == {"code"}
+    assert unknown_names("sum by (instance, cause) (daylily_slots)") == {"cause"}
     assert unknown_names("rate(daylily_pass_seconds_bucket[5m])") == set()

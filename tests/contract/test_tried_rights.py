@@ -10,6 +10,7 @@ from typing import Any, Final
 import pytest
 
 from daylily_daemon.adapters.aws import Aws, AwsOptions
+from daylily_daemon.adapters.metricdata import NAMESPACE
 from daylily_daemon.adapters.provision import (
     Provisioner,
     Wanted,
@@ -29,7 +30,7 @@ TRIED: Final = (
     *("dynamodb:PutItem", "dynamodb:UpdateItem"),
     *("sqs:ReceiveMessage", "sqs:SendMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility"),
     *("s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:ListBucket"),
-    *("sns:ListTopics", "sns:Publish", "ses:SendEmail"),
+    *("sns:ListTopics", "sns:Publish", "ses:SendEmail", "cloudwatch:PutMetricData"),
 )
 FOUND_BY: Final = ("sqs:GetQueueUrl", "s3:GetBucketVersioning", "ses:SendRawEmail")
 """What a look takes beside that."""
@@ -72,6 +73,7 @@ async def guarded(
             topic_arn=str(topic),
             finds_topic=True,
             mail_from=SENDER,
+            sends_figures=True,
         )
         async with Aws(AwsOptions(endpoint_url=guarded_url, profile="mine")) as mine:
             yield Guarded(root, mine, role, names, needs)
@@ -123,6 +125,7 @@ async def emulated(request: pytest.FixtureRequest) -> AsyncIterator[Guarded]:
             writes_sentinels=True,
             topic_arn=str(topic),
             finds_topic=True,
+            sends_figures=request.param == "moto",  # ministack takes a figure that is no number
         )
         yield Guarded(aws, aws, Role(iam=None), names, needs)
 
@@ -155,8 +158,9 @@ async def _all_there_is(aws: Aws, names: Wanted, ear: str) -> dict[str, Any]:
     urls = [ear, *[str(await find_queue(sqs, n)) for q in queues for n in (q, dead_letter_name(q))]]
     kinds = ("", "NotVisible", "Delayed")
     waiting = [f"ApproximateNumberOfMessages{kind}" for kind in kinds]
-    bucket = {"Bucket": names.bucket}
+    bucket, figures = {"Bucket": names.bucket}, await aws.client("cloudwatch")
     return {
+        "figures": (await figures.list_metrics(Namespace=NAMESPACE))["Metrics"],
         "items": [(await db.scan(TableName=table))["Items"] for table in tables],
         "objects": _only(await s3.list_objects_v2(**bucket), "Contents"),
         "versions": _only(await s3.list_object_versions(**bucket), "Versions", "DeleteMarkers"),

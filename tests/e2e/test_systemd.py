@@ -255,8 +255,28 @@ def test_a_reload_keeps_the_daemon_and_its_jobs_and_says_what_came_of_it(head: H
     ]
     assert "reload_refused" in [line["event"] for line in warnings]
     assert {line["level"] for line in warnings} == {"warning"}
+    assert_found_by_its_fields(head, "reloaded")
     head.end("reloaded", 0)
     assert_ended(head, "reloaded", 0)
+
+
+def assert_found_by_its_fields(head: HeadNode, name: str) -> None:
+    """What the journal has of a workset, it has once, with the daemon's unit and the whole line."""
+    said = head.machine.says("journalctl", "--no-pager", "-o", "json", f"WORKSET={name}")
+    entries = [json.loads(line) for line in said.splitlines()]
+    assert {entry["_SYSTEMD_UNIT"] for entry in entries} == {SERVICE}
+    assert {entry["_TRANSPORT"] for entry in entries} == {"journal"}
+    assert {json.loads(entry["MESSAGE"])["workset"] for entry in entries} == {name}
+    claimed = head.journal("DAYLILY_EVENT=claimed", f"WORKSET={name}").splitlines()
+    assert len(claimed) == head.journal().count(f'"workset": "{name}", "fence"') == 1
+
+
+@in_sessions
+def test_the_last_word_of_a_daemon_is_found_under_its_unit(head: HeadNode) -> None:
+    """The journal looks up the unit of a sender, which may be gone by then."""
+    daemon = head.main_pid
+    head.systemctl("stop", SERVICE)
+    head.until(lambda: head.journal("DAYLILY_EVENT=stopped", f"_PID={daemon}"))
 
 
 @in_sessions

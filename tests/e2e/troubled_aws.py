@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -48,11 +48,19 @@ class TroubledAws:
         if service in ("dynamodb", "sqs"):
             body = f'{{"__type": "com.amazonaws#{self.code}", "message": "{self.words}"}}'
             return "application/x-amz-json-1.0", body.encode()
+        if service == "monitoring":
+            return "application/cbor", _cbor({"__type": self.code, "message": self.words})
         inner = f"<Code>{self.code}</Code><Message>{self.words}</Message>"
         body = f"<Error>{inner}</Error>"
         if service != "s3":
             body = f"<ErrorResponse><Error><Type>Sender</Type>{inner}</Error></ErrorResponse>"
         return "application/xml", body.encode()
+
+
+def _cbor(texts: Mapping[str, str]) -> bytes:
+    """Return texts as CBOR has them (RFC 8949): a map of strings of less than 256 bytes."""
+    words = [word.encode() for pair in texts.items() for word in pair]
+    return bytes([0xA0 + len(texts)]) + b"".join(b"\x78%c%s" % (len(w), w) for w in words)
 
 
 @contextmanager

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Final
 
 import anyio
 from anyio import lowlevel
 
+from daylily_daemon.adapters.host import SystemClock
 from daylily_daemon.domain.errors import Permanent, Transient, Unclear
 from daylily_daemon.domain.model import Ended, Job, JobName, Outcome, Progress
+from daylily_daemon.domain.run import NOTHING_YET
 
 SUCCESS: Final = Outcome(ended=Ended.EXITED, code=0)
 
@@ -37,6 +40,7 @@ class _Run:
     script: Script
     started_at: float
     ends_at: float
+    wrote_at: datetime
     outcome: Outcome
     """What it will have been from ``ends_at`` on."""
     changed: anyio.Event = field(default_factory=anyio.Event)
@@ -62,8 +66,13 @@ class _Run:
 class MemoryMachine:
     """The world of the jobs. ``play`` says what each job does; ``starts`` is every start there was."""
 
-    def __init__(self, play: Callable[[Job], Script] = lambda _: Script()) -> None:
+    def __init__(
+        self,
+        play: Callable[[Job], Script] = lambda _: Script(),
+        now: Callable[[], datetime] | None = None,
+    ) -> None:
         self._play = play
+        self._now = now or SystemClock().now
         self._runs: dict[JobName, _Run] = {}
         self._revoked: set[JobName] = set()
         self.starts: list[JobName] = []
@@ -81,7 +90,7 @@ class MemoryMachine:
         if self.was_revoked(job):
             raise Permanent(f"Job {job.name} was revoked before it started; it will never run.")
         if job.name not in self._runs:
-            self._runs[job.name] = _run(job, self._play(job))
+            self._runs[job.name] = _run(job, self._play(job), self._now())
             self.starts.append(job.name)
 
     def others_of(self, job: Job) -> list[JobName]:
@@ -148,16 +157,11 @@ class MemoryRunner:
     async def progress(self, job: Job) -> Progress | None:
         await lowlevel.checkpoint()
         run = self._machine.run_of(job)
-        if run is None or not run.script.progress:
+        if run is None:
             return None
         lasted = (anyio.current_time() - run.started_at) / max(run.script.duration_s, 1e-9)
-        shown = run.script.progress
-        return shown[min(int(lasted * len(shown)), len(shown) - 1)]
-
-    async def quiet_s(self, job: Job) -> float | None:
-        await lowlevel.checkpoint()
-        run = self._machine.run_of(job)
-        return None if run is None else anyio.current_time() - run.started_at
+        shown = run.script.progress or (NOTHING_YET,)
+        return replace(shown[min(int(lasted * len(shown)), len(shown) - 1)], output_at=run.wrote_at)
 
     async def stop(self, job: Job) -> None:
         await lowlevel.checkpoint()
@@ -168,11 +172,18 @@ class MemoryRunner:
             await run.until_ended()
 
 
-def _run(job: Job, script: Script) -> _Run:
+def _run(job: Job, script: Script, wrote_at: datetime) -> _Run:
     now = anyio.current_time()
     lasts_s = min(script.duration_s, job.timeout_s)
     ended = script.outcome
     if script.duration_s > job.timeout_s:
         ended = Outcome(ended=Ended.TIMED_OUT)
     outcome = replace(ended, duration_s=lasts_s)
-    return _Run(key=job.key, script=script, started_at=now, ends_at=now + lasts_s, outcome=outcome)
+    return _Run(
+        key=job.key,
+        script=script,
+        started_at=now,
+        ends_at=now + lasts_s,
+        wrote_at=wrote_at,
+        outcome=outcome,
+    )

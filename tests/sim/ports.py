@@ -125,7 +125,7 @@ class Machine(MemoryMachine):
     """Jobs, watched: a start is checked against what the store says at that moment."""
 
     def __init__(self, sim: Sim) -> None:
-        super().__init__(sim.script)
+        super().__init__(sim.script, LoopClock().now)
         self._sim = sim
 
     def start(self, job: Job) -> None:

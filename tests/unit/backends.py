@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import anyio
 
 from daylily_daemon.application.backend import Backend
+from daylily_daemon.domain.activity import Activity
 from daylily_daemon.domain.daemon import Life, QueueLevel, Sighting, Status
-from daylily_daemon.domain.model import Command
+from daylily_daemon.domain.model import Command, WorksetId
 from daylily_daemon.domain.workset import Workset
 from daylily_daemon.ports import Change, Unanswered
 from tests.fakes.registry import MemoryRegistry
@@ -68,6 +69,7 @@ def a_backend(table: Table, queues: MemoryQueues | None = None, **changes: Any) 
         clock=LoopClock(NOW),
         ids=Counter("c"),
         sighting=lambda now: Sighting(now=now),
+        activities=nothing_seen,
         limits=some_limits(),
         bucket="lab",
         prefix="worksets/",
@@ -87,3 +89,7 @@ async def stored(table: Table, *worksets: Workset) -> None:
         mine = replace(ws, version=now.version if now else 0)
         nonce = f"{ws.id} {mine.version} {ws.state}"
         await store.commit(Change(before=now, after=mine, nonce=nonce))
+
+
+async def nothing_seen(_: Sequence[Workset]) -> Mapping[WorksetId, Activity]:
+    return {}

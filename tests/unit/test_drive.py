@@ -13,6 +13,7 @@ import anyio
 import pytest
 from anyio import current_time
 
+from daylily_daemon.domain.daemon import JobLevel
 from daylily_daemon.domain.errors import LeaseLost, Permanent, Transient, Unclear
 from daylily_daemon.domain.lifecycle import resume
 from daylily_daemon.domain.model import (
@@ -28,12 +29,13 @@ from daylily_daemon.domain.model import (
     WorksetId,
 )
 from daylily_daemon.domain.pipeline import Pipeline, StepTemplate
+from daylily_daemon.domain.run import NOTHING_YET
 from daylily_daemon.domain.workset import Workset
 from daylily_daemon.engine.backlog import Backlog, BeatObserver
 from daylily_daemon.engine.boundary import foreign_as_unexpected
 from daylily_daemon.engine.lease import Term
 from daylily_daemon.engine.live_settings import LiveSettings
-from daylily_daemon.engine.looks import Jobs, Looks
+from daylily_daemon.engine.looks import Looks
 from daylily_daemon.engine.shepherd import Shepherd, runner_of
 from daylily_daemon.engine.tender import Held, Place, Tender
 from daylily_daemon.engine.wakeup import Wakeup
@@ -93,10 +95,6 @@ class Scripted:
 
     async def progress(self, job: Job) -> Progress | None:
         answer: Progress | None = await self._answer("progress", job, None)
-        return answer
-
-    async def quiet_s(self, job: Job) -> float | None:
-        answer: float | None = await self._answer("quiet_s", job, None)
         return answer
 
     def times(self, method: str) -> list[float]:
@@ -162,30 +160,25 @@ class Stage:
         return self.item
 
 
-LOOKED = ("progress", "quiet_s")
-
-
-def test_the_worst_of_all_jobs_is_how_long_one_is_quiet_and_how_far_one_is_beyond_its_limit() -> (
-    None
-):
+def test_of_each_job_it_is_known_when_it_wrote_last_and_when_it_should_have_ended() -> None:
     async def story() -> None:
-        begun = [replace(step, started_at=NOW) for step in HELD.run.steps] if HELD.run else []
-        held = at_run(HELD, steps=tuple(begun))
-        limited = Stage(held, wait=[400.0], quiet_s=[None, 3, 90, 0])
-        worst: list[tuple[float, float]] = []
+        wrote = [None, NOW, NOW + timedelta(days=1)]
+        shown = [replace(NOTHING_YET, output_at=at) for at in wrote]
+        limited = Stage(wait=[400.0], progress=[None, *shown])
+        known: list[JobLevel] = []
 
         async def look() -> None:
             for at in (6, 12, 19, 300):
                 await anyio.sleep(at - current_time())
-                now = NOW + timedelta(seconds=86_400 + 30 + at)
-                found = limited.shepherd.looks.worst(now)
-                worst.append((round(found.quietest_s), round(found.overdue_s)))
+                known.append(limited.shepherd.looks.worst()[ID])
 
         async with anyio.create_task_group() as tg:
             tg.start_soon(look)
             await limited.driven()
-        assert worst == [(0, 6), (5, 12), (94, 19), (5, 300)]
-        assert limited.shepherd.looks.worst(NOW + timedelta(days=9)) == Jobs()
+        assert [level.output_at for level in known] == [None, *wrote]
+        began = HELD.run.steps[0].started_at if HELD.run else None
+        assert began is None or known[-1].ends_at == began + timedelta(seconds=86_400 + 30)
+        assert limited.shepherd.looks.worst() == {}
 
     play(story)
 
@@ -194,7 +187,7 @@ def test_a_job_is_started_waited_for_and_ends_its_run() -> None:
     async def story() -> None:
         stage = Stage(wait=[21.0])
         assert (await stage.driven()).state is State.COMPLETE
-        assert [name for name, *_ in stage.runner.calls if name not in LOOKED] == ["ensure", "wait"]
+        assert [name for name, *_ in stage.runner.calls if name != "progress"] == ["ensure", "wait"]
         assert stage.runner.calls[0][2].argv == ("run",)
         assert stage.runner.times("progress") == [5.0, 10.0, 15.0, 20.0]
 

@@ -16,7 +16,16 @@ from botocore import xform_name
 
 from daylily_daemon.adapters.calls import CallOutcome
 from daylily_daemon.adapters.pipelines import load_pipelines
-from daylily_daemon.domain.daemon import DiskLevel, Drain, Owed, Port, QueueLevel, Reload, Status
+from daylily_daemon.domain.daemon import (
+    DiskLevel,
+    Drain,
+    JobLevel,
+    Owed,
+    Port,
+    QueueLevel,
+    Reload,
+    Status,
+)
 from daylily_daemon.domain.errors import Permanent, Transient
 from daylily_daemon.domain.failures import KNOWN, FailurePattern
 from daylily_daemon.domain.model import (
@@ -41,7 +50,6 @@ from daylily_daemon.domain.pipeline import Pipeline, StepTemplate
 from daylily_daemon.domain.problems import SERVICES, HealthProblem, ProblemKind
 from daylily_daemon.domain.workset import Workset
 from daylily_daemon.engine.counting import BeatFate, CommandFate, EventFate, NoticeFate
-from daylily_daemon.engine.looks import Jobs
 from daylily_daemon.figures import DESCRIBED, ENDS, MOST_CODES, STEPS, Metrics
 from daylily_daemon.gauges import Instant
 from daylily_daemon.ports import EventSource, Unreadable
@@ -308,7 +316,7 @@ STATUS: Final = Status(
 )
 KNOWN_BESIDE: Final[dict[str, Any]] = {
     "counts": {State.READY: 4, State.COMPLETE: 1000},
-    "jobs": Jobs(quietest_s=61, overdue_s=7),
+    "jobs": (JobLevel(output_at=before_now(61)), JobLevel(ends_at=before_now(7))),
 }
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -15,9 +18,17 @@ from daylily_daemon.adapters.runners.logs import (
     tail,
 )
 from daylily_daemon.domain.model import Progress
+from daylily_daemon.domain.run import NOTHING_YET
 
 PERCENT = r"(?P<percent>[\d.]+)%"
 STEPS = r"(?P<done>\S+) of (?P<total>\S+) steps"
+
+
+def seen(progress: ProgressReader) -> Progress | None:
+    """Return what the lines say, without the time of the last one."""
+    found = progress.read()
+    told = found and replace(found, output_at=None)
+    return None if told == NOTHING_YET else told
 
 
 def reader(directory: Path, pattern: str) -> ProgressReader:
@@ -52,29 +63,29 @@ def test_progress_is_a_fraction_and_the_line_it_was_found_in(
     tmp_path: Path, pattern: str, line: str, expected: Progress | None
 ) -> None:
     append(tmp_path, f"{line}\n".encode())
-    assert reader(tmp_path, pattern).read() == expected
+    assert seen(reader(tmp_path, pattern)) == expected
 
 
 def test_the_last_matching_line_counts_and_is_remembered(tmp_path: Path) -> None:
     progress = reader(tmp_path, STEPS)
-    assert progress.read() is None
+    assert seen(progress) is None
     append(tmp_path, b"1 of 4 steps\n2 of 4 steps\nchatter\n")
-    assert progress.read() == Progress(0.5, "2 of 4 steps")
+    assert seen(progress) == Progress(0.5, "2 of 4 steps")
     append(tmp_path, b"more chatter\n")
-    assert progress.read() == Progress(0.5, "2 of 4 steps")
+    assert seen(progress) == Progress(0.5, "2 of 4 steps")
 
 
 def test_a_line_that_is_still_being_written_is_not_read_by_halves(tmp_path: Path) -> None:
     progress = reader(tmp_path, STEPS)
     append(tmp_path, b"1 of 4")
-    assert progress.read() is None
+    assert seen(progress) is None
     append(tmp_path, b"0 steps\n")
-    assert progress.read() == Progress(0.025, "1 of 40 steps")
+    assert seen(progress) == Progress(0.025, "1 of 40 steps")
 
 
 def test_a_bar_drawn_with_carriage_returns_is_read_like_lines(tmp_path: Path) -> None:
     append(tmp_path, b"10%\r20%\r30%\r4")
-    assert reader(tmp_path, PERCENT).read() == Progress(0.3, "30%")
+    assert seen(reader(tmp_path, PERCENT)) == Progress(0.3, "30%")
 
 
 def test_a_message_is_short_and_free_of_control_characters(tmp_path: Path) -> None:
@@ -89,14 +100,14 @@ def test_progress_is_found_in_a_log_that_says_much_else(tmp_path: Path) -> None:
     progress = reader(tmp_path, STEPS)
     for number in range(1, 20):
         append(tmp_path, f"{number} of 20 steps\n".encode() + b"chatter of a tool\n" * 20_000)
-        assert progress.read() == Progress(number / 20, f"{number} of 20 steps")
+        assert seen(progress) == Progress(number / 20, f"{number} of 20 steps")
 
 
 def test_a_line_across_the_pieces_that_are_read_is_read_whole(tmp_path: Path) -> None:
     for missing in range(1, 12):
         append(tmp_path, b"y" * (WINDOW_BYTES - missing) + b"\n3 of 4 steps\n")
         append(tmp_path, b"z" * (WINDOW_BYTES - 14 + missing - 1))
-        assert reader(tmp_path, STEPS).read() == Progress(0.75, "3 of 4 steps")
+        assert seen(reader(tmp_path, STEPS)) == Progress(0.75, "3 of 4 steps")
         rotate(tmp_path)
 
 
@@ -105,11 +116,11 @@ def test_only_the_end_of_a_very_long_log_is_read_and_no_cut_line(tmp_path: Path)
     append(tmp_path, b"1 of 20 steps\n" + b"x" * LOOK_BYTES)
     progress = reader(tmp_path, STEPS)
     append(tmp_path, b"\n")
-    assert progress.read() is None
+    assert seen(progress) is None
     append(tmp_path, line + b"y" * (LOOK_BYTES - len(line) + 1))
-    assert progress.read() is None, "the first byte of that line was skipped"
+    assert seen(progress) is None, "the first byte of that line was skipped"
     append(tmp_path, b"\n16 of 20 steps\n")
-    assert progress.read() == Progress(0.8, "16 of 20 steps")
+    assert seen(progress) == Progress(0.8, "16 of 20 steps")
 
 
 def test_progress_goes_on_after_the_log_was_rotated(tmp_path: Path) -> None:
@@ -118,9 +129,9 @@ def test_progress_goes_on_after_the_log_was_rotated(tmp_path: Path) -> None:
     progress.read()
     append(tmp_path, b"2 of 4 steps\n")
     rotate(tmp_path)
-    assert progress.read() == Progress(0.5, "2 of 4 steps")
+    assert seen(progress) == Progress(0.5, "2 of 4 steps")
     append(tmp_path, b"3 of 4 steps\n")
-    assert progress.read() == Progress(0.75, "3 of 4 steps")
+    assert seen(progress) == Progress(0.75, "3 of 4 steps")
 
 
 def test_a_cursor_reads_everything_once_across_rotation(tmp_path: Path) -> None:
@@ -145,3 +156,14 @@ def test_the_last_lines_reach_back_into_the_rotated_piece(tmp_path: Path) -> Non
 
 def test_cleaning_keeps_lines_and_tabs() -> None:
     assert clean(b"a\tb\r\nc\rd\n\x00\x1b[31me\x1b[0m") == "a\tb\nc\nd\ne"
+
+
+def test_when_a_log_was_last_written_to_is_known_across_a_rotation(tmp_path: Path) -> None:
+    progress = reader(tmp_path, STEPS)
+    assert progress.read() is None
+    append(tmp_path, b"a line\n")
+    os.utime(tmp_path / "log", (1_700_000_000.9, 1_700_000_000.9))
+    at = datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC)
+    assert progress.read() == Progress(None, "", at)
+    rotate(tmp_path)
+    assert progress.read() == Progress(None, "", at)

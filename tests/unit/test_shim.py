@@ -93,7 +93,9 @@ def test_the_launch_returns_while_the_command_runs_and_the_record_follows(
     record = ended(directory)
     assert (record["ended"], record["code"], record["name"]) == ("exited", 3, "ws.1.run")
     assert record["shim"]["pid"] == token["pid"]
-    assert record["command_pid"] == running["pid"]
+    assert record["usage"]["cpu_s"] >= 0
+    assert 1e6 < record["usage"]["peak_bytes"] < 1e9
+    assert record["usage"]["memory_kills"] == 0
     assert record["duration_s"] > 0
     assert record["started_at"] <= record["ended_at"]
 

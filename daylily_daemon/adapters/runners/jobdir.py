@@ -18,7 +18,7 @@ from daylily_daemon.adapters.runners import procfs, shim
 from daylily_daemon.adapters.runners.procfs import Identity
 from daylily_daemon.adapters.runners.remains import Group
 from daylily_daemon.domain.errors import Transient
-from daylily_daemon.domain.model import Ended, Job
+from daylily_daemon.domain.model import Ended, Job, JobUsage
 
 LAYOUT: Final = 3
 """Parts of a job's folder below the jobs folder: workset, run, attempt and step."""
@@ -70,6 +70,7 @@ class ExitRecord:
     left_behind: int = 0
     left_behind_names: tuple[str, ...] = ()
     dropped_log_bytes: int = 0
+    usage: JobUsage | None = None
 
 
 class JobDirectory:
@@ -173,6 +174,7 @@ class JobDirectory:
                 left_behind=int(record.get("left_behind") or 0),
                 left_behind_names=tuple(map(str, record.get("left_behind_names") or ())),
                 dropped_log_bytes=int(record.get("dropped_log_bytes") or 0),
+                usage=_usage(record.get("usage")),
             )
 
     def _file(self, name: str) -> str:
@@ -242,6 +244,17 @@ def _spec(job: Job) -> dict[str, Any]:
         "progress_pattern": job.progress_pattern,
         "log_limit_bytes": job.log_limit_bytes,
     }
+
+
+def _usage(record: Mapping[str, Any] | None) -> JobUsage | None:
+    if record is None:
+        return None
+    cpu_s, peak_bytes, kills = (record.get(n) for n in ("cpu_s", "peak_bytes", "memory_kills"))
+    return JobUsage(
+        cpu_s=None if cpu_s is None else float(cpu_s),
+        peak_bytes=None if peak_bytes is None else int(peak_bytes),
+        memory_kills=None if kills is None else int(kills),
+    )
 
 
 def _terms(stored: Mapping[str, Any], directory: str) -> Terms:

@@ -6,17 +6,20 @@ import math
 import os
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Final
 
 import anyio
 import structlog
 from anyio import to_thread
 
-from daylily_daemon.adapters.host import SystemClock
 from daylily_daemon.adapters.runners.jobdir import JobDirectory
 from daylily_daemon.domain.errors import Transient
 from daylily_daemon.domain.model import Progress
 from daylily_daemon.domain.patterns import BadPattern, Regex, compiled
+from daylily_daemon.domain.run import NOTHING_YET
 
 FOLLOW_POLL_S: Final = 0.25
 WINDOW_BYTES: Final = 64 * 1024
@@ -75,6 +78,13 @@ class Cursor:
         self._inode, self._offset = stat.st_ino, stat.st_size - size_bytes
         return True
 
+    def written_at(self) -> datetime | None:
+        """Return when the newest piece was last written to, to the second; None if there is none."""
+        for path in reversed(self._paths()):
+            with suppress(FileNotFoundError):
+                return datetime.fromtimestamp(int(os.stat(path).st_mtime), UTC)
+        return None
+
     def _paths(self) -> tuple[str, str]:
         """Return the rotated piece and the current one."""
         return os.path.join(self._directory, "log.1"), os.path.join(self._directory, "log")
@@ -104,21 +114,6 @@ def _read_last(path: str, size_bytes: int) -> tuple[bytes, int, int]:
             return data, stat.st_ino, start + len(data)
     except FileNotFoundError:
         return b"", 0, 0
-
-
-def quiet_s(directory: str) -> float | None:
-    """Return for how long nothing was added to a job's log, in seconds; None if there is no log.
-
-    Raises Transient where it cannot be looked at.
-    """
-    path = os.path.join(directory, "log")
-    try:
-        written_at = os.stat(path).st_mtime
-    except FileNotFoundError:
-        return None
-    except OSError as exc:
-        raise Transient(f"{path} cannot be looked at: {exc.strerror}.") from exc
-    return max(0.0, SystemClock().now().timestamp() - written_at)
 
 
 def tail(directory: str, lines: int) -> bytes:
@@ -165,23 +160,27 @@ class ProgressReader:
         self._cursor = Cursor(directory)
         self._pattern = _compiled(pattern, job)
         self._unfinished = b""
-        self._latest: Progress | None = None
+        self._latest = NOTHING_YET
 
     def read(self) -> Progress | None:
-        """Return the progress in the last matching line so far.
+        """Return the progress in the last matching line so far, and when the log was last written to.
 
         Reads up to ``LOOK_BYTES`` of what was written since the last call, and the newest if there is more.
+        None where there is no log. Raises OSError.
         """
-        if self._pattern is None:
-            return None
+        output_at = self._cursor.written_at()
+        if self._pattern is not None:
+            self._read_on(self._pattern)
+        return None if output_at is None else replace(self._latest, output_at=output_at)
+
+    def _read_on(self, pattern: Regex) -> None:
         skipped = self._cursor.skip_to_last(LOOK_BYTES)
         for _ in range(LOOK_BYTES // WINDOW_BYTES + 2):
             data = self._cursor.read()
             if not data:
                 break
-            self._search(self._lines(data, skipped), self._pattern)
+            self._search(self._lines(data, skipped), pattern)
             skipped = False
-        return self._latest
 
     def _lines(self, data: bytes, skipped: bool) -> list[bytes]:
         """Return complete new lines; one whose beginning was skipped is not complete."""

@@ -44,7 +44,7 @@ from daylily_daemon.adapters.runners.jobdir import (
     root_of,
 )
 from daylily_daemon.adapters.runners.launch import Isolation, Launch, advice, run_launcher
-from daylily_daemon.adapters.runners.logs import ProgressReader, clean, follow, quiet_s, tail
+from daylily_daemon.adapters.runners.logs import ProgressReader, clean, follow, tail
 from daylily_daemon.adapters.runners.procfs import Identity
 from daylily_daemon.adapters.runners.report import UnusableError, read_report
 from daylily_daemon.adapters.runners.telling import telling, warnings_of, with_rule_logs
@@ -175,10 +175,6 @@ class ProcessRunner:
             return await self._disk.run(reader.read)
         except OSError as exc:
             raise Transient(f"The log of job {job.name} cannot be read: {exc}.") from exc
-
-    async def quiet_s(self, job: Job) -> float | None:
-        files = (await self._place(job)).files
-        return await self._disk.run(partial(quiet_s, files.path))
 
     async def stop(self, job: Job) -> None:
         """Revoke the token, or else end the job; return once nothing of it runs.
@@ -408,6 +404,7 @@ class ProcessRunner:
             tail=tail,
             report=report,
             duration_s=record.duration_s,
+            usage=record.usage,
             warnings=(*warnings_of(record), *trouble),
         )
 

@@ -3,26 +3,22 @@
 The only witness of how a command ended, so it outlives the daemon and imports nothing but the standard
 library: no upgrade pulls the ground from under it. It holds its directory, wherever that is moved.
 
-**The token decides.** ``JOBDIR/token`` is made by ``link()`` of a complete file, so exactly one party creates
-it: the shim as ``started`` before it runs anything, or it ends with 75 having done nothing; who gives up an
-attempt as ``revoked``. Its nonce says whose it is, not the answer of ``link()``, which a network makes EEXIST
-for what was done. It keeps what of the spec tells how to read the end.
-
+**The token decides.** ``JOBDIR/token`` is made by ``link()`` of a complete file, so one party alone creates
+it: the shim as ``started``, or it ends having done nothing; who gives up an attempt as ``revoked``. Its nonce
+says whose it is, not the answer of ``link()``. It keeps what of the spec tells how to read the end.
 **The record is never lost.** ``exit.json`` appears by rename after fsync, once nothing of the job runs.
 Room for it is taken at the start, and what fails is tried again. An unwritable log costs lines, not the job.
-
 **The whole tree is the job.** The shim reaps every descendant, also those that left session and process
 group. What the command has left behind when it ends is ended too, and named.
 
-The caller gets 0 once the token was won and the command was executed (or refused by the kernel: 126 or 127,
-as from a shell), 75 when the token was lost, 74 when something kept the shim from starting, which it says to
-stderr and in the log. With ``--foreground`` it says ``READY=1`` instead of 0, and ends as the command did: 0
-for one that ended by itself with 0, its code, or 128 and the signal. Descriptors are got before the token.
+The caller gets 0 once the command was executed (or refused by the kernel), 75 when the token was lost, 74
+when something kept the shim from starting. With ``--foreground`` it gets READY=1, and how the command ended.
 """
 
 import ctypes
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -41,7 +37,7 @@ VIEW_MARK: Final = "DAYLILY_VIEW"  # of what shows logs to people, never of a jo
 OURS: Final = (MARK, SHIM_MARK, VIEW_MARK, "NOTIFY_SOCKET")
 NEEDED: Final = ("name", "argv", "environment", "cwd", "timeout_s", "grace_s", "log_limit_bytes")
 NOT_KEPT: Final = ("argv", "environment", "directory")  # of the spec, in the token
-NAMED: Final = 10  # of the processes left behind
+NAMED: Final = 10
 LINGER_S: Final = 0.5  # what was left behind may end by itself: a ``tee`` that still flushes
 KILL_AGAIN_S: Final = 0.05
 LOOK_AGAIN_S: Final = 60.0  # should a wake-up ever be lost
@@ -127,6 +123,18 @@ def oom_kills(counter: str) -> int | None:
     with suppress(OSError, ValueError, KeyError), open(counter) as file:
         return int(dict(line.split() for line in file)["oom_kill"])
     return None
+
+
+def used(counter: str, alone: bool) -> Record:
+    """Return what the descendants that ended used; the peak of the largest where no cgroup is theirs."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    found = {
+        "cpu_s": round(usage.ru_utime + usage.ru_stime, 1),
+        "peak_bytes": usage.ru_maxrss * 1024,
+    }
+    with suppress(OSError, ValueError), open(counter.replace("events", "peak") * alone) as file:
+        found["peak_bytes"] = int(file.read())
+    return found
 
 
 def be_killed_like_others(path: str = "/proc/self/oom_score_adj") -> None:
@@ -220,11 +228,8 @@ class Signals:
         signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
         for signum in IGNORED:
             signal.signal(signum, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, self._request_stop)
+        signal.signal(signal.SIGTERM, lambda *_: setattr(self, "stop_requested", True))
         signal.signal(signal.SIGCHLD, lambda *_: None)
-
-    def _request_stop(self, *_: object) -> None:
-        self.stop_requested = True
 
 
 def become_command(spec: Record, gate: int, output: int, failure: int) -> NoReturn:
@@ -259,19 +264,18 @@ class Supervised:
     """One command and everything below it, from the fork to the last descendant."""
 
     def __init__(self, spec: Record, signals: Signals) -> None:
-        self.spec = spec
-        self.signals = signals
+        self.spec, self.signals = spec, signals
         self.shim = identity(os.getpid())
         self.pipes = [os.pipe2(os.O_CLOEXEC) for _ in range(3)]
         self.log = Log(spec["directory"], spec["log_limit_bytes"])
         self.output: int | None = None
-        self.pid = 0
+        self.pid, self.childless = 0, False
         self.status: int | None = None
         self.stopped_as: str | None = None
         self.kill_at: float | None = None
         self.oom_counter = oom_counter()
         self.oom_kills_before = oom_kills(self.oom_counter)
-        self.childless = self.out_of_memory = False
+        self.memory_kills: int | None = None
         self.left_behind: list[str] = []
         self.started_at = self.ended_at = wall_time()
         self.started = self.ended = time.monotonic()  # noqa: TID251  no event loop here
@@ -291,18 +295,15 @@ class Supervised:
             become_command(self.spec, gate, output, report_failure)
         os.close(output)
         os.close(report_failure)
-        self._note_running()
+        running = os.path.join(self.spec["directory"], "running.json")
+        with suppress(OSError):  # MARK says the same where it is missing
+            write_whole(f"{running}.tmp", identity(self.pid))
+            os.replace(f"{running}.tmp", running)
         with suppress(BrokenPipeError):  # it was killed meanwhile, and its end will be reaped
             os.write(open_gate, b"!")
         self.log.write(os.read(failure, 4096))
         for fd in (gate, open_gate, failure):
             os.close(fd)
-
-    def _note_running(self) -> None:
-        path = os.path.join(self.spec["directory"], "running.json")
-        with suppress(OSError):  # MARK says the same where it is missing
-            write_whole(f"{path}.tmp", identity(self.pid))
-            os.replace(f"{path}.tmp", path)
 
     def supervise(self) -> None:
         """Return once nothing of the job runs any more."""
@@ -350,7 +351,7 @@ class Supervised:
                     self.status = found[1]
                     self.ended_at, self.ended = wall_time(), time.monotonic()  # noqa: TID251
                     before, now = self.oom_kills_before, oom_kills(self.oom_counter)
-                    self.out_of_memory = before is not None and now is not None and now > before
+                    self.memory_kills = None if before is None or now is None else now - before
         except ChildProcessError:
             self.childless = True
 
@@ -384,7 +385,8 @@ class Supervised:
         spec, success_file = self.spec, self.spec.get("success_file")
         place = os.path.join(spec["cwd"] or spec["directory"], success_file or "")  # it may hang
         status = NOT_EXECUTABLE << 8 if self.status is None else self.status
-        ended, code = verdict(status, self.stopped_as, self.out_of_memory)
+        ended, code = verdict(status, self.stopped_as, bool(self.memory_kills))
+        usage = used(self.oom_counter, spec.get("alone", False))
         return {
             "name": spec["name"],
             "ended": ended,
@@ -394,9 +396,9 @@ class Supervised:
             "ended_at": self.ended_at,
             "duration_s": round(self.ended - self.started, 3),
             "dropped_log_bytes": self.log.dropped_bytes,
+            "usage": {**usage, "memory_kills": self.memory_kills},
             "left_behind": len(self.left_behind),
             "left_behind_names": self.left_behind[:NAMED],
-            "command_pid": self.pid,
             "shim": self.shim,
         }
 
@@ -431,14 +433,12 @@ def serve(spec: Record, announce: Callable[[int], None]) -> int:
     run.supervise()
     record = run.record()
     put_record(spec["directory"], record)
-    code: int = record["code"] or 0
-    own = {"exited": code, "signalled": 128 + code}
-    return own.get(record["ended"], code or 128 + signal.SIGTERM)
+    code = int(record["code"] or 0)
+    return {"exited": code, "signalled": 128 + code}.get(record["ended"], code or 143)
 
 
 def notify_systemd(code: int) -> None:
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if address and not code:
+    if (address := os.environ.get("NOTIFY_SOCKET", "")) and not code:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify, suppress(OSError):
             notify.sendto(b"READY=1", "\0" + address[1:] if address[0] == "@" else address)
 
@@ -460,8 +460,7 @@ def detach(spec: Record, directory: int) -> int:
     answer, tell = os.pipe2(os.O_CLOEXEC)
     if os.fork():
         os.close(tell)
-        told = os.read(answer, 1)
-        return told[0] if told else IO_ERROR
+        return (os.read(answer, 1) or bytes([IO_ERROR]))[0]
     os.setsid()
     keep_only(2, tell, directory)
 
@@ -480,11 +479,12 @@ def main(arguments: list[str]) -> int:
         directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         held = f"/proc/self/fd/{directory}"  # good wherever it is moved
         with open(f"{held}/spec.json") as file:
-            spec: Record = {**json.load(file), "path": path, "directory": held}
+            alone = arguments[0] == "--foreground"  # in a unit, and a cgroup, of its own
+            spec: Record = {**json.load(file), "path": path, "directory": held, "alone": alone}
         if missing := [name for name in NEEDED if name not in spec]:
             raise ValueError(f"spec.json lacks {', '.join(missing)}")  # noqa: TRY301
         os.chdir("/")
-        if arguments[0] != "--foreground":
+        if not alone:
             return detach(spec, directory)
         keep_only(1, 2, directory)
         return serve(spec, notify_systemd)

@@ -56,9 +56,6 @@ class TmuxRunner:
     async def progress(self, job: Job) -> Progress | None:
         return await self._processes.progress(job)
 
-    async def quiet_s(self, job: Job) -> float | None:
-        return await self._processes.quiet_s(job)
-
     async def stop(self, job: Job) -> None:
         await self._processes.stop(job)
 
