@@ -26,8 +26,6 @@ from daylily_daemon.domain.model import (
     State,
     WorksetId,
 )
-from daylily_daemon.domain.prune import ResultsTally, RunFolder, RunRemains
-from daylily_daemon.domain.run import Run
 from daylily_daemon.domain.turn import Queue, Turn
 from daylily_daemon.domain.workset import Workset
 
@@ -453,44 +451,6 @@ class Runner(Protocol):
 
     async def stop(self, job: Job) -> None:
         """Return once nothing of ``job`` runs and it can never start."""
-        ...
-
-
-class RunFolders(Protocol):
-    """What runs have left on this host. May hang, as disks do."""
-
-    async def worksets(self) -> Sequence[WorksetId]:
-        """Return the names of all worksets that have folders here, in order."""
-        ...
-
-    async def look(self, id: WorksetId, run: Run) -> RunRemains:
-        """Return what this run has left. Changes nothing, and follows no link below the folders of runs."""
-        ...
-
-    async def remove(self, folder: RunFolder) -> None:
-        """Remove a folder, at once for whoever looks, if it is still the one that was looked at.
-
-        Raises Permanent where it is not, and where not all of it could be removed.
-        """
-        ...
-
-    async def clear(self) -> int:
-        """Remove what removals that were cut have left; return how many folders. Raises Permanent."""
-        ...
-
-
-class RunResults(Protocol):
-    """What of a run is in S3."""
-
-    async def tally(self, run: Run) -> ResultsTally:
-        """Return how many files its results are there. Logs that were kept are not counted."""
-        ...
-
-    async def keep_logs(self, run: Run, jobs_dir: str) -> None:
-        """Store logs and exit records of the jobs in ``jobs_dir`` beside the results.
-
-        A second time it sends only what is not there. Raises Permanent where one of them could not be.
-        """
         ...
 
 

@@ -4,17 +4,64 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Protocol
 
 from daylily_daemon.application.backend import Backend
 from daylily_daemon.domain.model import State, WorksetId
-from daylily_daemon.domain.prune import OVER, Evidence, PruneVerdict, why_kept
+from daylily_daemon.domain.prune import (
+    OVER,
+    Evidence,
+    PruneVerdict,
+    ResultsTally,
+    RunFolder,
+    RunRemains,
+    why_kept,
+)
+from daylily_daemon.domain.run import Run
 from daylily_daemon.domain.workset import Workset
-from daylily_daemon.ports import LOADED, RunFolders, RunResults
+from daylily_daemon.ports import LOADED
 
 CHANGED: Final = "it was changed meanwhile"
 _TO_COME: Final = frozenset({State.READY, State.IN_PROGRESS, State.RETRYING})
 """States of worksets that nobody expects to be pruned: they are no rows of a preview."""
+
+
+class RunFolders(Protocol):
+    """What runs have left on this host. May hang, as disks do."""
+
+    async def worksets(self) -> Sequence[WorksetId]:
+        """Return the names of all worksets that have folders here, in order."""
+        ...
+
+    async def look(self, id: WorksetId, run: Run) -> RunRemains:
+        """Return what this run has left. Changes nothing, and follows no link below the folders of runs."""
+        ...
+
+    async def remove(self, folder: RunFolder) -> None:
+        """Remove a folder, at once for whoever looks, if it is still the one that was looked at.
+
+        Raises Permanent where it is not, and where not all of it could be removed.
+        """
+        ...
+
+    async def clear(self) -> int:
+        """Remove what removals that were cut have left; return how many folders. Raises Permanent."""
+        ...
+
+
+class RunResults(Protocol):
+    """What of a run is in S3."""
+
+    async def tally(self, run: Run) -> ResultsTally:
+        """Return how many files its results are there. Logs that were kept are not counted."""
+        ...
+
+    async def keep_logs(self, run: Run, jobs_dir: str) -> None:
+        """Store logs and exit records of the jobs in ``jobs_dir`` beside the results.
+
+        A second time it sends only what is not there. Raises Permanent where one of them could not be.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)

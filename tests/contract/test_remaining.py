@@ -20,11 +20,11 @@ from daylily_daemon.adapters.remaining import TRASH, UNFINISHED_FILE, HostFolder
 from daylily_daemon.adapters.runners import procfs
 from daylily_daemon.adapters.runners.jobdir import JobDirectory
 from daylily_daemon.adapters.runners.process import scope_of
+from daylily_daemon.application.pruning import RunFolders
 from daylily_daemon.domain.errors import Permanent
 from daylily_daemon.domain.model import Job, JobName, WorksetId
 from daylily_daemon.domain.prune import JobLeft, RunFolder, RunRemains
 from daylily_daemon.domain.run import Run
-from daylily_daemon.ports import RunFolders
 from tests.contract.gated_jobs import end_all, kill_shim_and_command
 from tests.contract.runner_harness import ProcessHarness, eventually
 from tests.fakes.folders import MemoryFolders
