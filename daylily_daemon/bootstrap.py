@@ -6,7 +6,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -136,8 +136,12 @@ class Clients:
 
     async def dead_letters(self) -> DeadLetters:
         """Return what was given up by either queue."""
-        queues = self.settings.queues
-        pairs = [await self.pair(name) for name in (queues.intake, queues.commands)]
+        queues, origin = self.settings.queues, origin_of(self.settings)
+        readers = {queues.intake: read_event, queues.commands: read_command}
+        pairs = [
+            replace(await self.pair(name), decode=partial(read, origin=origin))
+            for name, read in readers.items()
+        ]
         wait_s = 0 if self._on_loopback() else 1
         return DeadLetters(await self.aws.client("sqs"), pairs, wait_s=wait_s)
 

@@ -303,6 +303,21 @@ class GivenUp(Protocol):
         """Send one message to its queue again. Raises Permanent for what no queue takes."""
         ...
 
+    async def check(self, letter: DeadLetter, body: str) -> Sequence[Command]:
+        """Return what ``body`` would ask for in the queue of ``letter``.
+
+        Raises Permanent, with the sentence of whoever reads that queue, where it cannot be understood or asks
+        for nothing.
+        """
+        ...
+
+    async def mend(self, letter: DeadLetter, body: str) -> Sequence[Command]:
+        """Check ``body``, send it to the queue of ``letter``, and only then delete ``letter``.
+
+        The same again within five minutes sends it once. Raises as ``check``.
+        """
+        ...
+
     async def replay_all(self) -> int:
         """Send all again; return how many. Raises Permanent for what no queue takes, at the end."""
         ...

@@ -8,6 +8,7 @@ it follows from the message, so that a replay that was cut short and is repeated
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -19,10 +20,11 @@ from botocore.exceptions import ClientError
 
 from daylily_daemon.adapters.aws import error_code, translated
 from daylily_daemon.adapters.codec import Item
-from daylily_daemon.adapters.sqs import REASON, sent_at, tries
+from daylily_daemon.adapters.envelopes import read_command
+from daylily_daemon.adapters.sqs import REASON, Decode, sent_at, tries
 from daylily_daemon.domain.errors import Permanent
-from daylily_daemon.domain.model import WORKSET_ID
-from daylily_daemon.ports import DeadLetter
+from daylily_daemon.domain.model import WORKSET_ID, Command
+from daylily_daemon.ports import DeadLetter, Unreadable
 
 LOOK_S: Final = 60
 PUT_BACK_S: Final = 20.0
@@ -43,6 +45,8 @@ class Pair:
     name: str
     url: str
     dead_url: str
+    decode: Decode = read_command
+    """How whoever reads the queue understands a message."""
 
 
 class DeadLetters:
@@ -128,14 +132,38 @@ class DeadLetters:
 
     async def replay(self, letter: DeadLetter) -> None:
         """Send it to its queue again, as a new message, then delete it here."""
+        await self._send(letter, letter.body, f"replay-{letter.id}")
+        await self.drop(letter)
+
+    async def check(self, letter: DeadLetter, body: str) -> Sequence[Command]:
+        """Raises Permanent with the sentence of the decoder."""
+        found = self._pair(letter).decode(body)
+        if isinstance(found, Unreadable):
+            raise Permanent(
+                f"The new message cannot be read either, so nothing was sent. {found.reason}"
+            )
+        if not found:
+            raise Permanent(
+                "The new message asks for nothing of this program (a test event, or about another place), so "
+                "nothing was sent. To be rid of the old one: `daylily-daemon dlq drop`."
+            )
+        return found
+
+    async def mend(self, letter: DeadLetter, body: str) -> Sequence[Command]:
+        """Send another body in place of the letter's, in the group that body speaks of."""
+        commands = await self.check(letter, body)
+        digest = hashlib.sha256(body.encode()).hexdigest()[:32]
+        await self._send(letter, body, f"mend-{letter.id[:64]}-{digest}")
+        await self.drop(letter)
+        return commands
+
+    async def _send(self, letter: DeadLetter, body: str, once: str) -> None:
         pair = self._pair(letter)
-        message: Item = {"QueueUrl": pair.url, "MessageBody": letter.body}
+        message: Item = {"QueueUrl": pair.url, "MessageBody": body}
         if pair.url.endswith(".fifo"):
-            message["MessageGroupId"] = _group_of(letter.body)
-            message["MessageDeduplicationId"] = f"replay-{letter.id}"
+            message |= {"MessageGroupId": _group_of(body), "MessageDeduplicationId": once}
         async with translated(f"queue {pair.name}"):
             await self._client.send_message(**message)
-        await self.drop(letter)
 
     async def drop(self, letter: DeadLetter) -> None:
         """Delete it for good."""

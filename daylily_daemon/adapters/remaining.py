@@ -7,6 +7,7 @@ there: nobody meets half of a run, and a removal that was cut is gone on with by
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
@@ -39,6 +40,7 @@ UNFINISHED_FILE: Final = ".daylily-export-unfinished"
 TRASH: Final = ".daylily-pruned"
 """Holds what is being removed; no workset can be called so."""
 RUN_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
+_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 SHEET_BYTES: Final = 16 * 1024 * 1024
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _ESCAPED: Final = re.compile(r"\\([0-7]{3})")
@@ -162,8 +164,8 @@ class HostFolders:
     def _remove(self, folder: RunFolder) -> None:
         root, names = self._apart(folder.path)
         with _in_words(folder.path):
-            aside = _move_aside(root, names, folder)
-            _emptied(root, aside)
+            if aside := _move_aside(root, names, folder):
+                _emptied(root, aside)
             with suppress(OSError), _opened(root, ()) as top:
                 os.rmdir(names[0], dir_fd=top)  # of the workset, if this was its last run here
 
@@ -340,19 +342,36 @@ def _content(path: str) -> bytes:
 
 
 def _move_aside(root: str, names: tuple[str, str], folder: RunFolder) -> str:
-    """Move a folder to where only removals are; return its name there. Raises OSError and Permanent."""
+    """Move a folder to where only removals are; return its name there. Raises OSError and Permanent.
+
+    A disk may be too full for that, which is when it matters most: then it is removed where it is, and the
+    answer is empty. The records of a run go after its data, so that it is known again if that is cut.
+    """
     workset, run = names
     aside = f"{workset}.{run}.{secrets.token_hex(4)}"
-    with _opened(root, ()) as top, suppress(FileExistsError):
-        os.mkdir(TRASH, 0o700, dir_fd=top)
-    with _opened(root, (TRASH,)) as trash, _opened(root, (workset,)) as above:
+    with _opened(root, (workset,)) as above:
         status = os.stat(run, dir_fd=above, follow_symlinks=False)
         if (status.st_dev, status.st_ino) != folder.identity:
             raise Permanent(
                 f"{folder.path} is not the folder any more that was looked at; it stays."
             )
-        os.rename(run, aside, src_dir_fd=above, dst_dir_fd=trash)
+        try:
+            with _trash(root) as trash:
+                os.rename(run, aside, src_dir_fd=above, dst_dir_fd=trash)
+        except OSError as exc:
+            if exc.errno not in _NO_ROOM:
+                raise
+            shutil.rmtree(run, dir_fd=above)
+            return ""
     return aside
+
+
+@contextmanager
+def _trash(root: str) -> Iterator[int]:
+    with _opened(root, ()) as top, suppress(FileExistsError):
+        os.mkdir(TRASH, 0o700, dir_fd=top)
+    with _opened(root, (TRASH,)) as fd:
+        yield fd
 
 
 def _emptied(root: str, aside: str) -> None:

@@ -124,6 +124,10 @@ COMMANDS: Final[Mapping[str, Entry]] = {
         "prune.prune",
         "Remove the folders that complete worksets have left on this host, to make room.",
     ),
+    "support-bundle": Entry(
+        "support.support_bundle",
+        "Write a file with what others need to help: versions, status, findings, log, and chosen worksets.",
+    ),
     "daemon": Entry("daemons.app", "Daemons and what they hold."),
     "dlq": Entry("dlq.app", "Messages that were given up."),
     "help": Entry("guidance.help_", "Show the help of a command, or the list of all."),

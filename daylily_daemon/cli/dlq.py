@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
 import typer
 
 from daylily_daemon.application.errors import NotFound
 from daylily_daemon.cli import later, printing
+from daylily_daemon.cli.answers import verb
 from daylily_daemon.cli.options import (
     ConfigOption,
+    Exit,
     JsonOption,
     SetOption,
     Usage,
@@ -19,8 +24,10 @@ from daylily_daemon.cli.options import (
     run_async,
 )
 from daylily_daemon.cli.parsing import LazyCommand, LazyGroup
+from daylily_daemon.domain.errors import DaemonError
 
 if TYPE_CHECKING:
+    from daylily_daemon.domain.model import Command
     from daylily_daemon.ports import DeadLetter, GivenUp
 
 T = TypeVar("T")
@@ -29,6 +36,20 @@ IdArgument = Annotated[
 ]
 OptionalId = Annotated[
     str, typer.Argument(metavar="[MESSAGE]", help="Id of the message, or how it begins.")
+]
+_NUMBER: Final = re.compile(r"[1-9][0-9]{0,3}")
+ValuesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="PATH=VALUE", help="A value in the message, as ask.priority=urgent."
+    ),
+]
+EditOption = Annotated[bool, typer.Option("--edit", help="Open the message in $VISUAL or $EDITOR.")]
+BodyOption = Annotated[
+    Path | None, typer.Option("--body", metavar="FILE", help="The new message, whole.")
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Say what it would ask for; send nothing.")
 ]
 AllOption = Annotated[bool, typer.Option("--all", help="Every message.")]
 app = typer.Typer(
@@ -81,25 +102,94 @@ def list_(config: ConfigOption = None, set_: SetOption = None, json: JsonOption 
 
 @app.command(cls=LazyCommand)
 def show(
-    message: IdArgument,
+    message: Annotated[
+        str,
+        typer.Argument(metavar="MESSAGE", help="Its number in the list, or how its id begins."),
+    ],
     config: ConfigOption = None,
     set_: SetOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Show one message whole.
+    """Show one message whole, by its id or its number in the list.
 
     Example: daylily-daemon dlq show 3f2a91c0
     """
-
-    async def find(found: GivenUp) -> DeadLetter:
-        return _one(*await _looked_at(found), message)
-
-    letter = _work(config, set_, find)
+    letter = _work(config, set_, partial(_found, id=message, by_number=True))
     if json:
         later.output.print_json(_json(letter))
         return
     pairs = [(name, str(value)) for name, value in _json(letter).items()]
     printing.say_facts(pairs)
+
+
+@app.command(cls=LazyCommand)
+def mend(
+    message: IdArgument,
+    values: ValuesOption = None,
+    edit: EditOption = False,
+    body: BodyOption = None,
+    dry_run: DryRunOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Put a message right and send it to its queue in place of the old one.
+
+    The new message is read first as a daemon would; one that cannot be understood is refused, and the old one
+    stays. It goes into the line of the workset that it names.
+
+    Example: daylily-daemon dlq mend 3f2a91c0 --set ask.priority=urgent
+    """
+    with reporting():
+        if [bool(values), edit, body is not None].count(True) != 1:
+            raise Usage("Say how to mend it with one of --set, --edit and --body.")
+    letter = _work(config, None, partial(_found, id=message))
+    with reporting():
+        new = _mended(letter, values or (), body)
+    if new == letter.body:
+        printing.complain("That is the old message; `daylily-daemon dlq replay` sends it again.")
+        raise typer.Exit(int(Exit.FAILED))
+    commands = _work(config, None, partial(_sent, letter=letter, new=new, dry_run=dry_run))
+    told = ", ".join(f"{verb(one.ask)} of {one.workset_id}" for one in commands)
+    if dry_run:
+        printing.say(f"It would ask for {told}. Nothing was sent (--dry-run).")
+    else:
+        printing.say(f"Sent to {letter.queue}: {told}. The old message is gone.")
+
+
+async def _sent(
+    found: GivenUp, *, letter: DeadLetter, new: str, dry_run: bool
+) -> Sequence[Command]:
+    """Send it if it can be understood, and if the old one is still there."""
+    commands = await found.check(letter, new)
+    if dry_run:
+        return commands
+    taken = await _taken(found, letter.id)
+    try:
+        return await found.mend(taken, new)
+    except DaemonError:
+        await found.put_back([taken])
+        raise
+
+
+def _mended(letter: DeadLetter, values: Sequence[str], body: Path | None) -> str:
+    """Return the new message. Raises Invalid and Usage."""
+    mending = later.mending
+    if values:
+        return str(mending.with_values(letter.body, values))
+    if body is not None:
+        return str(mending.checked(_read(body)))
+    before = mending.laid_out(letter.body)
+    after = later.editing.edited(before)
+    return letter.body if after == before else str(mending.checked(after))
+
+
+def _read(body: Path) -> str:
+    try:
+        with body.open("rb") as file:
+            return file.read(later.mending.LARGEST_BYTES + 1).decode()
+    except OSError as exc:
+        raise Usage(f"{body} cannot be read: {exc.strerror}.") from exc
+    except UnicodeDecodeError:
+        raise Usage(f"{body} is not UTF-8, as messages must be.") from None
 
 
 @app.command(cls=LazyCommand)
@@ -171,6 +261,15 @@ async def _looked_at(found: GivenUp) -> tuple[Sequence[DeadLetter], int]:
         return letters, await found.unseen()
     finally:
         await found.put_back(letters)
+
+
+async def _found(found: GivenUp, *, id: str, by_number: bool = False) -> DeadLetter:
+    """Return one message, which stays where it is."""
+    letters, unseen = await _looked_at(found)
+    number = int(id) if by_number and _NUMBER.fullmatch(id) else 0
+    if 1 <= number <= len(letters):
+        return letters[number - 1]
+    return _one(letters, unseen, id)
 
 
 async def _taken(found: GivenUp, id: str) -> DeadLetter:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from daylily_daemon.application import draining as draining
     from daylily_daemon.application import examining as examining
     from daylily_daemon.application import health as health
+    from daylily_daemon.application import mending as mending
     from daylily_daemon.application import overview as overview
     from daylily_daemon.application import queries as queries
     from daylily_daemon.application import requests as requests
@@ -33,11 +34,13 @@ if TYPE_CHECKING:
     from daylily_daemon.cli import app as app
     from daylily_daemon.cli import demonstration as demonstration
     from daylily_daemon.cli import drawing as drawing
+    from daylily_daemon.cli import editing as editing
     from daylily_daemon.cli import ids as ids
     from daylily_daemon.cli import layout as layout
     from daylily_daemon.cli import output as output
     from daylily_daemon.cli import watching as watching
     from daylily_daemon.composition import backend as backend
+    from daylily_daemon.composition import bundling as bundling
     from daylily_daemon.composition import host as host
     from daylily_daemon.composition import inspection as inspection
     from daylily_daemon.composition import provisioning as provisioning
@@ -60,6 +63,7 @@ PLACES: Final[Mapping[str, str]] = {
     "draining": "daylily_daemon.application",
     "examining": "daylily_daemon.application",
     "health": "daylily_daemon.application",
+    "mending": "daylily_daemon.application",
     "overview": "daylily_daemon.application",
     "queries": "daylily_daemon.application",
     "requests": "daylily_daemon.application",
@@ -70,11 +74,13 @@ PLACES: Final[Mapping[str, str]] = {
     "app": "daylily_daemon.cli",
     "demonstration": "daylily_daemon.cli",
     "drawing": "daylily_daemon.cli",
+    "editing": "daylily_daemon.cli",
     "ids": "daylily_daemon.cli",
     "layout": "daylily_daemon.cli",
     "output": "daylily_daemon.cli",
     "watching": "daylily_daemon.cli",
     "backend": "daylily_daemon.composition",
+    "bundling": "daylily_daemon.composition",
     "host": "daylily_daemon.composition",
     "inspection": "daylily_daemon.composition",
     "provisioning": "daylily_daemon.composition",

@@ -64,6 +64,7 @@ RECORDS: Final = (
     GridColumn(heading="WHAT"),
 )
 LETTERS: Final = (
+    GridColumn(heading="#"),
     GridColumn(heading="MESSAGE"),
     GridColumn(heading="QUEUE", missed=1),
     GridColumn(heading="SENT (UTC)", missed=2),
@@ -192,8 +193,11 @@ def _record_row(record: Record) -> tuple[str, ...]:
 
 
 def letters_grid(letters: Sequence[DeadLetter]) -> Grid:
-    rows = [(a.id, a.queue, when(a.sent_at), str(a.tries), a.reason) for a in letters]
-    return Grid(columns=LETTERS, rows=rows)
+    rows = [
+        (str(n), a.id, a.queue, when(a.sent_at), str(a.tries), a.reason)
+        for n, a in enumerate(letters, start=1)
+    ]
+    return Grid(columns=LETTERS, rows=rows, together=2)
 
 
 def settings_grid(settings: Sequence[Effective]) -> Grid:

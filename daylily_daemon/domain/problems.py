@@ -312,7 +312,7 @@ def _dead_letters(name: str, level: QueueLevel) -> HealthProblem:
         about="queue",
         subject=name,
         text=f"{level.waiting} {many} given up and lie in {name}.",
-        remedy="See what they are, then replay or drop them",
+        remedy="See what they are, then mend, replay or drop them",
         command="daylily-daemon dlq list",
         since=level.oldest_at,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -237,6 +238,9 @@ def _moved_away(folder: Path, host: Host) -> None:
     folder.symlink_to(host.root / "elsewhere")
 
 
+@pytest.mark.reported(
+    "A", "a name that is a link is resolved, and what it leads to deleted (KiroCrew#3172)"
+)
 async def test_a_link_in_the_path_is_not_followed(host: Host) -> None:
     await host.ran()
     _moved_away(host.data, host)
@@ -385,6 +389,26 @@ async def test_a_removal_that_was_cut_is_gone_on_with(host: Host) -> None:
     assert await host.folders().clear() == 1
     assert not trash.exists()
     assert host.data.exists()
+
+
+@pytest.mark.reported(
+    "B", "what makes room needs room itself, and fails on a full disk (restic#3289)"
+)
+async def test_a_folder_goes_from_a_disk_that_is_full(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    data = (await host.look()).data
+    assert data
+    with monkeypatch.context() as full:
+        full.setattr(os, "mkdir", no_room)
+        full.setattr(os, "rename", no_room)
+        with pytest.raises(Permanent, match="is not the folder any more"):
+            await host.folders().remove(replace(data, identity=(1, 1)))
+        await host.folders().remove(data)
+    assert not host.data.exists()
 
 
 async def test_other_runs_of_the_workset_stay(host: Host) -> None:

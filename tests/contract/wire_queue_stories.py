@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -161,6 +162,18 @@ async def replaying_a_dead_letter(world: World) -> Play:
     return Play(act=lambda: _letters(world.through, queues).replay(letter), judge=judge)
 
 
+async def mending_a_dead_letter(world: World) -> Play:
+    queues = await _queues(world)
+    letter = await _letter(world, queues)
+    body = json.dumps({"kind": "cancel", "id": "c1", "workset_id": "w1", "by": "me"})
+
+    async def judge(_: Any) -> None:
+        assert await _messages(world, queues.live) == 1
+        assert await _messages(world, queues.dead) == 0
+
+    return Play(act=lambda: _letters(world.through, queues).mend(letter, body), judge=judge)
+
+
 async def dropping_a_dead_letter(world: World) -> Play:
     queues = await _queues(world)
     letter = await _letter(world, queues)
@@ -214,6 +227,7 @@ QUEUE_STORIES: Final = (
     story(parking_what_cannot_be_read, "sqs.SendMessage sqs.DeleteMessageBatch"),
     story(parking_an_event, "sqs.SendMessage"),
     story(replaying_a_dead_letter, "sqs.SendMessage sqs.DeleteMessage"),
+    story(mending_a_dead_letter, "sqs.SendMessage sqs.DeleteMessage"),
     story(dropping_a_dead_letter, "sqs.DeleteMessage"),
     story(putting_a_dead_letter_back, "sqs.ChangeMessageVisibility"),
     story(telling_a_topic, "sns.Publish"),

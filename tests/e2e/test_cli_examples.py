@@ -10,7 +10,7 @@ from daylily_daemon.cli.app import whole_program
 from daylily_daemon.domain.model import Priority, State
 from tests.e2e.harness import PREFIX, Lab
 
-ELSEWHERE = {"run", "demo", "dlq show", "dlq replay", "dlq drop"}
+ELSEWHERE = {"run", "demo", "dlq show", "dlq replay", "dlq drop", "dlq mend"}
 """Examples run elsewhere: every test starts ``run``, test_demo runs ``demo``, dead letters are below."""
 
 

@@ -167,7 +167,7 @@ async def _commanded(figures: Metrics) -> None:
 
 def test_a_complete_workset_without_a_file_of_results_is_counted() -> None:
     figures = Metrics()
-    empty = Outcome(ended=Ended.EXITED, code=0, report={"results_files": 0})
+    empty = Outcome(ended=Ended.EXITED, code=0, report={"files": 0, "results_s3_uri": "s3://b/r/"})
 
     async def story() -> None:
         world = World(counting=figures)
