@@ -22,13 +22,13 @@ from daylily_daemon.cloudwatch import (
     leads,
 )
 from daylily_daemon.domain.daemon import Port, Registered, Status
+from daylily_daemon.domain.datum import LevelDatum, TimesDatum
 from daylily_daemon.domain.errors import Impeded, Transient
 from daylily_daemon.domain.model import Ended, Job, Outcome, State
 from daylily_daemon.domain.problems import HealthProblem, ProblemKind, Severity, problems_of
 from daylily_daemon.engine.health import Health, guarded
 from daylily_daemon.figures import Metrics
 from daylily_daemon.gauges import Instant
-from daylily_daemon.ports import LevelDatum, TimesDatum
 from tests.fakes.metricstore import MemoryMetricStore
 from tests.fakes.registry import MemoryRegistry
 from tests.fakes.runner import Script

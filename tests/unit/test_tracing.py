@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 from daylily_daemon.domain.model import (
@@ -114,6 +115,18 @@ def test_a_run_from_the_start_is_another_trace() -> None:
     assert not {span.id for span in first} & {span.id for span in second}
     assert second[0].began >= first[0].ended, "it waits from the retry on"
     assert names(second)[1] == "2 wait"
+
+
+def test_what_is_asked_of_a_workset_that_waits_does_not_shorten_its_wait() -> None:
+    world = World()
+    play(partial(lived, world, State.COMPLETE))
+    ready, claimed, *rest = trail_of(world)
+    assert claimed.state is State.IN_PROGRESS
+    asked_at = ready.at + (claimed.at - ready.at) / 2
+    noted = replace(ready, seq=2, at=asked_at, previous=State.READY, type=RecordType.COMMAND)
+    later = [replace(record, seq=record.seq + 1) for record in (claimed, *rest)]
+    (whole, wait, *_) = spans_of([ready, noted, *later], later[-1])
+    assert whole.began == wait.began == ready.at
 
 
 def test_a_run_that_is_canceled_ends_with_the_step_that_was_stopped() -> None:
