@@ -130,7 +130,7 @@ def _why_in_progress(ws: Workset, view: View) -> Iterator[str]:
             f"It is in progress on {ws.scope or 'another host'}, {attempt}, held by {owner} until "
             f"{_expiry(ws)} UTC: {doing}."
         )
-        yield _how_its_holder_is(owner, view)
+        yield how_its_holder_is(owner, view)
     if ws.run is not None:
         yield from _how_its_job_is(ws, ws.run, view)
 
@@ -169,7 +169,8 @@ def _how_it_stops(run: Run, since: datetime, now: datetime) -> str:
     )
 
 
-def _how_its_holder_is(owner: str, view: View) -> str:
+def how_its_holder_is(owner: str, view: View) -> str:
+    """Return what is known of the daemon that holds a run, as a sentence."""
     holder = view.holder
     if holder is None:
         return f"Whether {owner} is well, `daylily-daemon status` tells on its host."

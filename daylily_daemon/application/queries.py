@@ -12,8 +12,9 @@ from daylily_daemon.application import cursors
 from daylily_daemon.application.backend import Backend
 from daylily_daemon.application.cursors import CursorPlace, written
 from daylily_daemon.application.errors import Invalid, NotFound
-from daylily_daemon.application.explaining import View, why
+from daylily_daemon.application.explaining import View, how_its_holder_is, why
 from daylily_daemon.application.health import DaemonView, judged, viewed
+from daylily_daemon.application.wording import progress_text
 from daylily_daemon.domain.errors import DaemonError
 from daylily_daemon.domain.listing import Query, fits
 from daylily_daemon.domain.model import (
@@ -239,6 +240,21 @@ async def _view(backend: Backend, ws: Workset) -> View:
     reading = await lineup.waiting(_shown, lambda _: False)
     waiting = await lineup.loaded(reading.turns, {})
     return replace(view, waiting=waiting, more=reading.more, runs=runs)
+
+
+async def where_it_runs(backend: Backend, ws: Workset) -> str:
+    """Return who holds a run and how it is, as sentences; empty where nobody does. Raises nothing of AWS."""
+    if ws.owner is None or ws.state is not State.IN_PROGRESS:
+        return ""
+    now = backend.clock.now()
+    view = View(
+        now=now,
+        daemon=judged(backend.sighting(now)),
+        limits=backend.limits,
+        holder=await _holder(backend, ws, now),
+    )
+    said = f"It is at: {progress_text(ws, now)}. " if ws.step else ""
+    return f"{said}{how_its_holder_is(ws.owner, view)} There: `daylily-daemon logs {ws.id}`."
 
 
 async def _job(backend: Backend, ws: Workset) -> str | None:

@@ -59,7 +59,8 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     "show": Entry("worksets.show", "Show everything about one workset."),
     "events": Entry("worksets.events", "Show the audit trail of one workset, oldest first."),
     "logs": Entry(
-        "worksets.logs", "Print the log of a workset's job. Works on the host that runs it."
+        "worksets.logs",
+        "Print the log of a workset's job: on the host that runs it, or as `prune` has kept it.",
     ),
     "cancel": Entry("asking.cancel", "Stop running worksets, or take waiting ones out."),
     "retry": Entry(

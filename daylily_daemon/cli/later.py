@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from daylily_daemon.composition import drilling as drilling
     from daylily_daemon.composition import host as host
     from daylily_daemon.composition import inspection as inspection
+    from daylily_daemon.composition import keptlogs as keptlogs
     from daylily_daemon.composition import provisioning as provisioning
     from daylily_daemon.composition import pruning as pruning
     from daylily_daemon.composition import service as service
@@ -85,6 +86,7 @@ PLACES: Final[Mapping[str, str]] = {
     "drilling": "daylily_daemon.composition",
     "host": "daylily_daemon.composition",
     "inspection": "daylily_daemon.composition",
+    "keptlogs": "daylily_daemon.composition",
     "provisioning": "daylily_daemon.composition",
     "pruning": "daylily_daemon.composition",
     "service": "daylily_daemon.composition",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from daylily_daemon.application.errors import NotFound
 from daylily_daemon.cli import later, printing
 from daylily_daemon.cli.options import (
     ConfigOption,
@@ -19,6 +22,7 @@ from daylily_daemon.cli.options import (
 
 if TYPE_CHECKING:
     from daylily_daemon.application.backend import Backend
+    from daylily_daemon.settings.model import Settings
 
 
 def show(
@@ -73,21 +77,46 @@ def logs(
     config: ConfigOption = None,
     set_: SetOption = None,
 ) -> None:
-    """Print the log of a workset's job. Works on the host that runs it.
+    """Print the log of a workset's job: on the host that runs it, or as `prune` has kept it.
 
     Colours are left out, and what else could act on a terminal is spelled out.
 
     Example: daylily-daemon logs -f HG002-run7
     """
     found = loaded(config, set_)
-    with_backend(found, partial(_logs, workset, step, lines, (follow_, raw)))
+    wanted = WantedLog(step=step, lines=lines, on=follow_, raw=raw)
+    with_backend(found, partial(_logs, found.settings, workset, wanted))
 
 
-async def _logs(id: str, step: str, lines: int, how: tuple[bool, bool], backend: Backend) -> None:
+@dataclass(frozen=True, kw_only=True)
+class WantedLog:
+    step: str
+    lines: int
+    on: bool
+    raw: bool
+
+
+async def _logs(settings: Settings, id: str, wanted: WantedLog, backend: Backend) -> None:
     ws = await later.queries.show(backend, id)
-    follow_, raw = how
+    try:
+        await _print(later.host.log_of(ws, wanted.step, wanted.lines, on=wanted.on), raw=wanted.raw)
+    except NotFound as not_here:
+        if ws.run is None:
+            raise
+        kept = await later.keptlogs.kept_log(settings, ws.run, wanted.step, wanted.lines)
+        if kept is None:
+            where = await later.queries.where_it_runs(backend, ws)
+            raise NotFound(f"{not_here} {where}".strip()) from None
+        await _print(_at_once(kept), raw=wanted.raw)
+
+
+async def _at_once(data: bytes) -> AsyncIterator[bytes]:
+    yield data
+
+
+async def _print(pieces: AsyncIterator[bytes], *, raw: bool) -> None:
     text = later.printable.LogText()
-    async for piece in later.host.log_of(ws, step, lines, on=follow_):
+    async for piece in pieces:
         if raw:
             printing.write_bytes(piece)
         else:

@@ -10,14 +10,16 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, Final
 
 import pytest
 
 from daylily_daemon.cli.app import COMMANDS
 from daylily_daemon.domain.model import State
 from tests.e2e.harness import PROGRAM, Lab, processes_of, until
+from tests.e2e.incidents_of_daemons import HELD
 
 INSTALLED = str(Path(sys.executable).with_name("daylily-daemon"))
 SHELLS = [shell for shell in ("bash", "zsh", "fish") if shutil.which(shell)]
@@ -183,6 +185,57 @@ def test_a_watched_list_is_drawn_again_on_a_terminal(lab: Lab) -> None:
         watching.wait()
     os.close(master)
     assert b'"workset_id"' not in seen
+
+
+WATCHED: Final[Mapping[str, Callable[[Any], bool]]] = {
+    "status": lambda seen: not seen["daemon"]["active"],
+    "top": lambda seen: "gone" in seen,
+    "explain held": lambda seen: seen["state"] == "complete",
+}
+"""What can be watched besides a list, and how it looks once nothing runs any more."""
+
+
+@pytest.mark.parametrize("command", WATCHED)
+def test_what_else_is_watched_tells_each_change_as_a_line(lab: Lab, command: str) -> None:
+    lab.pipeline("noting", run=HELD)
+    lab.start()
+    lab.drop_sample("held")
+    lab.wait_started("held", "1 run")
+    with subprocess.Popen(
+        [*PROGRAM, *command.split(), "--watch=1s"],
+        cwd=lab.folder,
+        env=lab.environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as watching:
+        assert watching.stdout is not None
+        assert "held" in watching.stdout.readline()
+        lab.open_gate("held")
+        lab.wait_for("held", State.COMPLETE)
+        while (
+            "run" in (line := watching.stdout.readline()) and "held" in line and "gone" not in line
+        ):
+            json.loads(line)
+        watching.send_signal(signal.SIGINT)
+    assert watching.returncode == 130
+
+
+def test_top_shows_what_runs_and_its_processes(lab: Lab) -> None:
+    lab.pipeline("noting", run=HELD)
+    lab.start()
+    assert "Nothing runs" in lab.run_cli("top").words
+    lab.drop_sample("held")
+    lab.wait_started("held", "1 run")
+    (row,) = lab.run_cli("top", "--json").json
+    assert (row["workset_id"], row["step"]) == ("held", "run")
+    assert row["processes"][0].startswith(("sh (", "sleep ("))
+    until(lambda: lab.run_cli("top", "--json").json[0]["left_s"], within_s=60)
+    assert lab.run_cli("top", "-o", "name").stdout == "held\n"
+    assert lab.run_cli("top", "--sort", "size").code == 2
+    shown = lab.run_cli("top", COLUMNS="80").stdout.splitlines()
+    assert all(len(line) <= 80 for line in shown)
+    lab.open_gate("held")
+    lab.wait_for("held", State.COMPLETE)
 
 
 @pytest.mark.parametrize("options", ["--watch=0s", "--watch=soon", "--watch --cursor x"])

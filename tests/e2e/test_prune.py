@@ -81,8 +81,10 @@ def test_what_may_go_goes_and_what_lost_its_results_stays(lab: Lab) -> None:
     exit_record = lab.get(stored[".daylily-logs/r1/1-export/exit.json"])
     assert exit_record
     assert json.loads(exit_record)["code"] == 0
-    told = lab.run_cli("logs", "HG001-run1")
-    assert (told.code, ".daylily-logs/r1/" in told.stderr) == (3, True), told
+    told = lab.run_cli("logs", "HG001-run1", "--step", "run", "--raw")
+    assert (told.code, told.stdout) == (0, log.decode()), "from where it was kept"
+    assert lab.run_cli("logs", "HG001-run1").code == 0
+    assert lab.run_cli("logs", "HG001-run1", "--step", "none").code == 3
 
     again = lab.run_cli("prune", "--older", "0s", "--yes", "--json")
     assert [(one["workset_id"], one["removed"]) for one in again.json] == [("HG001-run2", False)]

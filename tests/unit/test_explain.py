@@ -16,6 +16,7 @@ from daylily_daemon.domain.model import (
     Category,
     Plan,
     Priority,
+    Progress,
     Record,
     RecordType,
     State,
@@ -281,3 +282,58 @@ def test_what_happened_last_ends_an_explanation() -> None:
     assert head == "What happened last:"
     assert last == f"  2026-03-04 05:06:07  {refused.message}"
     assert "daylily-daemon rerun HG002" in "\n".join(why(ws, _view()))
+
+
+# --- its job --------------------------------------------------------------------------------------
+
+HOURS = timedelta(hours=1)
+
+
+def _at_run(**changes: Any) -> Workset:
+    ws = _running(**changes)
+    assert ws.run is not None
+    begun: Any = {"started_at": NOW - 19 * HOURS, "limit_s": 24 * 3600.0, "grace_s": 30.0}
+    steps = tuple(replace(s, **begun) if s.end is None else s for s in ws.run.steps)
+    return replace(ws, run=replace(ws.run, steps=steps))
+
+
+def test_of_a_job_it_says_since_when_and_until_when_it_may_run() -> None:
+    told = _why(_at_run(), _daemon("HG002"))
+    assert "Step run (2 of 5) runs for 19 h 00, of at most 24 h 00." in told
+    assert "hang" not in told
+
+
+def test_a_job_that_is_quiet_for_hours_may_hang() -> None:
+    quiet = Progress(None, "", NOW - timedelta(hours=4, minutes=51))
+    told = _why(_at_run(progress=quiet), _daemon("HG002"))
+    assert "Its log: quiet 4 h 51, last written to 2026-03-04 00:15:07 UTC." in told
+    assert "`daylily-daemon cancel HG002 --wait`" in told
+    short = Progress(None, "", NOW - timedelta(minutes=3))
+    told = _why(_at_run(progress=short), _daemon("HG002"))
+    assert "quiet 3 min" in told
+    assert "hang" not in told
+
+
+@pytest.mark.parametrize(
+    ("since_s", "said"),
+    [
+        (10, "the rest of it is killed at 2026-03-04 05:06:27"),
+        (100, "has been killed since 2026-03-04 05:04:57: what still runs waits for the kernel"),
+    ],
+)
+def test_a_job_that_is_being_stopped_says_since_when_and_what_comes_next(
+    since_s: int, said: str
+) -> None:
+    stopping = {"stopping": "canceled", "stopping_at": NOW - timedelta(seconds=since_s)}
+    told = _why(_at_run(**stopping), _daemon("HG002"))
+    assert said in told
+    assert "may hang" not in told
+
+
+def test_complete_and_empty_is_told_apart_from_complete() -> None:
+    done = _workset(state=State.COMPLETE, run=a_run(results_uri="s3://b/r/", results_files=0))
+    assert "has no results: 0 files" in _why(done, NOBODY)
+    done = replace(done, run=a_run(results_uri="s3://b/r/", results_files=3, results_bytes=2500))
+    assert "It is complete. Results: s3://b/r/ (3 files, 2.5 kB)" in _why(done, NOBODY)
+    untold = replace(done, run=a_run(results_uri="s3://b/r/"))
+    assert "It is complete. Results: s3://b/r/\n" in _why(untold, NOBODY)

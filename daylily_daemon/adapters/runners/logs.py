@@ -118,7 +118,7 @@ def _read_last(path: str, size_bytes: int) -> tuple[bytes, int, int]:
 
 def tail(directory: str, lines: int) -> bytes:
     """Return the last ``lines`` of a job's log as they are, empty if there is no log."""
-    return _last_lines(Cursor(directory).read_end(TAIL_BYTES), lines)
+    return last_lines(Cursor(directory).read_end(TAIL_BYTES), lines)
 
 
 async def follow(directory: str, *, lines: int = 10) -> AsyncIterator[bytes]:
@@ -128,7 +128,7 @@ async def follow(directory: str, *, lines: int = 10) -> AsyncIterator[bytes]:
     """
     files = JobDirectory(directory)
     cursor = Cursor(directory)
-    piece = _last_lines(await _in_thread(cursor.read_end, TAIL_BYTES), lines)
+    piece = last_lines(await _in_thread(cursor.read_end, TAIL_BYTES), lines)
     while True:
         if piece:
             yield piece
@@ -147,7 +147,8 @@ async def _in_thread(read: Callable[..., bytes], *arguments: int) -> bytes:
         raise Transient(f"{exc.filename} cannot be read: {exc.strerror}.") from exc
 
 
-def _last_lines(data: bytes, lines: int) -> bytes:
+def last_lines(data: bytes, lines: int) -> bytes:
+    """Return the last ``lines`` of a text as they are."""
     return b"".join(data.splitlines(keepends=True)[-lines:]) if lines > 0 else b""
 
 
