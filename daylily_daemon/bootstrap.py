@@ -213,6 +213,9 @@ async def open_daemon(
     """Wire a daemon. Raises Permanent for what ``init`` has not made, Transient if AWS is away."""
     settings = clients.settings
     live = LiveSettings(engine_settings)
+    clock = SystemClock()
+    health = Health(clock)
+    trail = guarded(clients.trail, "trail", health)
     async with opened_session(os.environ) as http:
         deps = ChannelDeps(
             http=http,
@@ -220,11 +223,9 @@ async def open_daemon(
             # The outbox repeats by itself; a repeat of the SDK would be one that nobody counts.
             sns=await clients.aws.client("sns", max_attempts=1),
             find_ses=partial(clients.aws.client, "sesv2", max_attempts=1),
+            trail=trail,
         )
-        clock = SystemClock()
-        health = Health(clock)
         channels = Channels(deps, settings, health)
-        trail = guarded(clients.trail, "trail", health)
         outbox = Outbox(trail, channels.current, clock, live, OutboxConfig(owner=owner))
         outbox.counting = hooks.counting
         census = Census(catalogue=guarded(clients.catalogue, "catalogue", health))

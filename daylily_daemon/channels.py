@@ -14,6 +14,7 @@ from daylily_daemon.adapters import provision
 from daylily_daemon.adapters.host import SystemClock
 from daylily_daemon.adapters.http import trust
 from daylily_daemon.adapters.notifiers.linear import Linear
+from daylily_daemon.adapters.notifiers.otlp import Otlp
 from daylily_daemon.adapters.notifiers.pagerduty import PagerDuty
 from daylily_daemon.adapters.notifiers.s3_sentinels import S3Sentinels
 from daylily_daemon.adapters.notifiers.ses import SesMail
@@ -26,7 +27,7 @@ from daylily_daemon.domain.errors import Impeded
 from daylily_daemon.domain.totality import total
 from daylily_daemon.engine.health import Health, guarded
 from daylily_daemon.in_force import enabled
-from daylily_daemon.ports import Notifier
+from daylily_daemon.ports import Notifier, Trail
 from daylily_daemon.settings.model import Settings
 from daylily_daemon.settings.notifications import NotificationsSettings
 
@@ -39,6 +40,7 @@ class ChannelDeps:
     objects: S3Objects
     sns: Any
     find_ses: Callable[[], Awaitable[Any]]
+    trail: Trail
 
 
 def _sns(settings: Settings, deps: ChannelDeps) -> Notifier:
@@ -90,6 +92,12 @@ def _pagerduty(settings: Settings, deps: ChannelDeps) -> Notifier:
     return PagerDuty(session=deps.http, routing_key=key, url=pager.url, region=region)
 
 
+def _otlp(settings: Settings, deps: ChannelDeps) -> Notifier:
+    otlp = settings.notifications.otlp
+    url, header = otlp.url.get_secret_value(), otlp.header.get_secret_value()
+    return Otlp(session=deps.http, url=url, header=header, trail=deps.trail)
+
+
 _NOTIFIERS: Final[Mapping[str, Callable[[Settings, ChannelDeps], Notifier]]] = {
     "sns": _sns,
     "s3_sentinels": _s3_sentinels,
@@ -98,6 +106,7 @@ _NOTIFIERS: Final[Mapping[str, Callable[[Settings, ChannelDeps], Notifier]]] = {
     "webhook": _webhook,
     "email": _email,
     "pagerduty": _pagerduty,
+    "otlp": _otlp,
 }
 NOTIFIERS: Final = total("channels.NOTIFIERS", _NOTIFIERS, list(NotificationsSettings().channels))
 """Every channel, by the name of its section under ``notifications``."""

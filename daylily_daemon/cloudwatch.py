@@ -19,13 +19,14 @@ from anyio import CancelScope, current_time, sleep
 
 from daylily_daemon.application.health import SILENT
 from daylily_daemon.domain.daemon import Registered
+from daylily_daemon.domain.datum import CountDatum, Datum, LevelDatum, TimesDatum
 from daylily_daemon.domain.errors import DaemonError
 from daylily_daemon.domain.model import State
 from daylily_daemon.domain.problems import Severity
 from daylily_daemon.engine.boundary import for_ever, foreign_as_unexpected
 from daylily_daemon.figures import Metrics, Spread
 from daylily_daemon.gauges import Instant
-from daylily_daemon.ports import CountDatum, Datum, LevelDatum, MetricStore, Registry, TimesDatum
+from daylily_daemon.ports import MetricStore, Registry
 
 EVERY_S: Final = 60.0
 LAST_WORD_S: Final = 2.0

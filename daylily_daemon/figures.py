@@ -33,7 +33,6 @@ MOST_CODES: Final = 64
 LOCKS: Final = ("acquired", "released")
 ENDS: Final = frozenset({State.COMPLETE, State.ERROR, State.FAILED, State.CANCELED, State.IGNORED})
 """States that a workset leaves only if somebody asks."""
-RESULTS: Final = "results_files"
 """In a report: how many files of results there are."""
 
 CODES: Final = frozenset(
@@ -299,7 +298,7 @@ class Metrics(Counting):
         if after.state in ENDS:
             code = after.failure.code if after.failure else ""
             self._count("daylily_worksets_ended_total", after.state, self._code(code))
-        if after.state is State.COMPLETE and after.run and after.run.reports.get(RESULTS) == 0:
+        if after.state is State.COMPLETE and after.run and after.run.results_files == 0:
             self._count("daylily_worksets_without_results_total")
         if before and before.state is State.READY and after.state is State.IN_PROGRESS:
             since = before.request.submitted_at or before.created_at

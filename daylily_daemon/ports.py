@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Any, Final, NamedTuple, Protocol
 
 from daylily_daemon.domain.daemon import Drain, QueueLevel, Registered, Status
+from daylily_daemon.domain.datum import Datum
 from daylily_daemon.domain.errors import DaemonError
 from daylily_daemon.domain.listing import Position, Query
 from daylily_daemon.domain.model import (
@@ -355,36 +356,6 @@ class Registry(Protocol):
     async def daemons(self) -> Sequence[Registered]:
         """Return all of them, by name."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class LevelDatum:
-    """How something is."""
-
-    name: str
-    value: float
-
-
-@dataclass(frozen=True, slots=True)
-class CountDatum:
-    """How often something happened since the last time that was told."""
-
-    name: str
-    count: int
-
-
-@dataclass(frozen=True, slots=True)
-class TimesDatum:
-    """How long something took that happened since the last time that was told, in seconds."""
-
-    name: str
-    count: int
-    sum_s: float
-    least_s: float
-    most_s: float
-
-
-Datum = LevelDatum | CountDatum | TimesDatum
 
 
 class MetricStore(Protocol):

@@ -110,7 +110,7 @@ def running(emulator: Callable[[int], Launch], scratch: Path) -> Iterator[str]:
     """
     _require("setpriv", "util-linux")
     for tries_left in reversed(range(PORTS_TRIED)):
-        port = _free_port()
+        port = free_port()
         launch = emulator(port)
         process = _started(launch, scratch)
         try:
@@ -180,7 +180,7 @@ def _cache_lock() -> Iterator[None]:
         yield
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port: int = server.getsockname()[1]
         return port

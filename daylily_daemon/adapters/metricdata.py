@@ -10,7 +10,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, assert_never
 
 from daylily_daemon.adapters.aws import translated
-from daylily_daemon.ports import Clock, CountDatum, Datum, LevelDatum, TimesDatum
+from daylily_daemon.domain.datum import CountDatum, Datum, LevelDatum, TimesDatum
+from daylily_daemon.ports import Clock
 
 NAMESPACE: Final = "Daylily/WorksetMonitor"
 MOST: Final = 1000

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 import anyio
 
 from daylily_daemon.application.backend import Backend
-from daylily_daemon.application.health import LocalDaemon, viewed
+from daylily_daemon.application.health import DaemonState, DaemonView, LocalDaemon, viewed
 from daylily_daemon.application.overview import aged
 from daylily_daemon.domain.daemon import DiskLevel, QueueLevel, Status
 from daylily_daemon.domain.errors import CREDENTIALS, DaemonError, leaf
@@ -25,6 +25,7 @@ from daylily_daemon.ports import Clock
 LIMIT_S: Final = 10.0
 """Of one check."""
 TEXT_CHARS: Final = 1000
+BEATING: Final = (DaemonState.RUNNING, DaemonState.STARTING, DaemonState.HANGING)
 INIT: Final = "daylily-daemon init"
 RELOAD: Final = "daylily-daemon reload --wait"
 RESTART: Final = "systemctl restart daylily-daemon"
@@ -230,3 +231,39 @@ def _room(one: tuple[str, DiskLevel]) -> str:
     folder, level = one
     needed = f", {level.needed / 1e9:.1f} GB needed" if level.needed else ""
     return f"{folder} {level.free / 1e9:.1f} GB left{needed}"
+
+
+# --- versions -------------------------------------------------------------------------------------
+
+
+def judged_versions(
+    version: str, item_format: int, daemons: Sequence[DaemonView]
+) -> Sequence[CheckResult]:
+    """Tell whether this program and the daemons that run understand each other: before an upgrade, of either.
+
+    What a daemon cannot read it leaves alone, so that nothing is lost; but it waits until all are upgraded.
+    """
+    running = [d for d in daemons if d.state in BEATING and d.status]
+    found = [*filter(None, (_beside(d, item_format) for d in running))]
+    others = sorted({d.status.version for d in running if d.status} - {version})
+    beside = f"; of version {', '.join(others)} run daemons beside it" if others else ""
+    same = f"{version} writes format {item_format}, and so do the {len(running)} daemons that run"
+    return found or [ok(f"{same}{beside}.")]
+
+
+def _beside(daemon: DaemonView, item_format: int) -> CheckResult | None:
+    there = daemon.status.item_format if daemon.status else 0
+    if not there or there == item_format:
+        return None
+    if there > item_format:
+        text = (
+            f"{daemon.name} writes format {there}, and this program reads up to {item_format}: a daemon of "
+            "it would leave those worksets alone."
+        )
+        return CheckResult(grade=Grade.FAIL, text=text, remedy="Upgrade this program first")
+    text = (
+        f"{daemon.name} reads up to format {there}, and this program writes {item_format}: that daemon "
+        "leaves alone what daemons of this version have written."
+    )
+    remedy = "Drain it before the upgrade of the others, or upgrade it too; its jobs run on"
+    return CheckResult(grade=Grade.WARN, text=text, remedy=remedy)

@@ -294,8 +294,19 @@ def different_versions(daemons: Sequence[DaemonView]) -> tuple[HealthProblem, ..
         HealthProblem(
             kind=ProblemKind.VERSIONS,
             about="version",
-            text=f"Daemons of several versions run: {names}.",
-            remedy="They understand each other; bring all to the newest to have what is new",
+            text=f"Daemons of several versions run: {names}.{_left_alone(alive)}",
+            remedy="Bring all to the newest; what runs goes on meanwhile. Ask the new program first",
+            command="daylily-daemon doctor versions",
             severity=Severity.WARNING,
         ),
     )
+
+
+def _left_alone(alive: Sequence[DaemonView]) -> str:
+    """Return which of them leave alone what the newest writes; empty where all understand each other."""
+    formats = {d.name: d.status.item_format for d in alive if d.status and d.status.item_format}
+    newest = max(formats.values(), default=0)
+    behind = sorted(name for name, known in formats.items() if known < newest)
+    if not behind:
+        return ""
+    return f" {', '.join(behind)} leaves alone what the newest writes (format {newest})."

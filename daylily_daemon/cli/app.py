@@ -104,6 +104,9 @@ COMMANDS: Final[Mapping[str, Entry]] = {
         "reloading.reload",
         "Have the daemon of this host read its settings and pipelines again, as SIGHUP does.",
     ),
+    "drill": Entry(
+        "drill.drill", "Kill the daemon of this host on purpose, and show that every run went on."
+    ),
     "stage": Entry(
         "steps.stage",
         "Bring recipe, sample sheet and all input files of a workset to a local folder.",

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from daylily_daemon.cli import watching as watching
     from daylily_daemon.composition import backend as backend
     from daylily_daemon.composition import bundling as bundling
+    from daylily_daemon.composition import drilling as drilling
     from daylily_daemon.composition import host as host
     from daylily_daemon.composition import inspection as inspection
     from daylily_daemon.composition import provisioning as provisioning
@@ -81,6 +82,7 @@ PLACES: Final[Mapping[str, str]] = {
     "watching": "daylily_daemon.cli",
     "backend": "daylily_daemon.composition",
     "bundling": "daylily_daemon.composition",
+    "drilling": "daylily_daemon.composition",
     "host": "daylily_daemon.composition",
     "inspection": "daylily_daemon.composition",
     "provisioning": "daylily_daemon.composition",

@@ -7,11 +7,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version as installed_version
 from typing import Final
 
 from daylily_daemon.adapters import provision
 from daylily_daemon.adapters.aws import translated
 from daylily_daemon.adapters.blocking import Disk
+from daylily_daemon.adapters.codec import ITEM_FORMAT
 from daylily_daemon.adapters.envelopes import IGNORE, READY
 from daylily_daemon.adapters.host import Room, SystemClock
 from daylily_daemon.adapters.http import opened_session
@@ -30,9 +32,10 @@ from daylily_daemon.application.examining import (
     judged_disks,
     judged_queues,
     judged_settings,
+    judged_versions,
     unreadable,
 )
-from daylily_daemon.application.health import judged
+from daylily_daemon.application.health import judged, viewed
 from daylily_daemon.application.telling import found_of_test, place_of_test, send_test
 from daylily_daemon.bootstrap import Clients, open_clients, tables_of, wanted_of
 from daylily_daemon.channels import NOTIFIERS, ChannelDeps
@@ -102,6 +105,7 @@ def _all(
         CheckName.QUEUES: _queues,
         CheckName.CLOCK: _clock,
         CheckName.CHANNELS: partial(_channels, by=by, send=send),
+        CheckName.VERSIONS: _versions,
     }
     of_host: Mapping[CheckName, Callable[[], Awaitable[Findings]]] = {
         CheckName.SETTINGS: partial(_settings, where, settings),
@@ -118,6 +122,12 @@ def _all(
         **{name: partial(ask, look) for name, look in of_aws.items()},
     }
     return [Check(name, looks[name]) for name in CheckName]
+
+
+async def _versions(clients: Clients) -> Findings:
+    now = SystemClock().now()
+    daemons = [viewed(row, now) for row in await clients.registry.daemons()]
+    return judged_versions(installed_version("daylily-daemon"), ITEM_FORMAT, daemons)
 
 
 # --- this host ------------------------------------------------------------------------------------
@@ -300,6 +310,7 @@ async def _channel_deps(clients: Clients) -> AsyncIterator[ChannelDeps]:
             objects=clients.objects,
             sns=await clients.aws.client("sns", max_attempts=1),
             find_ses=partial(clients.aws.client, "sesv2", max_attempts=1),
+            trail=clients.trail,
         )
 
 

@@ -391,6 +391,7 @@ class Service:
                 else {"starting": process, "trouble": self.trouble}
             ),
             version=VERSION,
+            item_format=ITEM_FORMAT,
             owner=self.owner,
             host=HOST,
             started_at=self.started_at,

@@ -177,6 +177,8 @@ class Status:
     """What keeps it from starting, as a sentence."""
     owner: str = ""
     version: str = ""
+    item_format: int = 0
+    """The newest format of worksets that it reads, and the one it writes; 0 where nobody said."""
     started_at: datetime | None = None
     stopping_at: datetime | None = None
     stopped_at: datetime | None = None

@@ -23,6 +23,7 @@ class CheckName(StrEnum):
     DISKS = "disks"
     RUNNER = "runner"
     CHANNELS = "channels"
+    VERSIONS = "versions"
 
 
 class Grade(StrEnum):

@@ -216,7 +216,8 @@ def _begin(decision: Decision, claim: Claimed, now: datetime) -> Decision:
     started = replace(ws, attempt=run.attempt, run=run, retry_after=None)
     first = run.current.name if run.current else ""
     text = f"attempt {run.attempt} {'resumes' if known else 'starts'} with step {first}"
-    turned = decision.becoming(started).transition(State.IN_PROGRESS, now, text)
+    note = Note(details={"run": run.id, "attempt": run.attempt, "step": first})
+    turned = decision.becoming(started).transition(State.IN_PROGRESS, now, text, note)
     return _enter(turned, now)
 
 
@@ -338,7 +339,8 @@ def _job_ended(
             failure = classify(outcome, policy.patterns)
             text = f"step {step.name} failed and the run goes on. {failure.message}"
             left = run.left(StepEnd.TOLERATED, outcome)
-            return _step_done(decision.record(now, text, STEP), left, outcome, now)
+            note = replace(STEP, details={"step": step.name, "code": failure.code})
+            return _step_done(decision.record(now, text, note), left, outcome, now)
         case JobExited(outcome=outcome):
             return _failed(decision, classify(outcome, policy.patterns), policy, now, outcome)
         case JobRefused(reason=reason):
@@ -376,7 +378,8 @@ def _step_done(decision: Decision, run: Run, outcome: Outcome, now: datetime) ->
         return _complete(left, now)
     name = ended.name if ended else ""
     text = f"step {name} done after {outcome.duration_s:.1f} s; step {run.current.name} starts"
-    return _enter(left.record(now, text, STEP), now)
+    note = replace(STEP, details={"step": name, "next": run.current.name})
+    return _enter(left.record(now, text, note), now)
 
 
 def _complete(decision: Decision, now: datetime) -> Decision:

@@ -26,6 +26,7 @@ from daylily_daemon.domain.events import Commanded, JobExited, JobRefused, JobSt
 from daylily_daemon.domain.model import Command, Job, JobName, State
 from daylily_daemon.domain.pipeline import Pipeline, StepTemplate, Value, render, time_for
 from daylily_daemon.domain.remarks import Remarks
+from daylily_daemon.domain.tracing import traceparent
 from daylily_daemon.domain.workset import Workset
 from daylily_daemon.engine.lease import Term, left_in_inbox
 from daylily_daemon.engine.live_settings import LiveSettings
@@ -144,11 +145,12 @@ def values_of(ws: Workset, general: Mapping[str, Value]) -> dict[str, Value]:
 
 
 def run_environment(ws: Workset) -> dict[str, str]:
-    """Return what our own steps need to know of a run, however a pipeline file calls them."""
+    """Return what steps need to know of a run, however a pipeline file calls them."""
     known = {
         "DAYLILY_RUN_DIR": ws.run.folder if ws.run else "",
         "DAYLILY_INPUT_URI": f"s3://{ws.request.bucket}/{ws.request.prefix}",
         "DAYLILY_PIN": ws.plan.pin if ws.plan else "",
+        "TRACEPARENT": traceparent(ws),
     }
     return {name: value for name, value in known.items() if value}
 

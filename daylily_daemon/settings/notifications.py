@@ -144,6 +144,24 @@ class PagerDutySettings(ChannelSettings):
     )
 
 
+class OtlpSettings(ChannelSettings):
+    needs: ClassVar[tuple[str, ...]] = ("url",)
+
+    states: tuple[State, ...] = live(
+        (State.COMPLETE, State.FAILED, State.CANCELED),
+        "Only runs that end in these states; empty for all.",
+    )
+    url: SecretUrl = live(
+        SecretStr(""),
+        "Where a collector takes traces by OTLP over HTTP: https://host/v1/traces (secret).",
+    )
+    url_file: str = live("", "File that holds url.")
+    header: SecretStr = live(
+        SecretStr(""), "Header that tells the collector who we are, as name: value (secret)."
+    )
+    header_file: str = live("", "File that holds header.")
+
+
 class NotificationsSettings(Section):
     sns: SnsSettings = SnsSettings()
     s3_sentinels: SentinelsSettings = SentinelsSettings()
@@ -152,6 +170,7 @@ class NotificationsSettings(Section):
     webhook: WebhookSettings = WebhookSettings()
     email: EmailSettings = EmailSettings()
     pagerduty: PagerDutySettings = PagerDutySettings()
+    otlp: OtlpSettings = OtlpSettings()
     give_up_s: float = live(
         86400, "Age at which a notice that its channel never took is given up, in seconds.", gt=0
     )

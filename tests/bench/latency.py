@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import tempfile
 import urllib.request
 from collections import Counter
@@ -38,6 +37,7 @@ from daylily_daemon.ports import Change
 from daylily_daemon.settings.sources import Sources, load
 from tests import emulators
 from tests.e2e.harness import TINY, Daemon, Lab, opened, until
+from tests.emulators import free_port
 
 WORKSETS: Final = 20
 COMMITS: Final = 200
@@ -84,7 +84,7 @@ class Bench:
 def started(url: str, **sections: dict[str, Any]) -> Iterator[Bench]:
     """Start a daemon with the settings of production, but for names, folders and those given."""
     with tempfile.TemporaryDirectory() as folder, opened(Path(folder), url) as lab:
-        port = _free_port()
+        port = free_port()
         lab.configure(
             metrics={"port": port},
             daemon={"sweep_s": 15, "max_worksets": 2 * WORKSETS},
@@ -357,12 +357,6 @@ def leave_the_users_aws() -> None:
             del os.environ[name]
     os.environ["AWS_ACCESS_KEY_ID"] = os.environ["AWS_SECRET_ACCESS_KEY"] = "testing"
     os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from tests.contract.receivers import (
     sns_fifo,
     webhook,
 )
+from tests.contract.trace_collector import otlp
 
 UNKNOWN: Final = (Fault.LIMITED, Fault.BROKEN, Fault.UNAVAILABLE, Fault.RESET)
 """Nothing arrived, and asking again helps."""
@@ -53,6 +54,7 @@ BENCHES: Final[Mapping[str, Spec]] = {
     "smtp_tls": Spec(open=smtp_tls, faults=_SMTP - {Fault.NOT_HTTP}),
     "ses": Spec(open=ses, faults=_AWS),
     "pagerduty": Spec(open=pagerduty, faults=_ALL),
+    "otlp": Spec(open=otlp, faults=_ALL),
 }
 """A new channel adds one entry and goes through the whole suite."""
 

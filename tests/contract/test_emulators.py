@@ -112,11 +112,11 @@ def test_an_emulator_that_ends_at_once_is_reported_with_its_log(tmp_path: Path) 
 def test_a_port_that_somebody_else_took_meanwhile_is_left_to_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    free = emulators._free_port
+    free = emulators.free_port
     with socket.create_server(("127.0.0.1", 0)) as somebody:
         taken = somebody.getsockname()[1]
         ports = iter((taken, free()))
-        monkeypatch.setattr(emulators, "_free_port", lambda: next(ports))
+        monkeypatch.setattr(emulators, "free_port", lambda: next(ports))
         with emulators.running(emulators.moto, tmp_path) as url:
             assert _port(url) != taken
             assert b"ListAllMyBucketsResult" in _http(url, "GET", "/")

@@ -17,8 +17,9 @@ from daylily_daemon.adapters import metricdata
 from daylily_daemon.adapters.aws import Aws, AwsOptions
 from daylily_daemon.adapters.host import SystemClock
 from daylily_daemon.adapters.metricdata import MOST, CloudWatchMetrics
+from daylily_daemon.domain.datum import CountDatum, Datum, LevelDatum, TimesDatum
 from daylily_daemon.domain.errors import Impeded, Transient
-from daylily_daemon.ports import CountDatum, Datum, LevelDatum, MetricStore, TimesDatum
+from daylily_daemon.ports import MetricStore
 from tests.fakes.metricstore import MemoryMetricStore
 
 Statistics = tuple[float, float, float, float]

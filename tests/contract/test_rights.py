@@ -33,10 +33,11 @@ from daylily_daemon.adapters.provision import (
 from daylily_daemon.adapters.s3 import S3Objects
 from daylily_daemon.adapters.sqs import QueueConfig, SqsMailbox
 from daylily_daemon.adapters.turns import DynamoTurns
+from daylily_daemon.domain.datum import LevelDatum
 from daylily_daemon.domain.errors import DaemonError, Impeded
 from daylily_daemon.domain.model import Cancel, Command, State, WorksetId
 from daylily_daemon.domain.turn import Queue
-from daylily_daemon.ports import Change, LevelDatum
+from daylily_daemon.ports import Change
 from tests.contract.mail_receivers import RECIPIENTS, SENDER
 from tests.contract.stores import wanted
 from tests.contract.test_store import a_record, a_workset, first

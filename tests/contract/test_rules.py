@@ -66,6 +66,8 @@ BY_PROBLEM: Final[Mapping[ProblemKind, str]] = {
     ProblemKind.RELOAD_REFUSED: "DaylilyReloadRefused",
     ProblemKind.EVENTS_MISSED: "DaylilyEventsMissed",
     ProblemKind.CLOCK: "DaylilyClockSkew",
+    ProblemKind.JOB_QUIET: "DaylilyJobQuiet",
+    ProblemKind.JOB_OVERDUE: "DaylilyStopOverdue",
 }
 
 HOST: Final = {"instance": "head1"}

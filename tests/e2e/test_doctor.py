@@ -28,7 +28,7 @@ from tests.iam import KEYS, Role
 pytestmark = pytest.mark.timeout(300)
 
 WELL: Final = dict.fromkeys(map(str, CheckName), "ok")
-OF_AWS: Final = ("rights", "tables", "bucket", "queues", "channels")
+OF_AWS: Final = ("rights", "tables", "bucket", "queues", "channels", "versions")
 RUN_BY: Final = (
     *("dynamodb:GetItem", "dynamodb:BatchGetItem", "dynamodb:Query", "dynamodb:PutItem"),
     *("dynamodb:UpdateItem", "sqs:GetQueueUrl", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"),

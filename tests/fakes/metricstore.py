@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from anyio.lowlevel import checkpoint
 
+from daylily_daemon.domain.datum import CountDatum, Datum
 from daylily_daemon.domain.errors import DaemonError
-from daylily_daemon.ports import CountDatum, Datum
 
 
 @dataclass(slots=True)

@@ -23,6 +23,7 @@ from daylily_daemon.in_force import routing_of
 from daylily_daemon.settings.keys import LEAVES
 from daylily_daemon.settings.model import Settings
 from daylily_daemon.settings.sources import Sources, describe, load
+from tests.fakes.store import MemoryTrail, Table
 from tests.records import a_record
 from tests.unit.test_settings import HUSH, from_environment, problem
 
@@ -88,11 +89,19 @@ def test_the_filters_of_all_other_channels_are_obeyed() -> None:
     assert "email" in routing_of(every).owed(a_record(state=State.FAILED))
 
 
+def deps_with(session: aiohttp.ClientSession) -> ChannelDeps:
+    return ChannelDeps(
+        http=session,
+        objects=S3Objects(None),
+        sns=None,
+        find_ses=_nobody_asks_for_it,
+        trail=MemoryTrail(Table()),
+    )
+
+
 async def test_a_reload_switches_mail_and_pagerduty_on_and_off() -> None:
     async with aiohttp.ClientSession() as session:
-        deps = ChannelDeps(
-            http=session, objects=S3Objects(None), sns=None, find_ses=_nobody_asks_for_it
-        )
+        deps = deps_with(session)
         channels = Channels(deps, Settings(), Health(SystemClock()))
         assert channels.current().keys() == {"sns", "s3_sentinels"}
         channels.rebuild(from_environment(**PAGER, **MAIL).settings)
@@ -108,9 +117,7 @@ async def test_a_reload_switches_mail_and_pagerduty_on_and_off() -> None:
 
 async def test_a_channel_is_made_as_its_settings_say() -> None:
     async with aiohttp.ClientSession() as session:
-        deps = ChannelDeps(
-            http=session, objects=S3Objects(None), sns=None, find_ses=_nobody_asks_for_it
-        )
+        deps = deps_with(session)
         mail = NOTIFIERS["email"](
             from_environment(
                 **of_mail(smtp_user="me", smtp_password=HUSH, smtp_security="tls", smtp_port="2465")

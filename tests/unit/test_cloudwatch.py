@@ -22,13 +22,13 @@ from daylily_daemon.cloudwatch import (
     leads,
 )
 from daylily_daemon.domain.daemon import Port, Registered, Status
+from daylily_daemon.domain.datum import LevelDatum, TimesDatum
 from daylily_daemon.domain.errors import Impeded, Transient
 from daylily_daemon.domain.model import Ended, Job, Outcome, State
 from daylily_daemon.domain.problems import HealthProblem, ProblemKind, Severity, problems_of
 from daylily_daemon.engine.health import Health, guarded
 from daylily_daemon.figures import Metrics
 from daylily_daemon.gauges import Instant
-from daylily_daemon.ports import LevelDatum, TimesDatum
 from tests.fakes.metricstore import MemoryMetricStore
 from tests.fakes.registry import MemoryRegistry
 from tests.fakes.runner import Script
@@ -113,6 +113,9 @@ def _by_attempt(job: Job) -> Script:
     return Script(outcome=ended, duration_s=5.0)
 
 
+@pytest.mark.reported(
+    "E", "figures of a call that failed are lost (micrometer-metrics/micrometer#3238)"
+)
 def test_a_minute_that_was_not_answered_is_made_up_for_by_the_next_and_nothing_counts_twice() -> (
     None
 ):
@@ -130,6 +133,9 @@ def test_a_minute_that_was_not_answered_is_made_up_for_by_the_next_and_nothing_c
     assert sending.store.calls >= 6
 
 
+@pytest.mark.reported(
+    "E", "figures are sent twice when a program ends (micrometer-metrics/micrometer#1154)"
+)
 def test_it_calls_once_a_minute_and_the_end_of_the_daemon_tells_the_rest() -> None:
     sending = Sending()
 

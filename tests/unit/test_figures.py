@@ -53,6 +53,7 @@ from daylily_daemon.engine.counting import BeatFate, CommandFate, EventFate, Not
 from daylily_daemon.figures import DESCRIBED, ENDS, MOST_CODES, STEPS, Metrics
 from daylily_daemon.gauges import Instant
 from daylily_daemon.ports import EventSource, Unreadable
+from daylily_daemon.settings.notifications import NotificationsSettings
 from tests.arch.repository import ROOT
 from tests.fakes.runner import Script
 from tests.unit.daemons import PLAN, Cut, World, daemon, parts_of, play, until
@@ -62,7 +63,7 @@ NOW: Final = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MOST_SERIES: Final = 2000
 EACH: Final = 100
 """Worksets of each outcome."""
-CHANNELS: Final = ("sns", "s3_sentinels", "slack", "linear", "webhook", "email", "pagerduty")
+CHANNELS: Final = tuple(NotificationsSettings().channels)
 NO_KEY: Final = Problem("daylily_work.yaml", "key dy-r", "is missing.", "Add it.")
 
 
@@ -166,7 +167,7 @@ async def _commanded(figures: Metrics) -> None:
 
 def test_a_complete_workset_without_a_file_of_results_is_counted() -> None:
     figures = Metrics()
-    empty = Outcome(ended=Ended.EXITED, code=0, report={"results_files": 0})
+    empty = Outcome(ended=Ended.EXITED, code=0, report={"files": 0, "results_s3_uri": "s3://b/r/"})
 
     async def story() -> None:
         world = World(counting=figures)
@@ -468,7 +469,7 @@ def every_call() -> Iterator[tuple[str, str, CallOutcome, float]]:
     source = "".join(path.read_text() for path in (ROOT / "daylily_daemon").rglob("*.py"))
     session = botocore.session.get_session()
     found = 0
-    for service in ("dynamodb", "sqs", "s3", "sns", "sesv2"):
+    for service in ("dynamodb", "sqs", "s3", "sns", "sesv2", "cloudwatch"):
         for operation in session.get_service_model(service).operation_names:
             if f".{xform_name(operation)}(" in source:
                 found += 1

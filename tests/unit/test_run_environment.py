@@ -9,6 +9,7 @@ import pytest
 from daylily_daemon.domain.errors import Permanent
 from daylily_daemon.domain.model import Plan
 from daylily_daemon.domain.pipeline import Pipeline, StepTemplate
+from daylily_daemon.domain.tracing import traceparent
 from daylily_daemon.domain.workset import Workset
 from daylily_daemon.engine.live_settings import LiveSettings
 from daylily_daemon.engine.looks import Looks
@@ -23,6 +24,7 @@ WORKSET = replace(
 ALWAYS = {
     "DAYLILY_RUN_DIR": "/fsx/data/worksets/HG002/r1",
     "DAYLILY_INPUT_URI": "s3://lab/p/HG002/",
+    "TRACEPARENT": traceparent(WORKSET),
 }
 
 
@@ -62,6 +64,7 @@ def test_a_step_has_the_last_word_on_its_environment_and_the_settings_the_first(
         "DAYLILY_RUN_DIR": "as the step says",
         "DAYLILY_INPUT_URI": "s3://lab/p/HG002/",
         "DAYLILY_PIN": "1.a.b.c.1.2",
+        "TRACEPARENT": traceparent(WORKSET),
     }
 
 
