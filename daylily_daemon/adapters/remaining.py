@@ -271,13 +271,11 @@ def _mounted(root: str, path: str, mounts: Sequence[str]) -> str:
 
 def _walked(top: int) -> tuple[int, str]:
     """Return what a folder takes of the disk, in bytes, and what in it keeps it from being removed."""
-    device, size_bytes, linked = os.fstat(top).st_dev, 0, set[tuple[int, int]]()
+    size_bytes, linked = 0, set[tuple[int, int]]()
     errors: list[OSError] = []
     walk = os.fwalk(".", dir_fd=top, follow_symlinks=False, onerror=errors.append)
     for place, folders, files, fd in walk:
         here = os.fstat(fd)
-        if here.st_dev != device:
-            return size_bytes, f"has another disk at {one_line(place)}"
         if (folders or files) and not os.access(
             ".", os.W_OK | os.X_OK, dir_fd=fd, effective_ids=True
         ):

@@ -151,6 +151,7 @@ class Allowed:
             "attempt": run.attempt,
             "started_at": _time(run.started_at),
             "stopping": self.text(run.stopping),
+            "stopping_at": _time(run.stopping_at),
             "trouble": self.text(run.trouble),
             "unclear": run.unclear,
             "results_files": run.results_files,
@@ -165,7 +166,12 @@ class Allowed:
             "fatal": step.fatal,
             "started_at": _time(step.started_at),
             "seconds": step.seconds,
+            "limit_s": step.limit_s,
+            "grace_s": step.grace_s,
             "end": str(step.end or ""),
+            "cpu_s": step.usage and step.usage.cpu_s,
+            "peak_bytes": step.usage and step.usage.peak_bytes,
+            "memory_kills": step.usage and step.usage.memory_kills,
         }
 
     # --- a log ---

@@ -37,7 +37,7 @@ IdArgument = Annotated[
 OptionalId = Annotated[
     str, typer.Argument(metavar="[MESSAGE]", help="Id of the message, or how it begins.")
 ]
-_NUMBER: Final = re.compile(r"[1-9][0-9]{0,3}")
+_NUMBER: Final = re.compile(r"[1-9][0-9]{0,2}")
 ValuesOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -266,10 +266,18 @@ async def _looked_at(found: GivenUp) -> tuple[Sequence[DeadLetter], int]:
 async def _found(found: GivenUp, *, id: str, by_number: bool = False) -> DeadLetter:
     """Return one message, which stays where it is."""
     letters, unseen = await _looked_at(found)
-    number = int(id) if by_number and _NUMBER.fullmatch(id) else 0
-    if 1 <= number <= len(letters):
-        return letters[number - 1]
+    if by_number and _NUMBER.fullmatch(id):
+        return _numbered(letters, int(id))
     return _one(letters, unseen, id)
+
+
+def _numbered(letters: Sequence[DeadLetter], number: int) -> DeadLetter:
+    """Return a message by its number in the list. Raises NotFound."""
+    if number > len(letters):
+        raise NotFound(
+            f"The list has no message {number}. See `daylily-daemon dlq list`; four and more signs are an id."
+        )
+    return letters[number - 1]
 
 
 async def _taken(found: GivenUp, id: str) -> DeadLetter:

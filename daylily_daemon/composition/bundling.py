@@ -34,7 +34,7 @@ from daylily_daemon.settings.sources import BadSettings, Sources, load
 SHOWN: Final = frozenset(
     {
         *("daemon", "lease", "inputs", "places", "queues", "runner", "retry", "progress", "log"),
-        *("metrics", "aws"),
+        *("metrics", "cloudwatch", "aws"),
     }
 )
 """Sections of whose settings the values are told that can be no secret, by their type."""

@@ -13,6 +13,7 @@ from typing import Any, Final
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic.fields import FieldInfo
 
 from daylily_daemon.adapters.bundle import log_lines, own_words, packed, write_bundle
 from daylily_daemon.application.bundling import Allowed
@@ -35,7 +36,7 @@ from daylily_daemon.domain.model import Category, Plan, State, Transition
 from daylily_daemon.domain.problems import HealthProblem, ProblemKind
 from daylily_daemon.domain.vocabulary import MASK, in_own_words, words_of
 from daylily_daemon.domain.workset import Failure, Lock
-from daylily_daemon.settings.keys import LEAVES, variable
+from daylily_daemon.settings.keys import LEAVES, Leaf, variable
 from daylily_daemon.settings.sources import BadSettings
 from tests.made import NOW, a_run, a_workset
 from tests.unit.test_settings import from_environment
@@ -246,6 +247,12 @@ def test_secrets_names_and_addresses_are_not_among_the_values_that_are_told() ->
     assert {"daemon.sweep_s", "runner.kind", "log.level", "notifications.slack.enabled"} <= told
     assert not told & {key for key, leaf in LEAVES.items() if leaf.secret}
     assert not told & {"control.bucket", "daemon.state_dir", "aws.endpoint_url", "daemon.name"}
+
+
+def test_a_setting_that_may_be_a_text_too_is_not_told() -> None:
+    for kind, told in ((int, True), (int | None, True), (int | str, False), (Path, False)):
+        assert may_be_told(Leaf("daemon.x", FieldInfo(annotation=kind, default=0))) is told  # type: ignore[arg-type]
+    assert not may_be_told(Leaf("new_section.x", FieldInfo(annotation=int, default=0)))
 
 
 # --- the file -----------------------------------------------------------------------------------------
