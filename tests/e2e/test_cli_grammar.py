@@ -212,10 +212,8 @@ def test_what_else_is_watched_tells_each_change_as_a_line(lab: Lab, command: str
         assert "held" in watching.stdout.readline()
         lab.open_gate("held")
         lab.wait_for("held", State.COMPLETE)
-        while (
-            "run" in (line := watching.stdout.readline()) and "held" in line and "gone" not in line
-        ):
-            json.loads(line)
+        while not WATCHED[command](json.loads(watching.stdout.readline())):
+            pass
         watching.send_signal(signal.SIGINT)
     assert watching.returncode == 130
 
