@@ -9,6 +9,7 @@ from typing import Any
 from daylily_daemon.cli.app import whole_program
 from daylily_daemon.domain.model import Priority, State
 from tests.e2e.harness import PREFIX, Lab
+from tests.e2e.keeper import kept_running
 
 ELSEWHERE = {"run", "demo", "dlq show", "dlq replay", "dlq drop", "dlq mend"}
 """Examples run elsewhere: every test starts ``run``, test_demo runs ``demo``, dead letters are below."""
@@ -37,17 +38,17 @@ def test_each_command_has_an_example_and_a_line_in_the_help(empty_lab: Lab) -> N
 
 def test_every_example_of_the_help_works(lab: Lab) -> None:
     """As printed, but for places that are not this machine's: ``/fsx`` and the bucket ``lab``."""
-    lab.start()
-    lab.sample("HG002-run7").rename(lab.folder / "HG002-run7")
-    lab.drop_sample("HG002-test")
-    lab.wait_for("HG002-test", State.COMPLETE)
-    (lab.folder / "fsx" / "work" / "HG002-run7" / "results").mkdir(parents=True)
-    for name, example in EXAMPLES.items():
-        if name not in ELSEWHERE:
-            here = example.replace("s3://lab/", f"s3://{lab.bucket}/")
-            words = shlex.split(here.replace("/fsx/", f"{lab.folder}/fsx/"))
-            answer = lab.run_cli(*words[1:])
-            assert answer.code == 0, (example, answer)
+    with kept_running(lab):
+        lab.sample("HG002-run7").rename(lab.folder / "HG002-run7")
+        lab.drop_sample("HG002-test")
+        lab.wait_for("HG002-test", State.COMPLETE)
+        (lab.folder / "fsx" / "work" / "HG002-run7" / "results").mkdir(parents=True)
+        for name, example in EXAMPLES.items():
+            if name not in ELSEWHERE:
+                here = example.replace("s3://lab/", f"s3://{lab.bucket}/")
+                words = shlex.split(here.replace("/fsx/", f"{lab.folder}/fsx/"))
+                answer = lab.run_cli(*words[1:])
+                assert answer.code == 0, (example, answer)
     run7 = lab.load("HG002-run7")
     assert run7 is not None
     assert (run7.state, run7.priority) == (State.COMPLETE, Priority.URGENT)

@@ -2,42 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from threading import Event, Thread
 
 import pytest
 
 from daylily_daemon.domain.model import State
-from tests.e2e.harness import Daemon, Lab, until
+from tests.e2e.harness import Lab, until
 from tests.e2e.incidents_of_daemons import HELD
+from tests.e2e.keeper import kept_running
 
 pytestmark = pytest.mark.timeout(300)
 
 
-@contextmanager
-def _kept_running(lab: Lab) -> Iterator[None]:
-    """Start the next daemon when one has ended, as systemd does."""
-    over = Event()
-
-    def keep(daemon: Daemon) -> None:
-        while not over.wait(0.2):
-            if daemon.process.poll() is not None:
-                daemon = lab.start(wait=False)
-
-    keeper = Thread(target=keep, args=(lab.start(),))
-    keeper.start()
-    try:
-        yield
-    finally:
-        over.set()
-        keeper.join()
-
-
 def test_a_daemon_that_is_killed_on_purpose_loses_no_run(lab: Lab) -> None:
     lab.pipeline("noting", run=HELD)
-    with _kept_running(lab):
+    with kept_running(lab):
         for id in ("one", "two"):
             lab.drop_sample(id)
             lab.wait_started(id, "1 run")
