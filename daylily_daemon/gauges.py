@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 
 from daylily_daemon.domain.daemon import JobLevel, Status
 from daylily_daemon.domain.model import State
-from daylily_daemon.domain.problems import ProblemKind, is_failing
+from daylily_daemon.domain.problems import ProblemKind
 
 _NEVER: Final = datetime.fromtimestamp(0, UTC)
 
@@ -64,8 +64,7 @@ def _at(at: datetime | None) -> Values:
 
 def _by_port(instant: Instant) -> Values:
     for name, port in instant.status.ports.items():
-        since = port.failing_since if is_failing(port, instant.now) else None
-        yield (name,), (instant.now - since).total_seconds() if since else 0.0
+        yield (name,), failing_s(port, instant.now)
 
 
 def _owed(instant: Instant) -> Iterator[tuple[str, int, float]]:

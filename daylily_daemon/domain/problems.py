@@ -155,6 +155,12 @@ def is_failing(port: Port, now: datetime) -> bool:
     return port.failures > FAILURES or (port.failures > 1 and lasted_s > PATIENCE_S)
 
 
+def failing_s(port: Port, now: datetime) -> float:
+    """Return how long calls of a port fail in a row, in seconds; 0 where only one went wrong."""
+    since = port.failing_since if is_failing(port, now) else None
+    return (now - since).total_seconds() if since else 0.0
+
+
 def problems_of(status: Status, now: datetime) -> tuple[HealthProblem, ...]:
     """Return what a daemon that runs can say is wrong with itself, the most urgent first."""
     found = [
