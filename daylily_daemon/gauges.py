@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 
 from daylily_daemon.domain.daemon import JobLevel, Status
 from daylily_daemon.domain.model import State
-from daylily_daemon.domain.problems import ProblemKind
+from daylily_daemon.domain.problems import ProblemKind, failing_s
 
 _NEVER: Final = datetime.fromtimestamp(0, UTC)
 
