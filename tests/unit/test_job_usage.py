@@ -110,7 +110,8 @@ def test_a_report_that_does_not_count_says_nothing_of_how_many(files: object) ->
     results = results_of({"results_s3_uri": "s3://b/r/", "files": files, "bytes": 5})
     assert results is not None
     assert (results.files, results.size_bytes) == (None, 5)
-    assert results_of({"results_s3_uri": "file:///x", "files": 1}) is None
+    for nowhere in ("file:///x", "s3:///", "s3://", "s3://b", "s3://b/", "s3:///x", "s3://b//"):
+        assert results_of({"results_s3_uri": nowhere, "files": 1}) is None
 
 
 def test_a_list_says_how_quiet_what_runs_is() -> None:
