@@ -161,6 +161,13 @@ class CommandTable(LazyGroup):
         name, listed, rest = super().resolve_command(ctx, args)
         return name, imported(name) if listed and name else None, rest
 
+    def invoke(self, ctx: Any) -> Any:
+        """End as SIGPIPE would where the reader went away: the parser would make that a failure."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise typer.Exit(printing.BROKEN_PIPE) from None
+
 
 def imported(name: str) -> Any:
     """Return a command with its options, of the module it is in."""

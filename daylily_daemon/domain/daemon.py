@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from daylily_daemon.domain.problems import HealthProblem, problems_of
+from daylily_daemon.domain.times import all_aware
 
 
 class Life(StrEnum):
@@ -21,12 +22,6 @@ class Life(StrEnum):
     """Its number belongs to another process now, or the machine was started again since."""
     HIDDEN = "hidden"
     """It cannot be seen from here: another user's, or in another container."""
-
-
-def _all_aware(*times: datetime | None) -> None:
-    """Raises ValueError for a time without a zone, which nothing can be counted from."""
-    if any(at is not None and at.utcoffset() is None for at in times):
-        raise ValueError("a time has no time zone")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +55,7 @@ class Port:
     """The last trouble, as a sentence."""
 
     def __post_init__(self) -> None:
-        _all_aware(self.good_at, self.failing_since, self.failed_at)
+        all_aware(self.good_at, self.failing_since, self.failed_at)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +66,7 @@ class Owed:
     oldest_at: datetime | None = None
 
     def __post_init__(self) -> None:
-        _all_aware(self.oldest_at)
+        all_aware(self.oldest_at)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +87,7 @@ class QueueLevel:
     is_dead_letters: bool = False
 
     def __post_init__(self) -> None:
-        _all_aware(self.oldest_at, self.stuck_since)
+        all_aware(self.oldest_at, self.stuck_since)
 
     def age_s(self, now: datetime) -> float:
         """Return how long the oldest has waited, at least; 0 where nothing is known to wait."""
@@ -119,7 +114,7 @@ class JobLevel:
     """When nothing of it should run any more."""
 
     def __post_init__(self) -> None:
-        _all_aware(self.output_at, self.ends_at)
+        all_aware(self.output_at, self.ends_at)
 
     def quiet_s(self, now: datetime) -> float:
         """Return how long nothing was added to its log, in seconds; 0 where nothing is known of it."""
@@ -138,7 +133,7 @@ class Missed:
     since: datetime | None = None
 
     def __post_init__(self) -> None:
-        _all_aware(self.since)
+        all_aware(self.since)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +145,7 @@ class Drain:
     reason: str = ""
 
     def __post_init__(self) -> None:
-        _all_aware(self.since)
+        all_aware(self.since)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,7 +215,7 @@ class Status:
     """What it found to be wrong, after its last pass."""
 
     def __post_init__(self) -> None:
-        _all_aware(self.started_at, self.stopping_at, self.stopped_at, self.seen_at)
+        all_aware(self.started_at, self.stopping_at, self.stopped_at, self.seen_at)
 
     def found_wrong(self, now: datetime) -> Status:
         """Return this with what is wrong with it; what was wrong before keeps the time it was seen first."""

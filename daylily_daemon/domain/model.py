@@ -9,6 +9,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final, NewType, assert_never
 
+from daylily_daemon.domain.times import all_aware
+
 WorksetId = NewType("WorksetId", str)
 Fence = NewType("Fence", int)
 """Claim number of a workset; grows with every claim and is never reset."""
@@ -374,6 +376,10 @@ class Progress:
     message: str
     output_at: datetime | None = None
     """When its log was last written to, as far as anybody has looked; None before there is a log."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError."""
+        all_aware(self.output_at)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

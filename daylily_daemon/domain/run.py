@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 from daylily_daemon.domain.model import JobUsage, Outcome, Progress
+from daylily_daemon.domain.times import all_aware
 
 
 class StepEnd(StrEnum):
@@ -47,6 +48,10 @@ class StepRun:
     """None until it has ended."""
     end: StepEnd | None = None
     """None until it has ended."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError."""
+        all_aware(self.started_at)
 
     @property
     def is_done(self) -> bool:
@@ -90,6 +95,10 @@ class Run:
     """How many files it says those are; None where it does not say."""
     results_bytes: int | None = None
     """Their size together, as ``results_files``."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError."""
+        all_aware(self.started_at, self.stopping_at)
 
     @property
     def jobs_dir(self) -> str:

@@ -16,3 +16,9 @@ def span(seconds: float) -> str:
     if seconds < 7200:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.0f} h" if seconds < 172_800 else f"{seconds / 86_400:.0f} days"
+
+
+def all_aware(*times: datetime | None) -> None:
+    """Raises ValueError for a time without a zone, which nothing can be counted from."""
+    if any(at is not None and at.utcoffset() is None for at in times):
+        raise ValueError("a time has no time zone")

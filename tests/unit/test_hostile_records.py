@@ -12,6 +12,7 @@ from typing import Any, cast
 import psutil
 import pytest
 
+from daylily_daemon.adapters.codec import Unusable, workset_from_item, workset_to_item
 from daylily_daemon.adapters.host import StateDir
 from daylily_daemon.adapters.processes import below
 from daylily_daemon.adapters.runners import shim
@@ -20,6 +21,8 @@ from daylily_daemon.adapters.smallfile import contents
 from daylily_daemon.adapters.vitals import StatusUnreadable, life_of, read
 from daylily_daemon.domain.daemon import Life, Process
 from daylily_daemon.domain.errors import Transient
+from daylily_daemon.domain.model import State
+from tests.made import a_run, a_workset
 
 pytestmark = pytest.mark.timeout(20)
 
@@ -144,3 +147,14 @@ def test_processes_are_found_however_deep_they_are() -> None:
 
 def test_numbers_that_close_a_circle_are_seen_once() -> None:
     assert [p.pid for p in below(1, processes((1, 2), (2, 3), (3, 1), (3, 2)))] == [2, 3]
+
+
+@pytest.mark.parametrize("attribute", ["started_at", "stopping_at", "output_at"])
+def test_an_item_with_a_time_without_a_zone_is_told_of_and_not_counted_with(attribute: str) -> None:
+    ws = a_workset("w1", state=State.IN_PROGRESS, attempt=1, run=a_run("run"))
+    item = workset_to_item(ws)
+    progress = item["run"]["progress"] = {"fraction": None, "message": ""}
+    place = progress if attribute == "output_at" else item["run"]
+    place[attribute] = "2026-11-26T07:55:06"
+    with pytest.raises(Unusable, match=r"w1.*no time zone"):
+        workset_from_item(item)

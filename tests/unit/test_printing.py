@@ -115,6 +115,18 @@ def test_a_reader_that_goes_away_ends_a_command_as_sigpipe_would() -> None:
 GOOD = ("check-config", "--set", "control.bucket=lab-control")
 
 
+@pytest.mark.parametrize("command", [GOOD, ("help",), ("version", "--json")])
+def test_a_command_whose_reader_is_gone_ends_as_sigpipe_would(command: tuple[str, ...]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    program = [sys.executable, "-m", "daylily_daemon", *command]
+    try:
+        done = subprocess.run(program, stdout=writer, stderr=subprocess.PIPE, check=False)
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
 def _by_shell(redirected: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     argv = ["sh", "-c", f'exec "$@" {redirected}', "sh", *PROGRAM, *arguments]
     return subprocess.run(argv, capture_output=True, text=True, check=False)
