@@ -72,7 +72,7 @@ def _of_results(in_state: InState) -> Cause:
     assert ws.job
     assert ws.plan
     strict = replace(ws, plan=replace(ws.plan, results_required=True))
-    empty = Outcome(ended=Ended.EXITED, code=0, report={"results_s3_uri": "s3://b/", "files": 0})
+    empty = Outcome(ended=Ended.EXITED, code=0, report={"results_s3_uri": "s3://b/r/", "files": 0})
     end = JobExited(ws.job, empty, fatal=True)
     failed = _failure_of(decide(strict, end, policy_of(Settings()), ws.created_at).workset)
     why = "results: no file was exported, and the pipeline says `results: required`"

@@ -91,13 +91,21 @@ def _look(shims: Mapping[WorksetId, int]) -> dict[WorksetId, _Seen]:
     children: dict[int, list[psutil.Process]] = {}
     for process in psutil.process_iter(["ppid"]):
         children.setdefault(process.info["ppid"], []).append(process)
-    return {id: _seen(list(_below(pid, children)), pid) for id, pid in shims.items()}
+    return {id: _seen(list(below(pid, children)), pid) for id, pid in shims.items()}
 
 
-def _below(pid: int, children: Mapping[int, list[psutil.Process]]) -> Iterator[psutil.Process]:
-    for child in children.get(pid, ()):
-        yield child
-        yield from _below(child.pid, children)
+def below(pid: int, children: Mapping[int, Sequence[psutil.Process]]) -> Iterator[psutil.Process]:
+    """Yield each process below ``pid`` once, however deep.
+
+    Parents are read one after the other, so that a number which is given anew meanwhile may close a circle.
+    """
+    left, seen = [pid], {pid}
+    while left:
+        for child in children.get(left.pop(), ()):
+            if child.pid not in seen:
+                seen.add(child.pid)
+                left.append(child.pid)
+                yield child
 
 
 def _seen(processes: Sequence[psutil.Process], shim: int) -> _Seen:

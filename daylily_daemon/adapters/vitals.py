@@ -13,7 +13,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 import anyio
@@ -24,6 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 from daylily_daemon.adapters.blocking import Disk
 from daylily_daemon.adapters.host import StateDir
 from daylily_daemon.adapters.runners import shim
+from daylily_daemon.adapters.smallfile import contents
 from daylily_daemon.domain.daemon import Drain, Life, Process, Sighting, Status
 from daylily_daemon.domain.errors import DaemonError
 
@@ -76,6 +76,8 @@ def _exists(pid: int) -> bool:
         return False
     except PermissionError:
         return True
+    except OverflowError:  # no process has such a number
+        return False
     return True
 
 
@@ -94,7 +96,7 @@ def monotonic_s() -> float:
 def read(state: StateDir) -> Status | None:
     """Return what the daemon of this directory last said, None if none ever ran. Raises StatusUnreadable."""
     try:
-        raw = _bytes(state.status)
+        raw = contents(state.status, LARGEST_BYTES)
     except FileNotFoundError:
         return None
     except OSError as exc:
@@ -134,11 +136,6 @@ def sighting(state: StateDir, now: datetime) -> Sighting:
         life=life_of(process) if process else Life.GONE,
         age_s=age_s(status, now) if status else None,
     )
-
-
-def _bytes(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(LARGEST_BYTES)
 
 
 @dataclass(slots=True)

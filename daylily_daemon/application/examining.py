@@ -247,7 +247,10 @@ def judged_versions(
     found = [*filter(None, (_beside(d, item_format) for d in running))]
     others = sorted({d.status.version for d in running if d.status} - {version})
     beside = f"; of version {', '.join(others)} run daemons beside it" if others else ""
-    same = f"{version} writes format {item_format}, and so does every daemon that runs ({len(running)})"
+    same = (
+        f"{version} writes format {item_format}, and none of the daemons that run ({len(running)}) writes "
+        "another"
+    )
     return found or [ok(f"{same}{beside}.")]
 
 

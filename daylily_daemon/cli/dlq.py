@@ -275,7 +275,8 @@ def _numbered(letters: Sequence[DeadLetter], number: int) -> DeadLetter:
     """Return a message by its number in the list. Raises NotFound."""
     if number > len(letters):
         raise NotFound(
-            f"The list has no message {number}. See `daylily-daemon dlq list`; four and more signs are an id."
+            f"The list has no message {number}. See `daylily-daemon dlq list`; four characters or more "
+            "are an id."
         )
     return letters[number - 1]
 

@@ -90,29 +90,35 @@ async def held_here(backend: Backend, state_dir: Path) -> tuple[Identity, Sequen
 async def drill(
     backend: Backend, state_dir: Path, daemon: Identity, held: Sequence[HeldRun], timeout_s: float
 ) -> Drilled:
-    """Kill ``daemon`` and watch what becomes of ``held``. Raises Permanent where this user may not."""
+    """Kill ``daemon`` and watch what becomes of ``held``.
+
+    Raises NotFound where it has ended by itself since, and Permanent where this user may not.
+    """
+    if not procfs.is_alive(daemon):
+        raise NotFound(
+            f"Daemon {daemon.pid} has ended meanwhile, so nothing was killed. Run this again once "
+            "`daylily-daemon status` shows the next one."
+        )
     try:
         procfs.send(daemon, signal.SIGKILL)
     except PermissionError:
         raise Permanent(
             "This user may not kill the daemon. Run this as the daemon's user or as root."
         ) from None
-    killed, back_s = anyio.current_time(), None
+    killed, mine = anyio.current_time(), frozenset[str]()
+    back_s: float | None = None
     with anyio.move_on_after(timeout_s):
-        while not await _is_back(backend, state_dir, daemon, held):  # noqa: ASYNC110 - another process
-            await anyio.sleep(LOOK_S)
-        back_s = anyio.current_time() - killed
-    mine, _ = await _holds(state_dir)
+        while back_s is None:
+            mine, next_one = await _holds(state_dir)
+            if next_one not in (None, daemon) and await _has_taken_up(backend, mine, held):
+                back_s = anyio.current_time() - killed
+            else:
+                await anyio.sleep(LOOK_S)
     return Drilled([await _survived(backend, run, mine) for run in held], back_s)
 
 
-async def _is_back(
-    backend: Backend, state_dir: Path, killed: Identity, held: Sequence[HeldRun]
-) -> bool:
-    """Tell whether another daemon has finished a pass and holds all that is still in progress."""
-    mine, process = await _holds(state_dir)
-    if process is None or process == killed:
-        return False
+async def _has_taken_up(backend: Backend, mine: frozenset[str], held: Sequence[HeldRun]) -> bool:
+    """Tell whether all of ``held`` that is still in progress is among ``mine``."""
     left = [run.ws.id for run in held if run.ws.id not in mine]
     with suppress(DaemonError):
         return all(ws.state is not State.IN_PROGRESS for ws in await backend.turns.load_all(left))

@@ -28,20 +28,20 @@ async def kept_log(settings: Settings, run: Run, step: str, lines: int) -> bytes
         objects = S3Objects(await clients.aws.client("s3"))
         bucket, prefix = split_uri(logs_uri(run))
         jobs = {info.key.removeprefix(prefix) for info in await objects.list(bucket, prefix)}
-        name = _latest(jobs, run, step)
+        name = latest_log(jobs, run, step)
         if name is None:
             return None
         found = await objects.read(bucket, f"{prefix}{name}", MOST_BYTES)
     return None if found is None else last_lines(found, lines)
 
 
-def _latest(names: Iterable[str], run: Run, step: str) -> str | None:
+def latest_log(names: Iterable[str], run: Run, step: str) -> str | None:
     """Return the log of the latest step of the latest attempt; names are ``<attempt>-<step>/log``."""
     order = {known.name: n for n, known in enumerate(run.steps)}
     found: dict[tuple[int, int], str] = {}
     for name in names:
         job, _, file = name.partition("/")
         attempt, _, of = job.partition("-")
-        if file == "log" and attempt.isdigit() and step in ("", of):
+        if file == "log" and attempt.isascii() and attempt.isdigit() and step in ("", of):
             found[int(attempt), order.get(of, -1)] = name
     return found[max(found)] if found else None

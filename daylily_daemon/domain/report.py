@@ -7,6 +7,7 @@ where it is not: it must never be the reason why a workset cannot be stored, rea
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -19,6 +20,7 @@ TEXT_CHARS: Final = 500
 LARGEST: Final = 10**30
 """Numbers beyond it, or nearer to 0 than its inverse, are kept as text: DynamoDB has 38 digits."""
 WARNINGS: Final = 5
+_FOLDER: Final = re.compile(r"s3://[^/]+/[^/]")
 
 
 def bounded(report: Mapping[str, Any]) -> dict[str, Any]:
@@ -39,7 +41,7 @@ class Results:
 def results_of(report: Mapping[str, Any]) -> Results | None:
     """Return where a report says that the results are, and how many; None if it says nothing of that."""
     uri = report.get("results_s3_uri")
-    if not isinstance(uri, str) or not uri.startswith("s3://"):
+    if not isinstance(uri, str) or not _FOLDER.match(uri):
         return None
     return Results(uri[:TEXT_CHARS], _count(report.get("files")), _count(report.get("bytes")))
 

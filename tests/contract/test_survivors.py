@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import anyio
 import pytest
@@ -32,6 +33,7 @@ from tests.contract.gated_jobs import (
 )
 from tests.contract.runner_harness import Act, ProcessHarness, eventually
 
+T = TypeVar("T")
 ROOT: Final = Path(__file__).resolve().parents[2]
 
 
@@ -254,16 +256,29 @@ async def test_a_revocation_is_known_and_durable_whatever_link_said(
         await lab.runner().ensure(job)
 
 
+class StalledDisk(Disk):
+    """Each call hangs in its thread, as on a mount that is gone, until the disk answers."""
+
+    def __init__(self, what: str, limit_s: float) -> None:
+        super().__init__(what, limit_s=limit_s)
+        self.answers = threading.Event()
+
+    async def run(self, work: Callable[[], T]) -> T:
+        def late() -> T:
+            self.answers.wait()
+            return work()
+
+        return await super().run(late)
+
+
 @pytest.mark.reported("B", "a read of /proc or of a stalled disk never returns (moby#15204)")
 async def test_a_disk_that_stalls_is_an_unknown_answer_in_bounded_time(lab: ProcessHarness) -> None:
     job, runner = a_job(lab, "true"), lab.processes()
-    runner._disk = Disk("job folders", limit_s=0.2)
-    os.makedirs(job.directory)
-    os.mkfifo(f"{job.directory}/token")  # whoever opens it waits for the other side
+    disk = runner._disk = StalledDisk("job folders", limit_s=0.2)
     for call in (runner.look, runner.ensure, runner.wait, runner.stop):
         with anyio.fail_after(5), pytest.raises(Transient, match="does not answer"):
             await call(job)
-    os.close(os.open(f"{job.directory}/token", os.O_RDWR | os.O_NONBLOCK))
+    disk.answers.set()
 
 
 # Warnings

@@ -120,7 +120,8 @@ def test_a_report_that_does_not_count_says_nothing_of_how_many(files: object) ->
     results = results_of({"results_s3_uri": "s3://b/r/", "files": files, "bytes": 5})
     assert results is not None
     assert (results.files, results.size_bytes) == (None, 5)
-    assert results_of({"results_s3_uri": "file:///x", "files": 1}) is None
+    for nowhere in ("file:///x", "s3:///", "s3://", "s3://b", "s3://b/", "s3:///x", "s3://b//"):
+        assert results_of({"results_s3_uri": nowhere, "files": 1}) is None
 
 
 def test_a_list_says_how_quiet_what_runs_is() -> None:
@@ -236,7 +237,7 @@ def test_daemons_that_leave_alone_what_the_newest_writes_are_named() -> None:
 def test_before_an_upgrade_it_is_told_who_understands_whom() -> None:
     old, new = _daemon("old", "0.1", 3), _daemon("new", "0.2", 4)
     (same,) = judged_versions("0.1", 3, [old])
-    assert (same.grade, "every daemon that runs (1)." in same.text) == (Grade.OK, True)
+    assert (same.grade, "writes another." in same.text) == (Grade.OK, True)
     (behind,) = judged_versions("0.2", 4, [old, new])
     assert (behind.grade, behind.text.startswith("old reads up to format 3")) == (Grade.WARN, True)
     (ahead,) = judged_versions("0.1", 3, [old, new])

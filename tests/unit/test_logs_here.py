@@ -10,6 +10,7 @@ import pytest
 
 from daylily_daemon.application.errors import NotFound
 from daylily_daemon.composition.host import log_of
+from daylily_daemon.composition.keptlogs import latest_log
 from daylily_daemon.domain.model import State
 from daylily_daemon.domain.workset import Workset
 from tests.made import a_run, a_workset, running
@@ -51,3 +52,20 @@ async def test_where_there_is_no_log_it_says_where_the_jobs_ran(tmp_path: Path) 
     moved = replace(run, steps=(before, replace(now, scope="host:here"), later))
     with pytest.raises(NotFound, match=r"Its jobs run on host:here. Once `prune` has removed them"):
         await shown(a_workset(state=State.IN_PROGRESS, run=moved))
+
+
+def test_of_kept_logs_the_latest_step_of_the_latest_attempt_is_shown_whatever_lies_beside() -> None:
+    run = a_run("run")
+    names = [f"{attempt}-{step.name}/log" for attempt in (9, 10) for step in run.steps]
+    beside = [
+        "²-run/log",
+        "x/log",
+        "-run/log",
+        "log",
+        "11-run/exit.json",
+        "11-run/log.1",
+        "11-run/a/log",
+    ]
+    assert latest_log([*names, *beside], run, "") == names[-1]
+    assert latest_log([*names, *beside], run, "run") == "10-run/log"
+    assert latest_log(beside, run, "run") is None

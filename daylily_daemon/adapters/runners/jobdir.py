@@ -17,11 +17,16 @@ from typing import Any, Final
 from daylily_daemon.adapters.runners import procfs, shim
 from daylily_daemon.adapters.runners.procfs import Identity
 from daylily_daemon.adapters.runners.remains import Group
+from daylily_daemon.adapters.smallfile import contents
 from daylily_daemon.domain.errors import Transient
 from daylily_daemon.domain.model import Ended, Job, JobUsage
 
 LAYOUT: Final = 3
 """Parts of a job's folder below the jobs folder: workset, run, attempt and step."""
+MOST_BYTES: Final = 8 * 1024 * 1024
+"""Of one record: more than arguments and environment of a command can be (a quarter of an 8 MiB stack)."""
+DIGITS: Final = 20
+"""Of a number in a record: an inode has no more, and DynamoDB takes 38."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,22 +200,36 @@ class JobDirectory:
 
     def _read(self, name: str) -> dict[str, Any] | None:
         try:
-            with open(self._file(name), encoding="utf-8") as file, self._as_unreadable(name):
-                return dict(json.load(file))
+            data = contents(self._file(name), MOST_BYTES)
         except FileNotFoundError:
             return None
         except OSError as exc:
             raise _unusable(self._file(name), exc) from exc
+        with self._as_unreadable(name):
+            return dict(json.loads(data, parse_int=_whole, parse_float=_real, parse_constant=_real))
 
     @contextmanager
     def _as_unreadable(self, name: str) -> Iterator[None]:
         try:
             yield
-        except (AttributeError, KeyError, TypeError, ValueError) as exc:
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as exc:
             raise Transient(
                 f"{self._file(name)} is not the record of a job that it should be ({exc!r}). "
                 "Find out what changed it; the job counts as running until it is readable again."
             ) from exc
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > DIGITS:
+        raise ValueError("a number of too many digits")
+    return int(digits)
+
+
+def _real(digits: str) -> float:
+    number = float(digits)
+    if not abs(number) < 10.0**DIGITS:  # NaN, too
+        raise ValueError("a number that is none, or too large")
+    return number
 
 
 def root_of(directory: str) -> str:

@@ -24,6 +24,8 @@ POLL_S: Final = 1.0
 DESCRIPTORS: Final = 48
 AT_EASE: Final = 100
 """Processes that are looked at every ``POLL_S``; of more, each is looked at less often."""
+LARGEST_PID: Final = 2**31
+"""Beyond what any kernel gives (``PID_MAX_LIMIT`` is 4 million); calls take no larger number."""
 _GONE: Final = (FileNotFoundError, ProcessLookupError)
 
 
@@ -39,9 +41,12 @@ class Identity:
     @classmethod
     def parse(cls, record: Mapping[str, Any]) -> Identity:
         """Raises KeyError, TypeError or ValueError where ``record`` is no identity."""
+        pid = int(record["pid"])
+        if not 0 < pid < LARGEST_PID:
+            raise ValueError(f"{pid} is the number of no process")
         return cls(
             str(record["boot_id"]),
-            int(record["pid"]),
+            pid,
             int(record["start_time"]),
             str(record.get("pid_ns") or ""),
         )
