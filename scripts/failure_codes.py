@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Final
 
 from daylily_daemon.domain.decision import Decision, refuse
-from daylily_daemon.domain.events import JobRefused
+from daylily_daemon.domain.events import JobExited, JobRefused
 from daylily_daemon.domain.failures import KNOWN, classify
 from daylily_daemon.domain.lifecycle import decide
 from daylily_daemon.domain.model import (
@@ -29,7 +30,7 @@ InState = Callable[[State], Workset]
 def rows(in_state: InState) -> list[list[str]]:
     """Return one row a code, sorted; ``in_state`` makes an example of a workset."""
     by_code: dict[str, list[str]] = {}
-    causes = [*_of_jobs(), *_of_input(in_state), _of_the_daemon(in_state)]
+    causes = [*_of_jobs(), *_of_input(in_state), _of_the_daemon(in_state), _of_results(in_state)]
     for code, why, category, retry in sorted(causes, key=lambda cause: cause[0]):
         row = by_code.setdefault(code, [code, "", str(category), retry])
         if why not in row[1]:
@@ -64,6 +65,18 @@ def _of_the_daemon(in_state: InState) -> Cause:
     why = "job: cannot be started, its pipeline or runner is not set up on this daemon"
     again = _again(refused.state is State.RETRYING)
     return _failure_of(refused).code, why, Category.CONFIGURATION, again
+
+
+def _of_results(in_state: InState) -> Cause:
+    ws = in_state(State.IN_PROGRESS)
+    assert ws.job
+    assert ws.plan
+    strict = replace(ws, plan=replace(ws.plan, results_required=True))
+    empty = Outcome(ended=Ended.EXITED, code=0, report={"results_s3_uri": "s3://b/r/", "files": 0})
+    end = JobExited(ws.job, empty, fatal=True)
+    failed = _failure_of(decide(strict, end, policy_of(Settings()), ws.created_at).workset)
+    why = "results: no file was exported, and the pipeline says `results: required`"
+    return failed.code, why, failed.category, _again(retry=False)
 
 
 def _failure_of(ws: Workset) -> Failure:

@@ -434,8 +434,25 @@ def plain(value: Item) -> Any:
             return set(inner)
         case "NULL":
             return None
+        case "S" if len(inner) <= SHARED_CHARS:
+            return shared(inner)
         case _:
             return inner
+
+
+SHARED_CHARS: Final = 100
+MOST_SHARED: Final = 4096
+_SHARED: Final[dict[str, str]] = {}
+
+
+def shared(text: str) -> str:
+    """Return an equal text that others hold too, where it is one of those that many worksets have.
+
+    Steps, scopes, buckets and owners are the same in thousands of items that are kept at once.
+    """
+    if len(_SHARED) >= MOST_SHARED:
+        _SHARED.clear()
+    return _SHARED.setdefault(text, text)
 
 
 def typed_item(item: Item) -> Item:

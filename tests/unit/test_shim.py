@@ -364,3 +364,12 @@ def test_what_a_log_cannot_take_is_counted_and_said_where_it_is_missing(tmp_path
     assert log.dropped_bytes == 8
     gap = b"\ndaylily: 8 bytes of output could not be written here\n"
     assert (tmp_path / "missing/log").read_bytes() == gap + b"later\nend\n"
+
+
+def test_the_peak_of_a_group_counts_where_the_job_is_alone_in_it(tmp_path: Path) -> None:
+    (tmp_path / "memory.events").write_text("oom_kill 2\n")
+    (tmp_path / "memory.peak").write_text("61000000000\n")
+    counter = str(tmp_path / "memory.events")
+    assert shim.used(counter, alone=True)["peak_bytes"] == 61_000_000_000
+    assert shim.used(counter, alone=False)["peak_bytes"] < 10**9
+    assert shim.used("/proc/vmstat", alone=True)["peak_bytes"] < 10**9
