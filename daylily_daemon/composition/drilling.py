@@ -110,19 +110,30 @@ async def drill(
     with anyio.move_on_after(timeout_s):
         while back_s is None:
             mine, next_one = await _holds(state_dir)
-            if next_one not in (None, daemon) and await _has_taken_up(backend, mine, held):
+            if next_one not in (None, daemon) and await _is_settled(backend, mine, held):
                 back_s = anyio.current_time() - killed
             else:
                 await anyio.sleep(LOOK_S)
     return Drilled([await _survived(backend, run, mine) for run in held], back_s)
 
 
-async def _has_taken_up(backend: Backend, mine: frozenset[str], held: Sequence[HeldRun]) -> bool:
-    """Tell whether all of ``held`` that is still in progress is among ``mine``."""
-    left = [run.ws.id for run in held if run.ws.id not in mine]
+async def _is_settled(backend: Backend, mine: frozenset[str], held: Sequence[HeldRun]) -> bool:
+    """Tell whether all of ``held`` that is still in progress is among ``mine``, and its job runs.
+
+    A job that has ended is about to be noticed: what becomes of its run is not known yet.
+    """
     with suppress(DaemonError):
-        return all(ws.state is not State.IN_PROGRESS for ws in await backend.turns.load_all(left))
+        found = await backend.turns.load_all([run.ws.id for run in held])
+        return all(
+            [ws.id in mine and await _runs(ws) for ws in found if ws.state is State.IN_PROGRESS]
+        )
     return False
+
+
+async def _runs(ws: Workset) -> bool:
+    """Tell whether its job runs, as far as it can be seen."""
+    process = await _shim(ws)
+    return process is None or not process.in_sight or procfs.is_alive(process)
 
 
 async def _survived(backend: Backend, run: HeldRun, mine: frozenset[str]) -> Survived:
