@@ -11,7 +11,6 @@ def main() -> None:
     own_process.names_in_utf8()
     if sys.argv[1:2] == ["run"]:
         own_process.first_of_all()
-        own_process.log_without_drawing()
     from daylily_daemon.cli.app import main as command_line  # noqa: PLC0415 - takes a second
 
     command_line()

@@ -21,7 +21,6 @@ import signal
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
-from importlib import import_module
 from typing import Final, NoReturn
 
 OBEYED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -55,19 +54,6 @@ def first_of_all() -> None:
     libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     with suppress(AttributeError):  # of glibc alone
         libc.mallopt(_M_ARENA_MAX, 1)
-
-
-def log_without_drawing() -> None:
-    """Import structlog without the library that draws tracebacks for it: 3 MB that a daemon never uses.
-
-    Our own tracebacks are plain (``telemetry.py``), and whoever does draw imports that library later.
-    """
-    if "rich" not in sys.modules:
-        sys.modules["rich"] = None  # type: ignore[assignment]  # how Python is told that there is none
-        try:
-            import_module("structlog")
-        finally:
-            del sys.modules["rich"]
 
 
 def obey_again() -> None:

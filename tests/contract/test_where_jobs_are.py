@@ -322,6 +322,7 @@ async def test_what_runs_is_read_by_what_was_stored_at_its_start(
         tail="3 of 4 steps\n",
         report={"n": 1},
         duration_s=outcome.duration_s,
+        usage=outcome.usage,
     )
 
 

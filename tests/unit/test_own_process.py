@@ -143,14 +143,3 @@ def test_open_files_are_raised_with_measure_and_never_lowered(
 ) -> None:
     """Programs that close every possible file would take minutes with a limit of millions."""
     assert open_files_wanted(soft, hard) == expected
-
-
-def test_what_draws_is_not_imported_with_the_log_and_still_can_be() -> None:
-    said = python(
-        "own_process.log_without_drawing()\n"
-        "import structlog\n"
-        "print('rich' in sys.modules)\n"
-        "import rich.console\n"
-        "print(rich.console.Console.__name__)\n"
-    )
-    assert said.split() == ["False", "Console"]
