@@ -4,22 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 
 from daylily_daemon.application.backend import Backend
 from daylily_daemon.application.queries import Listing, list_worksets
-from daylily_daemon.domain.activity import Activity
+from daylily_daemon.domain.activity import Activity, By
 from daylily_daemon.domain.model import State
 from daylily_daemon.domain.workset import Workset
-
-
-class By(StrEnum):
-    """In which order what runs is shown, the most of it first."""
-
-    QUIET = "quiet"
-    CPU = "cpu"
-    MEMORY = "memory"
-    AGE = "age"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +25,8 @@ class Running:
         return (now - started_at).total_seconds() if started_at else 0.0
 
     def quiet_s(self, now: datetime) -> float:
-        """Return how long nothing was added to its log, in seconds; 0 where that is not known."""
-        at = self.workset.run.progress.output_at if self.workset.run else None
-        return max(0.0, (now - at).total_seconds()) if at else 0.0
+        """As ``Run.quiet_s``."""
+        return self.workset.run.quiet_s(now) if self.workset.run else 0.0
 
     def left_s(self, now: datetime) -> float | None:
         """Return when it should have ended at the latest, in seconds from now; None where nobody knows."""

@@ -58,8 +58,7 @@ def progress_text(ws: Workset, now: datetime | None = None) -> str:
 
 def quiet_text(run: Run, now: datetime) -> str:
     """Return for how long nothing was added to the log; with a sign where somebody should look."""
-    at = run.progress.output_at
-    quiet_s = 0.0 if at is None else (now - at).total_seconds()
+    quiet_s = run.quiet_s(now)
     if quiet_s < NOT_QUIET_S:
         return ""
     return f"quiet {age(quiet_s)}{' !' if quiet_s > QUIET_S else ''}"

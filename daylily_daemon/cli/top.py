@@ -9,7 +9,8 @@ import typer
 
 from daylily_daemon.cli import later, printing
 from daylily_daemon.cli.groups import Access, Output, Shape, WatchOption, flattened
-from daylily_daemon.cli.options import Usage, reporting, with_backend
+from daylily_daemon.cli.options import reporting, with_backend
+from daylily_daemon.domain.activity import By
 from daylily_daemon.domain.model import MOST_LISTED
 
 if TYPE_CHECKING:
@@ -17,17 +18,13 @@ if TYPE_CHECKING:
     from daylily_daemon.application.running import Running, RunningNow
     from daylily_daemon.cli.layout import Grid
 
-BY = ("quiet", "cpu", "memory", "age")
-
 
 @flattened
 def top(
     output: Output,
     watching: WatchOption,
     access: Access,
-    sort: Annotated[
-        str, typer.Option("--sort", metavar="|".join(BY), help="What comes first.")
-    ] = "quiet",
+    sort: Annotated[By, typer.Option("--sort", help="What comes first.")] = By.QUIET,
     limit: Annotated[
         int, typer.Option("--limit", "-n", min=1, max=MOST_LISTED, help="At most so many.")
     ] = 100,
@@ -41,8 +38,6 @@ def top(
     """
     with reporting():
         shape, every_s = output.shape, watching.every_s
-        if sort not in BY:
-            raise Usage(f"{sort[:40]!r} is nothing to sort by: {', '.join(BY)} were expected.")
     look = partial(_look, sort, limit)
     if every_s is None:
         _say(with_backend(access.loaded(), look), shape)
@@ -60,8 +55,8 @@ def top(
     with_backend(access.loaded(), watch)
 
 
-async def _look(sort: str, limit: int, backend: Backend) -> RunningNow:
-    return await later.running.running(backend, later.running.By(sort), limit)
+async def _look(sort: By, limit: int, backend: Backend) -> RunningNow:
+    return await later.running.running(backend, sort, limit)
 
 
 def _say(found: RunningNow, shape: Shape | None) -> None:

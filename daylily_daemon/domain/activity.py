@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
 
 from daylily_daemon.domain.sizes import readable
@@ -29,3 +30,12 @@ class Activity:
         named = ", ".join(self.names[:NAMED])
         memory = readable(self.memory_bytes)
         return f"Its job has {many}, {self.cpus:.1f} CPUs in use, {memory}: {named}{more}."
+
+
+class By(StrEnum):
+    """In which order what runs is shown, the most of it first."""
+
+    QUIET = "quiet"
+    CPU = "cpu"
+    MEMORY = "memory"
+    AGE = "age"

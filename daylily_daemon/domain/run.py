@@ -150,6 +150,11 @@ class Run:
             return self
         return self._with(limit_s=limit_s, grace_s=grace_s)
 
+    def quiet_s(self, now: datetime) -> float:
+        """Return how long nothing was added to the log, in seconds; 0 where nothing is known of it."""
+        at = self.progress.output_at
+        return max(0.0, (now - at).total_seconds()) if at else 0.0
+
     def ends_at(self) -> datetime | None:
         """Return when nothing of the current step should run any more; None where nobody knows.
 

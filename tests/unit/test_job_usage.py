@@ -19,9 +19,9 @@ from daylily_daemon.adapters.runners import shim
 from daylily_daemon.adapters.runners.jobdir import JobDirectory
 from daylily_daemon.application.examining import judged_versions
 from daylily_daemon.application.health import DaemonState, DaemonView, different_versions
-from daylily_daemon.application.running import By, running
+from daylily_daemon.application.running import running
 from daylily_daemon.application.wording import quiet_text, reason_text, step_text
-from daylily_daemon.domain.activity import Activity
+from daylily_daemon.domain.activity import Activity, By
 from daylily_daemon.domain.daemon import JobLevel, Status
 from daylily_daemon.domain.events import Claimed, JobExited
 from daylily_daemon.domain.failures import classify
