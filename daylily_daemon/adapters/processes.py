@@ -43,32 +43,26 @@ async def activities(
 ) -> Mapping[WorksetId, Activity]:
     """Return what the jobs of ``worksets`` do, those that run here and can be seen. Takes ``between_s``.
 
-    Raises Transient where the processes of this host cannot be looked at in time.
+    A disk or a kernel that does not answer in time shows nothing, and is in the way of nothing else.
     """
-    shims, kernel = await _shims_in_time(worksets), Disk("processes", on="", limit_s=WITHIN_S)
-    if not shims:
+    disk, kernel = Disk("job folders", limit_s=WITHIN_S), Disk("processes", limit_s=WITHIN_S)
+    try:
+        shims = await disk.run(partial(_shims, worksets))
+        if not shims:
+            return {}
+        before, since = await kernel.run(partial(_look, shims)), anyio.current_time()
+        await anyio.sleep(between_s)
+        after, until = await kernel.run(partial(_look, shims)), anyio.current_time()
+    except Transient:
         return {}
-    before = await kernel.run(partial(_look, shims))
-    since = anyio.current_time()
-    await anyio.sleep(between_s)
-    after = await kernel.run(partial(_look, shims))
-    lasted_s = anyio.current_time() - since
     return {
         id: Activity(
             names=seen.names,
-            cpus=max(0.0, seen.cpu_s - before[id].cpu_s) / lasted_s,
+            cpus=max(0.0, seen.cpu_s - before[id].cpu_s) / (until - since),
             memory_bytes=seen.memory_bytes,
         )
         for id, seen in after.items()
     }
-
-
-async def _shims_in_time(worksets: Sequence[Workset]) -> dict[WorksetId, int]:
-    """As ``_shims``; nothing where the disk of the job folders does not answer: that is told elsewhere."""
-    try:
-        return await Disk("job folders", limit_s=WITHIN_S).run(partial(_shims, worksets))
-    except Transient:
-        return {}
 
 
 def _shims(worksets: Sequence[Workset]) -> dict[WorksetId, int]:
@@ -108,11 +102,11 @@ def below(pid: int, children: Mapping[int, Sequence[psutil.Process]]) -> Iterato
                 yield child
 
 
-def _seen(processes: Sequence[psutil.Process], shim: int) -> _Seen:
+def _seen(processes: Sequence[psutil.Process], over_them: int) -> _Seen:
     known: list[tuple[int, str]] = []
     cpu_s = 0.0
     with suppress(psutil.Error):
-        cpu_s = _cpu_s(psutil.Process(shim))
+        cpu_s = _cpu_s(psutil.Process(over_them))
     for process in processes:
         with suppress(psutil.Error), process.oneshot():
             if process.status() != psutil.STATUS_ZOMBIE:

@@ -31,8 +31,9 @@ async def kept_log(settings: Settings, run: Run, step: str, lines: int) -> bytes
         name = latest_log(jobs, run, step)
         if name is None:
             return None
-        found = await objects.read(bucket, f"{prefix}{name}", MOST_BYTES)
-    return None if found is None else last_lines(found, lines)
+        pieces = [f"{name}.1", name] if f"{name}.1" in jobs else [name]  # the older one first
+        found = [await objects.read(bucket, f"{prefix}{piece}", MOST_BYTES) for piece in pieces]
+    return last_lines(b"".join(filter(None, found)), lines)
 
 
 def latest_log(names: Iterable[str], run: Run, step: str) -> str | None:

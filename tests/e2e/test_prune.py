@@ -83,6 +83,9 @@ def test_what_may_go_goes_and_what_lost_its_results_stays(lab: Lab) -> None:
     assert json.loads(exit_record)["code"] == 0
     told = lab.run_cli("logs", "HG001-run1", "--step", "run", "--raw")
     assert (told.code, told.stdout) == (0, log.decode()), "from where it was kept"
+    lab.put(f"{stored['.daylily-logs/r1/1-run/log']}.1", b"what was rotated\n")
+    both = lab.run_cli("logs", "HG001-run1", "--step", "run", "--raw").stdout
+    assert both == f"what was rotated\n{log.decode()}"
     assert lab.run_cli("logs", "HG001-run1").code == 0
     assert lab.run_cli("logs", "HG001-run1", "--step", "none").code == 3
 

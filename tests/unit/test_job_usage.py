@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -14,6 +15,7 @@ from pathlib import Path
 import anyio
 import pytest
 
+from daylily_daemon.adapters import processes
 from daylily_daemon.adapters.processes import activities
 from daylily_daemon.adapters.runners import shim
 from daylily_daemon.adapters.runners.jobdir import JobDirectory
@@ -37,12 +39,12 @@ from tests.made import NOW, STEPS, a_run, a_workset
 from tests.unit.backends import a_backend, played, stored
 from tests.unit.engine_settings import a_policy
 
-BUSY = "import os, time\nos.fork()\nx = bytearray(30_000_000)\nwhile True: pass"
+BUSY = "import os, time\nif not os.fork(): os._exit(0)\nos.fork()\nx = bytearray(30_000_000)\nwhile True: pass"
 
 
 @pytest.fixture
 def busy(tmp_path: Path) -> Iterator[Workset]:
-    """A run whose job, below what stands for its shim, is two processes that compute."""
+    """A run whose job, below what stands for its shim, is two processes that compute; one is dead."""
     job = f"{sys.executable} -c '{BUSY}' & wait"
     process = subprocess.Popen(["sh", "-c", job], start_new_session=True)
     place = tmp_path / "1-run"
@@ -72,6 +74,14 @@ def test_processes_processors_and_memory_of_a_job_are_seen(busy: Workset) -> Non
     assert seen.cpus > 0.2
     assert seen.memory_bytes > 30_000_000
     assert seen.text.startswith("Its job has 2 processes, ")
+
+
+def test_where_the_processes_do_not_answer_nothing_is_seen_and_nothing_fails(
+    busy: Workset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "WITHIN_S", 0.2)
+    monkeypatch.setattr(processes, "_look", lambda _: time.sleep(1))
+    assert anyio.run(activities, [busy]) == {}
 
 
 def test_what_runs_is_sorted_by_what_is_asked_for() -> None:

@@ -47,6 +47,8 @@ def parsed(data: bytes) -> dict[str, Any]:
         raise UnusableError(f"it is larger than {FILE_BYTES // 1024} KiB")
     try:
         report = json.loads(data, parse_constant=_refuse, parse_int=_whole)
+    except UnusableError:
+        raise
     except (ValueError, RecursionError) as exc:
         raise UnusableError("it is not JSON") from exc
     if not isinstance(report, dict):
@@ -80,7 +82,7 @@ def _inside(value: object) -> list[Any]:
 
 def _whole(digits: str) -> int:
     if len(digits.lstrip("-")) > DIGITS:
-        raise ValueError("too many digits")
+        raise UnusableError(f"a number has more than {DIGITS} digits")
     return int(digits)
 
 
