@@ -56,7 +56,8 @@ def drill(
 
 
 def _agree(pid: int, held: Sequence[HeldRun], *, yes: bool) -> None:
-    what = f"Daemon {pid} runs here and holds {len(held)} worksets."
+    many = "1 workset" if len(held) == 1 else f"{len(held)} worksets"
+    what = f"Daemon {pid} runs here and holds {many}."
     if yes:
         printing.complain(what, style="")
         return

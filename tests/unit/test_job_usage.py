@@ -39,7 +39,8 @@ from tests.made import NOW, STEPS, a_run, a_workset
 from tests.unit.backends import a_backend, played, stored
 from tests.unit.engine_settings import a_policy
 
-BUSY = "import os, time\nif not os.fork(): os._exit(0)\nos.fork()\nx = bytearray(30_000_000)\nwhile True: pass"
+DIES = "if not os.fork(): os._exit(0)"
+BUSY = f"import os, time\n{DIES}\nos.fork()\nx = bytearray(30_000_000)\nwhile True: pass"
 
 
 @pytest.fixture
